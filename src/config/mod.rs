@@ -1,0 +1,15 @@
+//! The two TOML files: `millrace.toml` (what the fleet shares) and a connector's file; their errors; secrets.
+//!
+//! Belongs here: the files' types with their defaults, reading them with every mistake reported at once, secrets that are
+//! never shown. Does not belong here: connecting to anything (`millrace check` does that in `cli/`).
+
+mod connector;
+mod fleet;
+mod values;
+
+pub use connector::{
+    BadRecords, ColumnOverride, ConnectorConfig, DeliveryConfig, ErrorsConfig, Evolve, Guarantee, MetadataField, OnLostRange, PartitionBy,
+    PartitionEvery, RecursiveAs, RepeatedNull, StartAt, TableConfig, TimeUnit, Tombstones, UnionsAs, ValueConfig, ValueFormat,
+};
+pub use fleet::{BigQueryConfig, FleetConfig, KafkaValue, LogFormat, RegistryConfig, ScalingConfig, ScalingMode, WorkerConfig};
+pub use values::{ByteSize, HumanDuration, Secret};

@@ -1,0 +1,3 @@
+//! The program: arguments and exit codes; everything else is in the library.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! A worker's life: start, watch, reload, drain, stop.

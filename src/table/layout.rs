@@ -1,0 +1,36 @@
+//! The layout of a table's row message: field numbers and the descriptor that names them.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{ColumnType, Mode};
+
+/// A column with its field number in the row message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LaidColumn {
+    /// The field number: append-only per worker and table, never the column's position.
+    pub number: u32,
+    /// The column's name.
+    pub name: String,
+    /// Its type. For a STRUCT the children below count, not the columns inside the type.
+    pub ty: ColumnType,
+    /// NULLABLE, REQUIRED or REPEATED.
+    pub mode: Mode,
+    /// The fields of a STRUCT (and `start`, `end` of a RANGE).
+    pub children: Vec<LaidColumn>,
+}
+
+/// One version of a table's row message. Every field is optional or repeated (proto2).
+#[derive(Debug)]
+pub struct Layout {
+    /// Rises by one with every new column of this worker and table. A plan made for version v writes rows that any version >= v describes.
+    pub version: u32,
+    /// The wire form of the self-contained `DescriptorProto`, as `ProtoSchema.proto_descriptor` takes it.
+    pub descriptor: Bytes,
+    /// The columns in it.
+    pub columns: Vec<LaidColumn>,
+}
+
+/// All versions share this: the numbers that were given.
+pub type SharedLayout = Arc<Layout>;
