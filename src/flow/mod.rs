@@ -3,6 +3,12 @@
 //! Belongs here: how much may be in memory, how long to wait before the next try, what time it is.
 //! Does not belong here: who waits for what.
 
+mod backoff;
+mod budget;
+mod clock;
 mod hold;
 
+pub use backoff::Backoff;
+pub use budget::{Budget, BudgetKind, Lease};
+pub use clock::{Clock, ManualClock, SystemClock};
 pub use hold::HoldCause;
