@@ -3,8 +3,22 @@
 //! Belongs here: everything that calls librdkafka, and all `unsafe` (in `queue.rs`).
 //! Does not belong here: what a record means, when an offset may be committed (`pipeline/`).
 
+mod check;
+mod consumer;
+mod error;
+mod lag;
+mod producer;
+mod reread;
 mod seam;
+mod settings;
 
+pub use check::{Tried, check_connector};
+pub use consumer::start_group;
+pub use error::KafkaError;
+pub use lag::{LagClient, PartitionOffsets};
+pub use producer::{DeadLetterProducer, ProduceError};
+pub use reread::Rereader;
 pub use seam::{
     Assigned, Epoch, Flow, GroupControl, GroupError, GroupListener, NextOffset, PartitionQueue, QueueEvent, StartOffset, Taken,
 };
+pub use settings::{ClusterSettings, GroupSettings, Topics};
