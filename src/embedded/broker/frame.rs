@@ -1,0 +1,109 @@
+//! Frames of the Kafka protocol (a length of four bytes, then that many): reading them, and the broker addresses inside answers.
+
+use std::net::SocketAddr;
+
+use tokio::io::{AsyncRead, AsyncReadExt};
+
+/// Metadata, FindCoordinator: the answers that name brokers. (Produce and Fetch do so only after a change of leader, which is not used.)
+const NAMES_BROKERS: [i16; 2] = [3, 10];
+
+/// A frame larger than this is no Kafka traffic.
+const MAX_FRAME_BYTES: usize = 256 * 1024 * 1024;
+
+/// The head of a request.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RequestHead {
+    pub(super) api: i16,
+    pub(super) correlation: i32,
+}
+
+impl RequestHead {
+    /// Of a whole frame, length included.
+    pub(super) fn of(frame: &[u8]) -> Option<Self> {
+        let api = i16::from_be_bytes(frame.get(4..6)?.try_into().ok()?);
+        Some(Self { api, correlation: i32::from_be_bytes(frame.get(8..12)?.try_into().ok()?) })
+    }
+
+    pub(super) fn answer_names_brokers(self) -> bool {
+        NAMES_BROKERS.contains(&self.api)
+    }
+}
+
+/// The number that ties an answer (a whole frame) to its request.
+pub(super) fn correlation_of_answer(frame: &[u8]) -> Option<i32> {
+    Some(i32::from_be_bytes(frame.get(4..8)?.try_into().ok()?))
+}
+
+/// Reads one frame, its length included, into `frame`; `false` at the end of the connection.
+pub(super) async fn read_frame(from: &mut (impl AsyncRead + Unpin), frame: &mut Vec<u8>) -> std::io::Result<bool> {
+    frame.clear();
+    frame.resize(4, 0);
+    if let Err(e) = from.read_exact(frame).await {
+        return if e.kind() == std::io::ErrorKind::UnexpectedEof { Ok(false) } else { Err(e) };
+    }
+    let length = u32::from_be_bytes([frame[0], frame[1], frame[2], frame[3]]) as usize;
+    if length > MAX_FRAME_BYTES {
+        return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, format!("a frame of {length} bytes is no Kafka traffic")));
+    }
+    frame.resize(4 + length, 0);
+    from.read_exact(&mut frame[4..]).await?;
+    Ok(true)
+}
+
+/// The mock brokers' addresses and the relay's in their place: `127.0.0.1` followed by a port of four bytes, so that lengths stay.
+pub(super) struct PortRewrites(Vec<([u8; 13], [u8; 4])>);
+
+impl PortRewrites {
+    pub(super) fn new(mock: &[u16], relay: &[SocketAddr]) -> Self {
+        Self(
+            mock.iter()
+                .zip(relay)
+                .map(|(&from, to)| {
+                    let mut pattern = *b"127.0.0.1\0\0\0\0";
+                    pattern[9..].copy_from_slice(&u32::from(from).to_be_bytes());
+                    (pattern, u32::from(to.port()).to_be_bytes())
+                })
+                .collect(),
+        )
+    }
+
+    /// Puts the relay's ports into an answer that names brokers.
+    pub(super) fn apply(&self, answer: &mut [u8]) {
+        let mut at = 0;
+        while at + 13 <= answer.len() {
+            if let Some((_, port)) = self.0.iter().find(|(pattern, _)| answer[at..at + 13] == *pattern) {
+                answer[at + 9..at + 13].copy_from_slice(port);
+                at += 13;
+            } else {
+                at += 1;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_port_behind_the_host_is_changed() {
+        let rewrites = PortRewrites::new(&[40000], &["127.0.0.1:9092".parse().unwrap()]);
+        let mut answer = b"xx127.0.0.1".to_vec();
+        answer.extend(40000u32.to_be_bytes());
+        answer.extend(40000u32.to_be_bytes());
+        rewrites.apply(&mut answer);
+        assert_eq!(&answer[11..15], &9092u32.to_be_bytes());
+        assert_eq!(&answer[15..19], &40000u32.to_be_bytes());
+    }
+
+    #[tokio::test]
+    async fn a_cut_frame_is_an_error_and_an_end_between_frames_is_none() {
+        let mut frame = Vec::new();
+        assert!(!read_frame(&mut &b""[..], &mut frame).await.unwrap());
+        assert!(read_frame(&mut &[0u8, 0, 0, 2, 9, 8][..], &mut frame).await.unwrap());
+        assert_eq!(frame, [0, 0, 0, 2, 9, 8]);
+        assert!(read_frame(&mut &[0u8, 0, 0, 2, 9][..], &mut frame).await.is_err());
+        assert!(read_frame(&mut &[0xFFu8, 0, 0, 2, 9][..], &mut frame).await.is_err());
+    }
+}
