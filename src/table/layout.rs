@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{ColumnType, Mode};
+use super::{ColumnType, Mode, same_name};
 
 /// A column with its field number in the row message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +30,26 @@ pub struct Layout {
     pub descriptor: Bytes,
     /// The columns in it.
     pub columns: Vec<LaidColumn>,
+    /// NUMERIC, BIGNUMERIC, TIME and DATETIME travel as text literals (for emulators that know no packed forms), not as bytes and bit fields.
+    pub text_literals: bool,
+}
+
+impl Layout {
+    /// The column of this name, ignoring case.
+    pub fn column(&self, name: &str) -> Option<&LaidColumn> {
+        find(&self.columns, name)
+    }
+}
+
+impl LaidColumn {
+    /// The field of this name in a STRUCT, ignoring case.
+    pub fn child(&self, name: &str) -> Option<&LaidColumn> {
+        find(&self.children, name)
+    }
+}
+
+fn find<'a>(columns: &'a [LaidColumn], name: &str) -> Option<&'a LaidColumn> {
+    columns.iter().find(|c| same_name(&c.name, name))
 }
 
 /// All versions share this: the numbers that were given.
