@@ -1,3 +1,17 @@
-//! The program: arguments and exit codes; everything else is in the library.
+//! The program: allocator, TLS provider, exit code; everything else is in the library.
 
-fn main() {}
+use std::process::ExitCode;
+
+// jemalloc with background threads (the crate's feature): pages that a burst dirtied go back to the system within about 10 s
+// (dirty_decay_ms, jemalloc's default) although no thread of ours allocates meanwhile.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+fn main() -> ExitCode {
+    // First of all: rustls panics at the first connection when two providers are compiled in and none is chosen.
+    if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
+        eprintln!("millrace: a TLS provider was installed before main began");
+        return ExitCode::FAILURE;
+    }
+    millrace::cli::main().into()
+}

@@ -1,1 +1,67 @@
 //! A file per command. The only user of `embedded/`.
+//!
+//! Belongs here: arguments, what a command prints, exit codes. Does not belong here: what a command does, when another room could do it.
+
+mod schema;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// How a command ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// 0: as asked.
+    Fine,
+    /// 1: it failed, or a check or a reconciliation found something.
+    Failed,
+    /// 2: wrong arguments or wrong configuration.
+    Usage,
+    /// 3: a demo that proves nothing, because a fault that it should have met never came.
+    Inconclusive,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        match exit {
+            Exit::Fine => Self::SUCCESS,
+            Exit::Failed => Self::from(1),
+            Exit::Usage => Self::from(2),
+            Exit::Inconclusive => Self::from(3),
+        }
+    }
+}
+
+/// Moves Kafka records into BigQuery: decoded in batches, durable, then committed.
+///
+/// Exit codes: 0 fine; 1 failed; 2 wrong arguments or configuration; 3 an inconclusive demo.
+/// Levels of log lines: MILLRACE_LOG, such as `info,millrace::kafka=debug`.
+#[derive(Debug, Parser)]
+#[command(name = "millrace", version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Print the JSON Schema of millrace.toml or of a connector's file.
+    Schema(schema::SchemaArgs),
+}
+
+/// Reads the arguments and runs the command they name. Wrong arguments end the process with exit code 2.
+pub fn main() -> Exit {
+    match Cli::parse().command {
+        Command::Schema(args) => schema::schema(&args),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn arguments_are_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

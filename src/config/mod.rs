@@ -13,3 +13,13 @@ pub use connector::{
 };
 pub use fleet::{BigQueryConfig, FleetConfig, KafkaValue, LogFormat, RegistryConfig, ScalingConfig, ScalingMode, WorkerConfig};
 pub use values::{ByteSize, HumanDuration, Secret};
+
+/// The JSON Schema of a connector's file.
+pub fn connector_schema() -> schemars::Schema {
+    schemars::schema_for!(ConnectorConfig)
+}
+
+/// The JSON Schema of `millrace.toml`.
+pub fn fleet_schema() -> schemars::Schema {
+    schemars::schema_for!(FleetConfig)
+}

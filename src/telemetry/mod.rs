@@ -1,1 +1,8 @@
 //! Logs and metrics.
+//!
+//! Belongs here: how lines are written, every metric's name, the handles that count. Does not belong here: when something is
+//! counted (each room does that), who serves the page (`http/`).
+
+pub mod catalog;
+pub mod logs;
+pub mod metrics;
