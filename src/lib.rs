@@ -17,6 +17,7 @@
 //! | [`table`] | columns, field numbers, descriptors: pure |
 //! | [`flow`] | budget, backoff, clock: pure |
 //! | [`config`], [`telemetry`], [`record`] | files and their errors; logs and metrics; what Kafka delivers |
+//! | [`datagen`] | stock updates with a journal: for the demo and for tests |
 //! | [`embedded`] | broker, registry and BigQuery for the demo and tests: external crates only, an independent judge |
 //!
 //! `leader/`, `fleet/` and `scaling/` (self-scaling) have their place beside these and come with their own issue.
@@ -35,6 +36,7 @@
 pub mod bigquery;
 pub mod cli;
 pub mod config;
+pub mod datagen;
 pub mod decode;
 pub mod embedded;
 pub mod flow;
