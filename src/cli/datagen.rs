@@ -179,7 +179,8 @@ pub(super) async fn stop_on_signal(stop: Arc<AtomicBool>) {
 async fn register(url: &str, subject: &str) -> Result<u32> {
     let url = format!("{}/subjects/{subject}/versions", url.trim_end_matches('/'));
     let body = serde_json::json!({ "schema": STOCK_UPDATE_SCHEMA });
-    let answer = reqwest::Client::new().post(&url).json(&body).timeout(Duration::from_secs(30)).send().await.with_context(|| url.clone())?;
+    let answer =
+        reqwest::Client::new().post(&url).json(&body).timeout(Duration::from_secs(30)).send().await.with_context(|| url.clone())?;
     let status = answer.status();
     let text = answer.text().await.with_context(|| url.clone())?;
     let id = serde_json::from_str::<serde_json::Value>(&text).ok().and_then(|v| u32::try_from(v["id"].as_u64()?).ok());

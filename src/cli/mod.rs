@@ -2,6 +2,9 @@
 //!
 //! Belongs here: arguments, what a command prints, exit codes. Does not belong here: what a command does, when another room could do it.
 
+mod arguments;
+mod datagen;
+mod keys;
 mod schema;
 
 use std::process::ExitCode;
@@ -45,6 +48,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Produce stock updates to any broker, at a rate that can be changed while it runs.
+    Datagen(datagen::DatagenArgs),
     /// Print the JSON Schema of millrace.toml or of a connector's file.
     Schema(schema::SchemaArgs),
 }
@@ -52,6 +57,7 @@ enum Command {
 /// Reads the arguments and runs the command they name. Wrong arguments end the process with exit code 2.
 pub fn main() -> Exit {
     match Cli::parse().command {
+        Command::Datagen(args) => datagen::datagen(args),
         Command::Schema(args) => schema::schema(&args),
     }
 }
