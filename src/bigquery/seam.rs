@@ -140,6 +140,8 @@ pub enum ErrorClass {
     ConnectionQuota,
     ResourceExhausted,
     RowErrors,
+    /// Rows are refused, but the answer does not say which.
+    RowErrorsUnnamed,
     RequestTooLarge,
     InvalidArgument,
     PermissionDenied,

@@ -1,0 +1,347 @@
+//! One connection: an AppendRows RPC on an HTTP/2 connection of its own, with many requests in flight and answers in order.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use googleapis_tonic_google_cloud_bigquery_storage_v1::google::cloud::bigquery::storage::v1 as storage;
+use http::{HeaderMap, HeaderValue, Method, Request, Version};
+use parking_lot::Mutex;
+use storage::AppendRowsResponse;
+use storage::append_rows_response::Response as Answer;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tonic::client::GrpcService;
+use tonic::codec::{Codec, Streaming};
+use tonic::{Code, Status};
+
+use super::outbox::{Outbox, OutboxBody};
+use super::pool::Shared;
+use super::request::{Head, encode_head};
+use crate::bigquery::classify::Refusal;
+use crate::bigquery::rest::encode;
+use crate::bigquery::{Append, AppendFailure, ErrorClass, RowError};
+use crate::table::{SharedLayout, TableName};
+
+const METHOD: &str = "/google.cloud.bigquery.storage.v1.BigQueryWrite/AppendRows";
+/// Says who writes, in BigQuery's own logs.
+const TRACE_ID: &str = concat!("millrace:", env!("CARGO_PKG_VERSION"));
+/// The largest answer that is read: lists of row errors can be long.
+const ANSWER_MAX_BYTES: usize = 64 << 20;
+
+const CONNECTIONS: &str = "millrace_append_connections";
+const IN_FLIGHT_BYTES: &str = "millrace_append_in_flight_bytes";
+
+/// How an append ended.
+pub(super) type Outcome = Result<(), AppendFailure>;
+
+/// One AppendRows RPC.
+pub(super) struct Connection {
+    /// Rises with every connection of the pool: a larger one is younger.
+    pub(super) id: u64,
+    /// The location that all its tables share, where it is known.
+    pub(super) location: Option<Arc<str>>,
+    /// Bytes that may still be sent before an answer; closed with the connection.
+    pub(super) room: Arc<Semaphore>,
+    state: Mutex<State>,
+    shared: Arc<Shared>,
+}
+
+struct State {
+    phase: Phase,
+    outbox: Outbox,
+    /// Requests without an answer, oldest first.
+    waiting: VecDeque<Waiting>,
+    pushed: u64,
+    /// What the last request was for: its schema need not be said again.
+    destination: Option<(Arc<TableName>, SharedLayout)>,
+    last_used: Instant,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Open,
+    /// Takes no more appends, waits for the answers of those in flight.
+    Draining,
+    Closed,
+}
+
+struct Waiting {
+    number: u64,
+    table: Arc<TableName>,
+    since: Instant,
+    reply: oneshot::Sender<Outcome>,
+    room: OwnedSemaphorePermit,
+}
+
+/// Why the RPC is over.
+enum End {
+    Status(Status),
+    AnswerTimeout,
+    Idle,
+    NoToken(String),
+}
+
+impl Connection {
+    /// A connection that opens now, in a task of its own.
+    pub(super) fn open(id: u64, location: Option<Arc<str>>, first: &TableName, shared: Arc<Shared>) -> Arc<Self> {
+        let state = State {
+            phase: Phase::Open,
+            outbox: Outbox::default(),
+            waiting: VecDeque::new(),
+            pushed: 0,
+            destination: None,
+            last_used: Instant::now(),
+        };
+        let room = Arc::new(Semaphore::new(shared.settings.in_flight_bytes));
+        let routing = match &location {
+            Some(location) => format!("write_location=projects/{}/locations/{}", encode(&first.project), encode(location)),
+            None => format!(
+                "write_stream=projects/{}/datasets/{}/tables/{}/streams/_default",
+                encode(&first.project),
+                encode(&first.dataset),
+                encode(&first.table)
+            ),
+        };
+        let connection = Arc::new(Self { id, location, room, state: Mutex::new(state), shared });
+        tokio::spawn(connection.clone().run(routing));
+        connection
+    }
+
+    /// Whether it takes appends.
+    pub(super) fn is_open(&self) -> bool {
+        self.state.lock().phase == Phase::Open
+    }
+
+    /// Bytes in flight.
+    pub(super) fn load_bytes(&self) -> usize {
+        self.shared.settings.in_flight_bytes.saturating_sub(self.room.available_permits())
+    }
+
+    /// Whether the last append was for this table: the next one needs no schema.
+    pub(super) fn last_was(&self, table: &TableName) -> bool {
+        self.state.lock().destination.as_ref().is_some_and(|(last, _)| **last == *table)
+    }
+
+    /// Takes no more appends, and closes when those in flight are answered.
+    pub(super) fn drain(&self) {
+        let mut state = self.state.lock();
+        if state.phase == Phase::Open {
+            state.phase = Phase::Draining;
+        }
+    }
+
+    /// Queues an append. `None`: it takes no more, use another one.
+    pub(super) fn push(&self, append: &Append, room: OwnedSemaphorePermit) -> Option<oneshot::Receiver<Outcome>> {
+        let (reply, outcome) = oneshot::channel();
+        let mut state = self.state.lock();
+        if state.phase != Phase::Open {
+            return None;
+        }
+        let same = state.destination.as_ref().is_some_and(|(table, layout)| {
+            **table == *append.table && (Arc::ptr_eq(layout, &append.layout) || layout.descriptor == append.layout.descriptor)
+        });
+        let head = Head {
+            write_stream: &append.table.default_stream(),
+            descriptor: (!same).then_some(&append.layout.descriptor),
+            trace_id: (state.pushed == 0).then_some(TRACE_ID),
+        };
+        let head = encode_head(&head, append.rows.len());
+        if !same {
+            state.destination = Some((append.table.clone(), append.layout.clone()));
+        }
+        metrics::gauge!(IN_FLIGHT_BYTES).increment(room.num_permits() as f64);
+        let (number, now) = (state.pushed, Instant::now());
+        state.pushed += 1;
+        state.last_used = now;
+        state.waiting.push_back(Waiting { number, table: append.table.clone(), since: now, reply, room });
+        state.outbox.push(head, append.rows.clone());
+        Some(outcome)
+    }
+
+    /// For the request's body.
+    pub(super) fn with_outbox<T>(&self, use_it: impl FnOnce(&mut Outbox) -> T) -> T {
+        use_it(&mut self.state.lock().outbox)
+    }
+
+    async fn run(self: Arc<Self>, routing: String) {
+        metrics::gauge!(CONNECTIONS).increment(1.0);
+        let end = self.drive(&routing).await;
+        self.finish(end);
+        metrics::gauge!(CONNECTIONS).decrement(1.0);
+    }
+
+    async fn drive(self: &Arc<Self>, routing: &str) -> End {
+        let auth = match self.shared.tokens.headers().await {
+            Ok(auth) => auth,
+            Err(error) if error.transient => return End::Status(Status::unavailable(error.message)),
+            Err(error) => return End::NoToken(error.message),
+        };
+        let end = self.rpc(routing, auth.headers).await;
+        if matches!(&end, End::Status(status) if status.code() == Code::Unauthenticated) {
+            self.shared.tokens.invalidate(auth.generation);
+        }
+        end
+    }
+
+    async fn rpc(self: &Arc<Self>, routing: &str, mut headers: HeaderMap) -> End {
+        headers.insert("content-type", HeaderValue::from_static("application/grpc"));
+        headers.insert("te", HeaderValue::from_static("trailers"));
+        match HeaderValue::from_str(routing) {
+            Ok(value) => headers.insert("x-goog-request-params", value),
+            Err(error) => return End::Status(Status::invalid_argument(error.to_string())),
+        };
+        let mut request = Request::new(tonic::body::Body::new(OutboxBody(self.clone())));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = http::Uri::from_static(METHOD);
+        *request.version_mut() = Version::HTTP_2;
+        *request.headers_mut() = headers;
+
+        let mut tick = tokio::time::interval(self.shared.settings.tick());
+        let mut channel = self.shared.endpoint.connect_lazy();
+        let call = async {
+            std::future::poll_fn(|cx| GrpcService::<tonic::body::Body>::poll_ready(&mut channel, cx)).await?;
+            GrpcService::call(&mut channel, request).await
+        };
+        tokio::pin!(call);
+        // The server may answer the headers only with the first append's answer.
+        let response = loop {
+            tokio::select! {
+                response = &mut call => match response {
+                    Ok(response) => break response,
+                    Err(error) => return End::Status(Status::from_error(Box::new(error))),
+                },
+                _ = tick.tick() => if let Some(end) = self.overdue() { return end },
+            }
+        };
+        if let Some(status) = Status::from_header_map(response.headers()).filter(|status| status.code() != Code::Ok) {
+            return End::Status(status);
+        }
+        let http_status = response.status();
+        let decoder = tonic_prost::ProstCodec::<(), AppendRowsResponse>::default().decoder();
+        let mut answers = Streaming::new_response(decoder, response.into_body(), http_status, None, Some(ANSWER_MAX_BYTES));
+        loop {
+            tokio::select! {
+                answer = answers.message() => match answer {
+                    Ok(Some(answer)) => if let Some(end) = self.answered(answer) { return end },
+                    Ok(None) => return End::Status(Status::ok("the RPC ended")),
+                    Err(status) => return End::Status(status),
+                },
+                _ = tick.tick() => if let Some(end) = self.overdue() { return end },
+            }
+        }
+    }
+
+    /// What time says: an append without an answer for too long, or nothing to do for long.
+    fn overdue(&self) -> Option<End> {
+        let state = self.state.lock();
+        let settings = &self.shared.settings;
+        match state.waiting.front() {
+            Some(oldest) => (oldest.since.elapsed() > settings.append_timeout).then_some(End::AnswerTimeout),
+            None if state.phase == Phase::Draining => Some(End::Idle),
+            None => (state.last_used.elapsed() > settings.idle_timeout).then_some(End::Idle),
+        }
+    }
+
+    /// Hands an answer to the oldest append without one.
+    fn answered(&self, response: AppendRowsResponse) -> Option<End> {
+        let (waiting, drained) = {
+            let mut state = self.state.lock();
+            let waiting = state.waiting.pop_front();
+            (waiting, state.phase == Phase::Draining && state.waiting.is_empty())
+        };
+        let Some(waiting) = waiting else {
+            return Some(End::Status(Status::internal("BigQuery answered more appends than were sent")));
+        };
+        if response.updated_schema.is_some() {
+            self.shared.changes.note_change(&waiting.table, Duration::ZERO);
+        }
+        let outcome = outcome_of(response);
+        if let Err(failure) = &outcome
+            && needs_fresh_connection(failure.class)
+        {
+            self.shared.mark_stale(&waiting.table, self.id);
+        }
+        metrics::gauge!(IN_FLIGHT_BYTES).decrement(waiting.room.num_permits() as f64);
+        // Nobody listens any more when the connector was stopped.
+        let _ = waiting.reply.send(outcome);
+        drained.then_some(End::Idle)
+    }
+
+    /// Closes the connection and fails what has no answer: perhaps durable if the transport had all of it, surely not otherwise.
+    fn finish(&self, end: End) {
+        let (waiting, taken) = {
+            let mut state = self.state.lock();
+            state.phase = Phase::Closed;
+            state.outbox.end();
+            (std::mem::take(&mut state.waiting), state.outbox.taken_whole())
+        };
+        self.room.close();
+        let (class, message) = match end {
+            End::Idle => (ErrorClass::Transient, "the connection was closed".to_owned()),
+            End::NoToken(words) => (ErrorClass::Unauthenticated, words),
+            End::AnswerTimeout => {
+                let limit = self.shared.settings.append_timeout;
+                (ErrorClass::AnswerTimeout, format!("no answer within append_timeout ({limit:?}); the connection was given up"))
+            }
+            End::Status(status) => {
+                let refusal = Refusal::from_status(&status);
+                (refusal.class(), refusal.describe())
+            }
+        };
+        if waiting.is_empty() {
+            tracing::debug!(connection = self.id, class = class.as_str(), message, "append connection closed");
+            return;
+        }
+        tracing::warn!(connection = self.id, class = class.as_str(), unanswered = waiting.len(), message, "append connection ended");
+        for append in waiting {
+            if needs_fresh_connection(class) {
+                self.shared.mark_stale(&append.table, self.id);
+            }
+            let maybe_durable = append.number < taken;
+            metrics::gauge!(IN_FLIGHT_BYTES).decrement(append.room.num_permits() as f64);
+            let _ = append.reply.send(Err(AppendFailure { class, message: message.clone(), row_errors: Vec::new(), maybe_durable }));
+        }
+    }
+}
+
+/// Failures that a connection opened later may not have: it learns the table anew.
+fn needs_fresh_connection(class: ErrorClass) -> bool {
+    matches!(
+        class,
+        ErrorClass::SchemaMismatchExtraFields
+            | ErrorClass::SchemaIncompatible
+            | ErrorClass::TableNotFound
+            | ErrorClass::TableRecreated
+            | ErrorClass::StreamNotFound
+            | ErrorClass::PermissionDenied
+    )
+}
+
+fn outcome_of(response: AppendRowsResponse) -> Outcome {
+    let row_errors: Vec<RowError> = response
+        .row_errors
+        .into_iter()
+        .filter_map(|error| Some(RowError { index: u32::try_from(error.index).ok()?, message: error.message }))
+        .collect();
+    let refused = |class, message| Err(AppendFailure { class, message, row_errors: Vec::new(), maybe_durable: false });
+    match response.response {
+        Some(Answer::AppendResult(_)) if row_errors.is_empty() => Ok(()),
+        Some(Answer::Error(status)) => {
+            let refusal = Refusal::from_parts(status.code, status.message, &status.details);
+            if row_errors.is_empty() {
+                return refused(refusal.class(), refusal.describe());
+            }
+            Err(AppendFailure { class: ErrorClass::RowErrors, message: refusal.describe(), row_errors, maybe_durable: false })
+        }
+        _ if !row_errors.is_empty() => {
+            let message = "rows were refused".to_owned();
+            Err(AppendFailure { class: ErrorClass::RowErrors, message, row_errors, maybe_durable: false })
+        }
+        _ => Err(AppendFailure {
+            class: ErrorClass::Unknown,
+            message: "BigQuery's answer holds neither a result nor an error".to_owned(),
+            row_errors,
+            maybe_durable: true,
+        }),
+    }
+}

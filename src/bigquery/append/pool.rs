@@ -1,0 +1,164 @@
+//! The pool: which connection an append takes, and when there are more of them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use parking_lot::Mutex;
+
+use super::connection::{Connection, Outcome};
+use crate::bigquery::auth::TokenSource;
+use crate::bigquery::changes::Changes;
+use crate::bigquery::{Append, AppendFailure, Appender, ErrorClass};
+use crate::config::BigQueryConfig;
+use crate::table::TableName;
+
+/// BigQuery ends an RPC without a request for 600 s; ours end before.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(540);
+/// A connection with more than this share of its bytes in flight is busy: the next append looks for another one.
+const BUSY_SHARE: usize = 2;
+
+/// What `[bigquery]` says of append connections.
+#[derive(Debug, Clone)]
+pub(crate) struct PoolSettings {
+    /// The most connections (each location that tables live in may have one beyond).
+    pub(crate) connections_max: usize,
+    /// The most bytes in flight on one.
+    pub(crate) in_flight_bytes: usize,
+    /// How long an append may stay unanswered.
+    pub(crate) append_timeout: Duration,
+    /// When an unused connection is closed.
+    pub(crate) idle_timeout: Duration,
+    /// The location of all tables, where it is configured.
+    pub(crate) location: Option<Arc<str>>,
+}
+
+impl PoolSettings {
+    pub(crate) fn from_config(config: &BigQueryConfig) -> Self {
+        Self {
+            connections_max: config.connections_max.max(1) as usize,
+            // tokio's semaphore counts what one append takes in 32 bits.
+            in_flight_bytes: usize::try_from(config.connection_in_flight.bytes()).unwrap_or(usize::MAX).clamp(1, u32::MAX as usize),
+            append_timeout: config.append_timeout.get(),
+            idle_timeout: IDLE_TIMEOUT,
+            location: config.location.as_deref().map(|location| Arc::from(location.to_lowercase())),
+        }
+    }
+
+    /// How often a connection looks at the clock.
+    pub(super) fn tick(&self) -> Duration {
+        (self.append_timeout.min(self.idle_timeout) / 8).clamp(Duration::from_millis(10), Duration::from_secs(1))
+    }
+}
+
+/// What connections share.
+pub(super) struct Shared {
+    pub(super) endpoint: tonic::transport::Endpoint,
+    pub(super) tokens: Arc<TokenSource>,
+    pub(super) changes: Arc<Changes>,
+    pub(super) settings: PoolSettings,
+    stale: Mutex<HashMap<TableName, u64>>,
+}
+
+impl Shared {
+    /// This connection, and every older one, knows the table wrongly: the table's next append takes a younger one.
+    pub(super) fn mark_stale(&self, table: &TableName, connection: u64) {
+        let mut stale = self.stale.lock();
+        match stale.get_mut(table) {
+            Some(id) => *id = connection.max(*id),
+            None => {
+                stale.insert(table.clone(), connection);
+            }
+        }
+    }
+
+    fn youngest_stale(&self, table: &TableName) -> u64 {
+        self.stale.lock().get(table).copied().unwrap_or(0)
+    }
+}
+
+/// Connections that tables share: see [`Appender`]. A handle, cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Pool(Arc<Connections>);
+
+struct Connections {
+    shared: Arc<Shared>,
+    open: Mutex<Vec<Arc<Connection>>>,
+    next_id: AtomicU64,
+}
+
+impl Pool {
+    /// A pool without connections: they open when appends come.
+    pub(crate) fn new(
+        endpoint: tonic::transport::Endpoint,
+        tokens: Arc<TokenSource>,
+        changes: Arc<Changes>,
+        settings: PoolSettings,
+    ) -> Self {
+        let shared = Arc::new(Shared { endpoint, tokens, changes, settings, stale: Mutex::default() });
+        Self(Arc::new(Connections { shared, open: Mutex::default(), next_id: AtomicU64::new(1) }))
+    }
+}
+
+impl Appender for Pool {
+    fn append(&self, append: Append) -> BoxFuture<'static, Outcome> {
+        let connections = self.0.clone();
+        async move { connections.append(append).await }.boxed()
+    }
+}
+
+impl Connections {
+    async fn append(&self, append: Append) -> Outcome {
+        let size = append.rows.len() + append.layout.descriptor.len();
+        // An append larger than all the room takes all of it.
+        let permits = u32::try_from(size.clamp(1, self.shared.settings.in_flight_bytes)).unwrap_or(u32::MAX);
+        loop {
+            let connection = self.pick(&append.table);
+            // Closed while we waited: nothing was sent, take another one.
+            let Ok(room) = connection.room.clone().acquire_many_owned(permits).await else { continue };
+            let Some(outcome) = connection.push(&append, room) else { continue };
+            return outcome.await.unwrap_or_else(|_| {
+                Err(AppendFailure {
+                    class: ErrorClass::Transient,
+                    message: "the connection's task is gone".to_owned(),
+                    row_errors: Vec::new(),
+                    maybe_durable: true,
+                })
+            });
+        }
+    }
+
+    /// The connection for the next append of this table: the one that knows its schema, unless it is busy; else the idlest; else, below
+    /// the limit, a new one.
+    fn pick(&self, table: &TableName) -> Arc<Connection> {
+        let settings = &self.shared.settings;
+        let location = settings.location.clone().or_else(|| self.shared.changes.location(table));
+        let stale = self.shared.youngest_stale(table);
+        let busy = settings.in_flight_bytes / BUSY_SHARE;
+
+        let mut open = self.open.lock();
+        open.retain(|c| c.is_open());
+        let best = open.iter().filter(|c| c.location == location && c.id > stale).min_by_key(|c| {
+            let load = c.load_bytes();
+            (load > busy, !c.last_was(table), load)
+        });
+        if let Some(best) = best
+            && (best.load_bytes() <= busy || open.len() >= settings.connections_max)
+        {
+            return best.clone();
+        }
+        // None fits and there are enough: one makes room, gently; the oldest, which knows tables the worst.
+        if open.len() >= settings.connections_max
+            && let Some(oldest) = open.iter().min_by_key(|c| c.id)
+        {
+            oldest.drain();
+        }
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let connection = Connection::open(id, location, table, self.shared.clone());
+        open.push(connection.clone());
+        connection
+    }
+}

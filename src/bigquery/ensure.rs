@@ -1,0 +1,137 @@
+//! Making a table have the wanted columns, without a coordinator: many workers do this at once with the same or other columns.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::evolve::{created_columns, judge, patch_body};
+use super::rest::RestAction;
+use super::table_json::{TableResource, create_body};
+use super::tables::{Entry, RestTables, Wanted, table_error};
+use super::{TableError, TableState};
+use crate::flow::HoldCause;
+use crate::table::TableName;
+
+/// How often the table is looked at again after somebody was faster, before it is a hold.
+const LOOKS: u32 = 12;
+
+impl RestTables {
+    /// See [`super::Tables::ensure`]. Callers of one process queue for the table; whoever has the turn acts for all who wait.
+    pub(super) async fn ensure_table(&self, table: &TableName, wanted: Wanted) -> Result<TableState, TableError> {
+        let entry = self.entry(table);
+        if let Some(hold) = self.recreated(table, &entry) {
+            return Err(hold);
+        }
+        if let Some(resource) = self.remembered(&entry)
+            && judge(table, &resource, &wanted) == Ok(true)
+        {
+            return Ok(resource.state.clone());
+        }
+        entry.wanted.lock().push(wanted.clone());
+        let _turn = entry.turn.lock().await;
+        // The one before us may have done it.
+        if let Some(resource) = self.remembered(&entry)
+            && judge(table, &resource, &wanted) == Ok(true)
+        {
+            return self.unless_recreated(table, &entry, &resource);
+        }
+        let mut waited = false;
+        for _ in 0..LOOKS {
+            match self.look(table, &entry).await? {
+                Some(resource) => {
+                    if judge(table, &resource, &wanted)? {
+                        return self.unless_recreated(table, &entry, &resource);
+                    }
+                    if !waited {
+                        // Others want the same at this moment: wait, so that most of them find it done.
+                        waited = true;
+                        jitter(self.pace.patch_jitter).await;
+                        continue;
+                    }
+                    let wishes = std::mem::take(&mut *entry.wanted.lock());
+                    let wishes = if wishes.is_empty() { vec![wanted.clone()] } else { wishes };
+                    self.patch(table, &entry, &resource, &wishes, &wanted).await?;
+                }
+                None if !wanted.spec.create => {
+                    return Err(TableError {
+                        cause: HoldCause::TableMissing,
+                        message: format!("table {table} does not exist: create it, or set `create = true` under [table]"),
+                        retry_after: None,
+                    });
+                }
+                None => {
+                    if !waited {
+                        waited = true;
+                        jitter(self.pace.create_jitter).await;
+                        continue;
+                    }
+                    let wishes = std::mem::take(&mut *entry.wanted.lock());
+                    self.create(table, &entry, &wishes, &wanted).await?;
+                }
+            }
+            if let Some(resource) = self.remembered(&entry)
+                && judge(table, &resource, &wanted) == Ok(true)
+            {
+                return self.unless_recreated(table, &entry, &resource);
+            }
+            jitter(self.pace.patch_jitter / 4).await;
+        }
+        Err(TableError {
+            cause: HoldCause::TableServiceUnavailable,
+            message: format!("table {table}: others changed it {LOOKS} times while its columns were to be added; it is tried again"),
+            retry_after: None,
+        })
+    }
+
+    fn unless_recreated(&self, table: &TableName, entry: &Entry, resource: &Arc<TableResource>) -> Result<TableState, TableError> {
+        self.recreated(table, entry).map_or_else(|| Ok(resource.state.clone()), Err)
+    }
+
+    /// One patch for all wishes, unless somebody else was faster.
+    async fn patch(
+        &self,
+        table: &TableName,
+        entry: &Entry,
+        resource: &TableResource,
+        wishes: &[Wanted],
+        own: &Wanted,
+    ) -> Result<(), TableError> {
+        let Some(body) = patch_body(resource, wishes).or_else(|| patch_body(resource, std::slice::from_ref(own))) else {
+            return Err(TableError {
+                cause: HoldCause::TypeConflict,
+                message: format!("table {table}: a wanted column has the name of one whose type millrace does not know: rename it"),
+                retry_after: None,
+            });
+        };
+        match self.rest.patch_table(table, &resource.state.etag, &body).await {
+            Ok(raw) => {
+                let changed = self.note(table, entry, raw, true)?;
+                tracing::info!(%table, before = resource.state.columns.len(), after = changed.state.columns.len(), "table evolved");
+                Ok(())
+            }
+            Err(error) if error.action() == RestAction::LookAgain => Ok(()),
+            // Deleted meanwhile: the next look says so.
+            Err(error) if error.action() == RestAction::NotFound => Ok(()),
+            Err(error) => Err(table_error(table, "adding columns", &error)),
+        }
+    }
+
+    async fn create(&self, table: &TableName, entry: &Entry, wishes: &[Wanted], own: &Wanted) -> Result<(), TableError> {
+        let body = create_body(table, &own.spec, &created_columns(own, wishes));
+        match self.rest.create_table(table, &body).await {
+            Ok(raw) => {
+                let made = self.note(table, entry, raw, true)?;
+                tracing::info!(%table, columns = made.state.columns.len(), "table created");
+                Ok(())
+            }
+            Err(error) if error.action() == RestAction::Exists => {
+                self.changes.note_change(table, Duration::ZERO);
+                Ok(())
+            }
+            Err(error) => Err(table_error(table, "creating it", &error)),
+        }
+    }
+}
+
+async fn jitter(longest: Duration) {
+    tokio::time::sleep(longest.mul_f64(rand::random::<f64>())).await;
+}

@@ -1,0 +1,169 @@
+//! BigQuery's REST API on raw JSON: a patch replaces the array of fields, so unknown properties must survive reading and writing.
+
+mod error;
+mod pace;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::Method;
+use reqwest::header::{CONTENT_TYPE, IF_MATCH};
+use serde_json::Value;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep};
+
+pub(crate) use error::{RestAction, RestError};
+use pace::Pace;
+
+use super::auth::TokenSource;
+use crate::flow::Backoff;
+use crate::table::TableName;
+
+/// How long one call goes on trying. Longer troubles are a hold, which is tried again by the pipeline and shown.
+const CALL_DEADLINE: Duration = Duration::from_secs(30);
+/// Calls at the same time (BigQuery allows 300 for a user).
+const CONCURRENT_CALLS: usize = 16;
+
+/// A client for the REST API with tokens, retries bounded in time, and BigQuery's rate limits.
+pub(crate) struct RestClient {
+    http: reqwest::Client,
+    base: String,
+    tokens: Arc<TokenSource>,
+    pace: Pace,
+    concurrent: Semaphore,
+}
+
+impl RestClient {
+    /// `base` is the address up to `/projects`.
+    pub(crate) fn new(http: reqwest::Client, base: &str, tokens: Arc<TokenSource>) -> Self {
+        let base = base.trim_end_matches('/').to_owned();
+        Self { http, base, tokens, pace: Pace::default(), concurrent: Semaphore::new(CONCURRENT_CALLS) }
+    }
+
+    /// The address up to `/projects`.
+    pub(crate) fn base(&self) -> &str {
+        &self.base
+    }
+
+    /// The HTTP client below.
+    pub(crate) fn http(&self) -> &reqwest::Client {
+        &self.http
+    }
+
+    /// `tables.get`; `None` when it does not exist.
+    pub(crate) async fn get_table(&self, table: &TableName) -> Result<Option<Value>, RestError> {
+        match self.call(Method::GET, &table_path(table), None, None).await {
+            Ok(value) => Ok(Some(value)),
+            Err(error) if error.action() == RestAction::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// `tables.insert`.
+    pub(crate) async fn create_table(&self, table: &TableName, body: &Value) -> Result<Value, RestError> {
+        self.pace.update(table).await;
+        let path = format!("/projects/{}/datasets/{}/tables", encode(&table.project), encode(&table.dataset));
+        self.call(Method::POST, &path, None, Some(body)).await
+    }
+
+    /// `tables.patch`, only if the table's version is still `etag`.
+    pub(crate) async fn patch_table(&self, table: &TableName, etag: &str, body: &Value) -> Result<Value, RestError> {
+        self.pace.update(table).await;
+        self.call(Method::PATCH, &table_path(table), Some(etag), Some(body)).await
+    }
+
+    /// One call, tried again while its failure is a passing one and [`CALL_DEADLINE`] is not over.
+    pub(crate) async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        if_match: Option<&str>,
+        body: Option<&Value>,
+    ) -> Result<Value, RestError> {
+        let deadline = Instant::now() + CALL_DEADLINE;
+        let mut backoff = Backoff::new(Duration::from_millis(250), 2.0, Duration::from_secs(8), rand::random());
+        let mut new_token = false;
+        loop {
+            let error = match self.once(method.clone(), path, if_match, body).await {
+                Ok(value) => return Ok(value),
+                Err(error) => error,
+            };
+            let wait = match error.action() {
+                RestAction::Retry(least) => backoff.next_delay().max(least),
+                RestAction::NewToken if !new_token => {
+                    new_token = true;
+                    Duration::ZERO
+                }
+                _ => return Err(error),
+            };
+            if Instant::now() + wait >= deadline {
+                return Err(error);
+            }
+            tracing::debug!(%method, path, %error, wait_ms = wait.as_millis() as u64, "BigQuery call is tried again");
+            sleep(wait).await;
+        }
+    }
+
+    async fn once(&self, method: Method, path: &str, if_match: Option<&str>, body: Option<&Value>) -> Result<Value, RestError> {
+        let _turn = self.concurrent.acquire().await.map_err(|e| RestError::no_answer(e.to_string()))?;
+        self.pace.call().await;
+        let auth = self.tokens.headers().await.map_err(|e| RestError::no_token(e.message, e.transient))?;
+        let mut request = self.http.request(method, format!("{}{path}", self.base)).headers(auth.headers);
+        if let Some(etag) = if_match {
+            request = request.header(IF_MATCH, etag);
+        }
+        if let Some(body) = body {
+            let bytes = serde_json::to_vec(body).map_err(|e| RestError::bad_answer(e.to_string()))?;
+            request = request.header(CONTENT_TYPE, "application/json").body(bytes);
+        }
+        let no_answer = |e: reqwest::Error| RestError::no_answer(source_chain(&e.without_url()));
+        let response = request.send().await.map_err(no_answer)?;
+        let status = response.status();
+        let bytes = response.bytes().await.map_err(no_answer)?;
+        if status.is_success() {
+            if bytes.is_empty() {
+                return Ok(Value::Null);
+            }
+            return serde_json::from_slice(&bytes).map_err(|e| RestError::bad_answer(format!("the answer is no JSON: {e}")));
+        }
+        let error = RestError::from_answer(status.as_u16(), &bytes);
+        if error.action() == RestAction::NewToken {
+            self.tokens.invalidate(auth.generation);
+        }
+        Err(error)
+    }
+}
+
+/// The path of a table below `base`.
+pub(crate) fn table_path(table: &TableName) -> String {
+    format!("/projects/{}/datasets/{}/tables/{}", encode(&table.project), encode(&table.dataset), encode(&table.table))
+}
+
+/// Percent-encodes all but RFC 3986's unreserved characters: names of tables may hold spaces and any letter.
+pub(crate) fn encode(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(char::from(byte)),
+            _ => {
+                out.push('%');
+                out.push_str(&hex::encode_upper([byte]));
+            }
+        }
+    }
+    out
+}
+
+/// An error with the errors below it, which usually say more.
+pub(crate) fn source_chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(below) = source {
+        let words = below.to_string();
+        if !text.contains(&words) {
+            text = format!("{text}: {words}");
+        }
+        source = below.source();
+    }
+    text
+}
