@@ -11,9 +11,8 @@ use crate::table::{Column, Diff, TableName, diff};
 /// Whether the table has what is wanted: `Ok(true)`; whether it can be changed so that it has: `Ok(false)`; else why not.
 pub(super) fn judge(table: &TableName, resource: &TableResource, wanted: &Wanted) -> Result<bool, TableError> {
     let difference = diff(&resource.state.columns, &wanted.columns, wanted.spec.evolve);
-    let refused = |cause, words: &[String]| {
-        Err(TableError { cause, message: format!("table {table}: {}", words.join("; ")), retry_after: None })
-    };
+    let refused =
+        |cause, words: &[String]| Err(TableError { cause, message: format!("table {table}: {}", words.join("; ")), retry_after: None });
     if !difference.conflicts.is_empty() {
         return refused(HoldCause::TypeConflict, &difference.conflicts);
     }

@@ -80,8 +80,7 @@ mod tests {
 
     #[test]
     fn a_request_is_what_prost_reads() {
-        let descriptor: Bytes =
-            prost_types::DescriptorProto { name: Some("Row".into()), ..Default::default() }.encode_to_vec().into();
+        let descriptor: Bytes = prost_types::DescriptorProto { name: Some("Row".into()), ..Default::default() }.encode_to_vec().into();
         let mut rows = Vec::new();
         for row in [vec![1_u8; 3], vec![2; 300], vec![]] {
             put_varint(&mut rows, &row);

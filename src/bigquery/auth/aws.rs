@@ -210,8 +210,7 @@ fn signed_request(keys: &AwsKeys, region: &str, audience: &str, url: &str, now: 
     for part in [date, region, "sts", "aws4_request", &to_sign] {
         key = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &key), part.as_bytes()).as_ref().to_vec();
     }
-    let authorization =
-        format!("AWS4-HMAC-SHA256 Credential={}/{scope}, SignedHeaders={names}, Signature={}", keys.id, hex::encode(&key));
+    let authorization = format!("AWS4-HMAC-SHA256 Credential={}/{scope}, SignedHeaders={names}, Signature={}", keys.id, hex::encode(&key));
     headers.push(("Authorization", authorization));
     let headers: Vec<Value> = headers.into_iter().map(|(key, value)| json!({ "key": key, "value": value })).collect();
     Ok(json!({ "url": url.as_str(), "method": "POST", "headers": headers, "body": "" }))

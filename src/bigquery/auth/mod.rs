@@ -142,13 +142,13 @@ impl TokenSource {
                     Some(source) => return source.credentials(json, SCOPE),
                     None => external_account::Builder::new(json.clone()).with_scopes([SCOPE]).build(),
                 },
-                Some("authorized_user") => {
-                    user_account::Builder::new(json.clone()).with_scopes([SCOPE]).build()
+                Some("authorized_user") => user_account::Builder::new(json.clone()).with_scopes([SCOPE]).build(),
+                Some("impersonated_service_account") => impersonated::Builder::new(json.clone()).with_scopes([SCOPE]).build(),
+                other => {
+                    return Err(format!(
+                        "type {other:?} is none of service_account, external_account, authorized_user, impersonated_service_account"
+                    ));
                 }
-                Some("impersonated_service_account") => {
-                    impersonated::Builder::new(json.clone()).with_scopes([SCOPE]).build()
-                }
-                other => return Err(format!("type {other:?} is none of service_account, external_account, authorized_user, impersonated_service_account")),
             },
         };
         // The builder's errors name what is missing, never a value.

@@ -156,7 +156,9 @@ mod tests {
         for (http, reason) in [(400, "invalid"), (400, "badRequest"), (400, "invalidQuery"), (413, "requestTooLarge")] {
             assert_eq!(answer(http, reason), RestAction::Refused, "{reason}");
         }
-        for (http, reason) in [(400, "resourcesExceeded"), (400, "billingTierLimitExceeded"), (403, "responseTooLarge"), (501, "notImplemented")] {
+        for (http, reason) in
+            [(400, "resourcesExceeded"), (400, "billingTierLimitExceeded"), (403, "responseTooLarge"), (501, "notImplemented")]
+        {
             assert!(matches!(answer(http, reason), RestAction::Hold { cause: HoldCause::UnknownError, .. }), "{reason}");
         }
         assert!(matches!(answer(418, "newReason"), RestAction::Hold { cause: HoldCause::UnknownError, .. }));

@@ -73,13 +73,7 @@ impl RestClient {
     }
 
     /// One call, tried again while its failure is a passing one and [`CALL_DEADLINE`] is not over.
-    pub(crate) async fn call(
-        &self,
-        method: Method,
-        path: &str,
-        if_match: Option<&str>,
-        body: Option<&Value>,
-    ) -> Result<Value, RestError> {
+    pub(crate) async fn call(&self, method: Method, path: &str, if_match: Option<&str>, body: Option<&Value>) -> Result<Value, RestError> {
         let deadline = Instant::now() + CALL_DEADLINE;
         let mut backoff = Backoff::new(Duration::from_millis(250), 2.0, Duration::from_secs(8), rand::random());
         let mut new_token = false;
