@@ -24,27 +24,28 @@ pub(crate) struct Pace {
 impl Pace {
     /// Waits for the turn of one call.
     pub(crate) async fn call(&self) {
-        let at = {
-            let mut next = self.next_call.lock();
-            let at = next.map_or_else(Instant::now, |n| n.max(Instant::now()));
-            *next = Some(at + CALL_SPACING);
-            at
-        };
-        sleep_until(at).await;
+        sleep_until(self.call_at(Instant::now())).await;
     }
 
     /// Waits until the table's metadata may be updated.
     pub(crate) async fn update(&self, table: &TableName) {
-        let at = {
-            let now = Instant::now();
-            let mut tables = self.updates.lock();
-            tables.retain(|_, times| times.back().is_some_and(|last| *last + UPDATES_WINDOW > now));
-            let times = tables.entry(table.clone()).or_default();
-            let at = if times.len() < UPDATES { now } else { times.pop_front().map_or(now, |first| now.max(first + UPDATES_WINDOW)) };
-            times.push_back(at);
-            at
-        };
-        sleep_until(at).await;
+        sleep_until(self.update_at(table, Instant::now())).await;
+    }
+
+    fn call_at(&self, now: Instant) -> Instant {
+        let mut next = self.next_call.lock();
+        let at = next.map_or(now, |n| n.max(now));
+        *next = Some(at + CALL_SPACING);
+        at
+    }
+
+    fn update_at(&self, table: &TableName, now: Instant) -> Instant {
+        let mut tables = self.updates.lock();
+        tables.retain(|_, times| times.back().is_some_and(|last| *last + UPDATES_WINDOW > now));
+        let times = tables.entry(table.clone()).or_default();
+        let at = if times.len() < UPDATES { now } else { times.pop_front().map_or(now, |first| now.max(first + UPDATES_WINDOW)) };
+        times.push_back(at);
+        at
     }
 }
 
@@ -52,30 +53,24 @@ impl Pace {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn a_table_is_updated_five_times_in_ten_seconds() {
+    #[test]
+    fn a_table_is_updated_five_times_in_ten_seconds() {
         let pace = Pace::default();
         let table = TableName { project: "p".into(), dataset: "d".into(), table: "t".into() };
-        let start = Instant::now();
-        for _ in 0..5 {
-            pace.update(&table).await;
-        }
-        assert!(start.elapsed() < Duration::from_millis(10));
-        pace.update(&table).await;
-        assert!(start.elapsed() >= UPDATES_WINDOW);
+        let now = Instant::now();
+        let waits: Vec<Duration> = (0..11).map(|_| pace.update_at(&table, now) - now).collect();
+        assert_eq!(waits, [0, 0, 0, 0, 0, 10, 10, 10, 10, 10, 20].map(Duration::from_secs));
         let other = TableName { table: "o".into(), ..table };
-        let before = Instant::now();
-        pace.update(&other).await;
-        assert!(before.elapsed() < Duration::from_millis(10));
+        assert_eq!(pace.update_at(&other, now), now);
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn calls_are_spaced() {
+    #[test]
+    fn calls_are_spaced() {
         let pace = Pace::default();
-        let start = Instant::now();
-        for _ in 0..51 {
-            pace.call().await;
-        }
-        assert!(start.elapsed() >= CALL_SPACING * 50);
+        let now = Instant::now();
+        assert_eq!(pace.call_at(now), now);
+        assert_eq!(pace.call_at(now), now + CALL_SPACING);
+        let later = now + Duration::from_secs(1);
+        assert_eq!(pace.call_at(later), later);
     }
 }
