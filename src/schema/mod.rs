@@ -3,6 +3,16 @@
 //! Belongs here: fetching, caching, retries, limits on a schema's size and depth before it is parsed.
 //! Does not belong here: what a schema means for a table (`decode/`), what a partition does meanwhile (`pipeline/`).
 
+mod cache;
+mod folder;
+mod folder_index;
+mod limits;
+mod parse;
+mod registry;
+mod registry_client;
 mod source;
 
+pub use folder::FolderSource;
+pub use registry::RegistrySource;
+pub use registry_client::RegistrySetupError;
 pub use source::{SchemaError, SchemaSource};
