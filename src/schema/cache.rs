@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     fn schema(id: u32) -> Arc<AvroSchema> {
-        Arc::new(AvroSchema { id: id.to_string(), root: apache_avro::Schema::Int, references: Vec::new() })
+        Arc::new(crate::schema::parse::parse(id.to_string(), r#""int""#, &[]).unwrap())
     }
 
     #[test]

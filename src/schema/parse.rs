@@ -10,7 +10,7 @@ use apache_avro::Schema;
 use serde_json::Value;
 
 use super::limits::{check_parsed, check_text};
-use crate::decode::AvroSchema;
+use crate::decode::{AvroSchema, ConnectNames};
 
 /// Parses `text`, taking named types that it does not define from `library` (other schemas' texts, in any order).
 ///
@@ -33,7 +33,8 @@ pub fn parse(id: String, text: &str, library: &[&str]) -> Result<AvroSchema, Str
         root => root,
     };
     check_parsed(&root, &references)?;
-    Ok(AvroSchema { id, root, references })
+    let connect_names = ConnectNames::from_texts(needed.iter().map(String::as_str).chain([text]));
+    Ok(AvroSchema { id, root, references, connect_names })
 }
 
 /// The name under which a text's outermost type can be found: namespace and name. `None` when it is no named type or no JSON.
@@ -192,6 +193,17 @@ mod tests {
             let schema = parse("1".into(), root, &[COLOUR]).unwrap();
             assert_eq!(names(&schema), ["a.b.Colour", "a.b.Paint", "x.Code"]);
         }
+    }
+
+    #[test]
+    fn connect_names_are_kept_also_those_of_references() {
+        let date =
+            r#"{"type":"record","name":"d.Day","fields":[{"name":"d","type":{"type":"int","connect.name":"io.debezium.time.Date"}}]}"#;
+        let root =
+            r#"{"type":"record","name":"W","fields":[{"name":"t","type":{"type":"long","connect.name":"T"}},{"name":"d","type":"d.Day"}]}"#;
+        let schema = parse("1".into(), root, &[date]).unwrap();
+        assert_eq!(schema.connect_names.get("W", "t", "long"), Some("T"));
+        assert_eq!(schema.connect_names.get("d.Day", "d", "int"), Some("io.debezium.time.Date"));
     }
 
     #[test]
