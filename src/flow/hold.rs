@@ -36,6 +36,25 @@ pub enum HoldCause {
 }
 
 impl HoldCause {
+    /// Every cause.
+    pub const ALL: [Self; 15] = [
+        Self::PlanPending,
+        Self::SchemaSourceUnavailable,
+        Self::SchemaFileMissing,
+        Self::TableMissing,
+        Self::PermissionDenied,
+        Self::Unauthenticated,
+        Self::TypeConflict,
+        Self::EvolutionForbidden,
+        Self::TableRecreated,
+        Self::EncryptionKey,
+        Self::TableServiceUnavailable,
+        Self::UnknownError,
+        Self::DeadLetterTopic,
+        Self::BadRecord,
+        Self::LostRange,
+    ];
+
     /// The name in metrics, status and logs.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -1,5 +1,43 @@
 //! A connector at work: shards, ledger, commits, dead letters, holds.
+//!
+//! ```text
+//! partition queue -> shard thread (take.rs): decode into the table's row buffer -> AppendJob -> writer of the table (delivery.rs) -> BigQuery
+//!            Kafka <- committer.rs <- ledger's head <- spans counted down (turn.rs) <- outcome
+//! ```
+//! Belongs here: which record becomes part of which append, when it is finished, what may be committed, what holds and why.
+//! Does not belong here: calls of librdkafka (`kafka/`), what an error of BigQuery means (`bigquery/`), bytes to row (`decode/`).
+//!
+//! **Promise**: no commit exceeds the ledger's head at the moment it is sent; every record below the head is durable in BigQuery, durable in
+//! the dead-letter topic, or dropped by a rule that the user wrote.
 
+mod batch;
+mod clients;
+mod committer;
+mod connector;
+mod dead_letters;
+mod delivery;
+mod events;
+mod fence;
+mod freshness;
+mod health;
+mod lag;
+mod ledger;
+mod listener;
+mod partition;
+mod plans;
+mod progress;
+mod route;
+mod shard;
+mod shard_table;
+mod shard_thread;
 pub mod status;
+mod take;
+mod turn;
+mod worker;
+mod writer;
+mod writers;
 
+pub use connector::{Connector, ConnectorError, ConnectorParts};
+pub use route::TableRoutes;
 pub use status::{ConnectorState, ConnectorStatus, FreshnessStatus, HoldStatus, PartitionStatus, TableStatus};
+pub use worker::WorkerShared;

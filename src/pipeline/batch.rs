@@ -1,0 +1,98 @@
+//! The open buffer of a table in one shard, and the append job that it becomes.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::decode::{ClosedRows, RowBuffer};
+use crate::flow::Lease;
+use crate::kafka::Epoch;
+use crate::table::SharedLayout;
+
+use super::events::ShardHandle;
+use super::freshness::Timestamps;
+use super::ledger::SpanId;
+use super::progress::PartitionProgress;
+use super::worker::TableEntry;
+
+/// Consecutive rows of a batch that belong to one span of one partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Share {
+    /// The partition's slot in its shard.
+    pub slot: u32,
+    /// The epoch in which the rows were taken.
+    pub epoch: Epoch,
+    /// The span.
+    pub span: SpanId,
+    /// How many rows.
+    pub rows: u32,
+}
+
+/// Rows of one table that wait for company.
+pub struct OpenBatch {
+    /// The rows.
+    pub rows: RowBuffer,
+    /// Whose they are, in the order of the rows.
+    pub shares: Vec<Share>,
+    /// Their records' timestamps.
+    pub times: Timestamps,
+    /// When the first row came.
+    pub opened_at: Instant,
+}
+
+impl OpenBatch {
+    /// An empty batch of this layout.
+    pub fn new(layout: SharedLayout, now: Instant) -> Self {
+        Self { rows: RowBuffer::new(layout), shares: Vec::new(), times: Timestamps::default(), opened_at: now }
+    }
+
+    /// Notes whose the row is that was just pushed.
+    #[inline]
+    pub fn note(&mut self, slot: u32, epoch: Epoch, span: SpanId) {
+        match self.shares.last_mut() {
+            Some(share) if share.span == span && share.slot == slot && share.epoch == epoch => share.rows += 1,
+            _ => self.shares.push(Share { slot, epoch, span, rows: 1 }),
+        }
+    }
+
+    /// When it must be closed.
+    pub fn due_at(&self, linger: Duration) -> Instant {
+        self.opened_at + linger
+    }
+}
+
+/// A closed batch on its way to BigQuery.
+pub struct AppendJob {
+    /// The table.
+    pub table: Arc<TableEntry>,
+    /// The rows, their layout, and where each came from.
+    pub rows: ClosedRows,
+    /// Whose they are, in the order of the rows.
+    pub shares: Vec<Share>,
+    /// Their records' timestamps.
+    pub times: Timestamps,
+    /// The shard that wants to know the outcome.
+    pub shard: ShardHandle,
+    /// The assignments that the rows come from, by slot.
+    pub partitions: Vec<(u32, Arc<PartitionProgress>)>,
+    /// The memory it takes, given back when the job ends.
+    pub _lease: Lease,
+}
+
+impl AppendJob {
+    /// Whether the assignment that a share was taken in is over.
+    pub fn is_gone(&self, share: &Share) -> bool {
+        self.partitions
+            .iter()
+            .find(|(slot, _)| *slot == share.slot)
+            .is_none_or(|(_, progress)| progress.is_gone() || progress.epoch != share.epoch)
+    }
+
+    /// The share that the row of this index belongs to.
+    pub fn share_of(&self, row: u32) -> Option<usize> {
+        let mut end = 0;
+        self.shares.iter().position(|share| {
+            end += share.rows;
+            row < end
+        })
+    }
+}

@@ -1,0 +1,104 @@
+//! Commits heads every second, and nothing else. Lowers the fence when the broker accepted one.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crate::kafka::{GroupControl, GroupError};
+use crate::telemetry::metrics::ConnectorMetrics;
+
+use super::fence::Fence;
+use super::progress::Ownership;
+
+/// How long a commit may take. The lock of [`Ownership`] is held meanwhile, and a revocation waits for it.
+const COMMIT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What the committer needs.
+pub struct CommitterParts {
+    /// The connector's name.
+    pub connector: String,
+    /// The consumer.
+    pub control: Arc<dyn GroupControl>,
+    /// What is owned, with heads.
+    pub ownership: Arc<Ownership>,
+    /// Raised after a pause.
+    pub fence: Arc<Fence>,
+    /// What the connector counts.
+    pub metrics: Arc<ConnectorMetrics>,
+    /// How often.
+    pub interval: Duration,
+}
+
+/// A running committer.
+pub struct Committer {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+}
+
+impl Committer {
+    /// Starts its thread.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn start(parts: CommitterParts) -> std::io::Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
+        let thread = std::thread::Builder::new().name(format!("commit-{}", parts.connector)).spawn(move || {
+            while !stopped.load(SeqCst) {
+                std::thread::park_timeout(parts.interval);
+                parts.fence.beat(Instant::now());
+                commit_once(&parts);
+            }
+        })?;
+        Ok(Self { stop, thread })
+    }
+
+    /// Ends its thread, after the commit that is on its way.
+    pub fn stop(self) {
+        self.stop.store(true, SeqCst);
+        self.thread.thread().unpark();
+        if self.thread.join().is_err() {
+            tracing::error!("the committer's thread panicked");
+        }
+    }
+}
+
+fn commit_once(parts: &CommitterParts) {
+    let fenced = parts.fence.is_up();
+    parts.ownership.with_commits(fenced, |offsets, owned| {
+        if offsets.is_empty() {
+            if fenced && owned.is_empty() {
+                // The partitions went; what was taken in their epochs is not sent any more.
+                parts.fence.lower();
+            }
+            return;
+        }
+        match parts.control.commit(offsets, COMMIT_TIMEOUT) {
+            Ok(failed) => {
+                parts.metrics.commits.increment(1);
+                for (partition, error) in &failed {
+                    parts.metrics.commit_failures.increment(1);
+                    tracing::warn!(connector = parts.connector, %partition, %error, "commit refused; tried again at the next tick");
+                }
+                for next in offsets {
+                    if failed.iter().all(|(partition, _)| *partition != next.partition)
+                        && let Some(progress) = owned.get(&next.partition)
+                    {
+                        progress.set_committed(next.offset);
+                    }
+                }
+                if failed.is_empty() {
+                    parts.fence.lower();
+                }
+            }
+            Err(error) => {
+                parts.metrics.commit_failures.increment(1);
+                match error {
+                    GroupError::Rebalancing(_) => tracing::debug!(connector = parts.connector, %error, "commit waits for the rebalance"),
+                    _ => tracing::warn!(connector = parts.connector, %error, "commit failed; tried again at the next tick"),
+                }
+            }
+        }
+    });
+}

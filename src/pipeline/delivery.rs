@@ -1,0 +1,399 @@
+//! One append's life: sent, sent again, split, rows taken out, until every row is durable, dead-lettered or given up.
+//!
+//! What a failure asks for is decided in one place, `ErrorClass::action`; here it is done.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use crate::bigquery::{Action, ActionContext, Append, AppendFailure, Appender, ErrorClass, RetryPace, TableSpec, Tables};
+use crate::decode::{RowOrigin, filter_rows, row_to_json, split_rows};
+use crate::flow::{Backoff, Clock, HoldCause};
+use crate::record::{RecordError, RecordErrorClass, Stage, TopicPartition};
+use crate::table::{Column, Layout, Mode, accepts, same_name};
+
+use super::batch::AppendJob;
+use super::dead_letters::{DeadLetters, RejectedRow};
+use super::events::{Outcome, ShareOutcome};
+use super::fence::Fence;
+use super::freshness::FreshnessHistogram;
+use super::health::TableHealth;
+
+/// What deliveries of one (connector, table) share.
+pub struct DeliveryContext {
+    /// The connector's name, for logs.
+    pub connector: String,
+    /// Sends rows.
+    pub appender: Arc<dyn Appender>,
+    /// Evolves the table.
+    pub tables: Arc<dyn Tables>,
+    /// What the connector wants of its table.
+    pub spec: TableSpec,
+    /// Whether the table takes rows.
+    pub health: Arc<TableHealth>,
+    /// Nothing is sent while it is up.
+    pub fence: Arc<Fence>,
+    /// Takes rejected rows.
+    pub dead_letters: Arc<DeadLetters>,
+    /// For ages of records.
+    pub clock: Arc<dyn Clock>,
+    /// For `/status`.
+    pub freshness: Arc<FreshnessHistogram>,
+    /// For Prometheus.
+    pub metrics: Arc<crate::telemetry::metrics::ConnectorMetrics>,
+}
+
+/// Some rows of a job, as one append.
+struct Part {
+    rows: Bytes,
+    /// Which rows of the job, in order.
+    indices: Indices,
+    /// They may be in the table already, though nobody said so.
+    maybe_durable: bool,
+    /// How often it failed before.
+    attempts: u32,
+}
+
+/// All rows of the job (the usual case costs nothing), or some.
+enum Indices {
+    All(u32),
+    Some(Vec<u32>),
+}
+
+impl Indices {
+    fn len(&self) -> u32 {
+        match self {
+            Self::All(count) => *count,
+            Self::Some(indices) => u32::try_from(indices.len()).unwrap_or(u32::MAX),
+        }
+    }
+
+    fn get(&self, at: u32) -> Option<u32> {
+        match self {
+            Self::All(count) => (at < *count).then_some(at),
+            Self::Some(indices) => indices.get(at as usize).copied(),
+        }
+    }
+}
+
+/// Delivers a job. Ends when each of its rows is finished or given up; the outcome reaches the shard by the caller.
+pub async fn deliver(context: &DeliveryContext, job: &AppendJob) -> Outcome {
+    let mut run = Run { context, job, finished: vec![0; job.shares.len()] };
+    let mut backoffs = Backoffs::new(&job.rows.rows);
+    let all = Indices::All(u32::try_from(job.rows.origins.len()).unwrap_or(u32::MAX));
+    let mut parts = vec![Part { rows: job.rows.rows.clone(), indices: all, maybe_durable: false, attempts: 0 }];
+    let mut hold = None;
+    while let Some(part) = parts.pop() {
+        match run.send(part, &mut backoffs).await {
+            Step::Done => {}
+            Step::Again(more) => parts.extend(more),
+            Step::GiveUp(part, cause, message) => {
+                run.count_duplicates(&part);
+                for rest in &parts {
+                    run.count_duplicates(rest);
+                }
+                hold = Some((cause, message));
+                break;
+            }
+        }
+    }
+    let shares = job
+        .shares
+        .iter()
+        .zip(&run.finished)
+        .map(|(share, finished)| ShareOutcome { share: *share, finished: *finished, abandoned: share.rows - finished })
+        .collect();
+    Outcome { table: Some(job.table.clone()), shares, hold }
+}
+
+struct Backoffs {
+    transient: Backoff,
+    quota: Backoff,
+}
+
+impl Backoffs {
+    fn new(rows: &Bytes) -> Self {
+        // Any number that differs between jobs spreads their retries.
+        let seed = rows.as_ptr() as u64 ^ rows.len() as u64;
+        Self { transient: Backoff::transient(seed), quota: Backoff::quota(seed) }
+    }
+}
+
+/// What became of one send.
+enum Step {
+    Done,
+    Again(Vec<Part>),
+    GiveUp(Part, HoldCause, String),
+}
+
+/// What a failure means for the part that failed.
+enum Verdict {
+    /// Every row of it is finished.
+    Done,
+    /// The same rows again.
+    Same,
+    /// These instead.
+    Instead(Vec<Part>),
+    /// Its rows are read again later.
+    GiveUp(HoldCause, String),
+}
+
+struct Run<'a> {
+    context: &'a DeliveryContext,
+    job: &'a AppendJob,
+    /// Rows finished, by share.
+    finished: Vec<u32>,
+}
+
+impl Run<'_> {
+    async fn send(&mut self, part: Part, backoffs: &mut Backoffs) -> Step {
+        self.context.fence.beat(Instant::now());
+        self.context.fence.wait_down().await;
+        if let Some(held) = self.context.health.held() {
+            return Step::GiveUp(part, held.cause, held.message);
+        }
+        let Some(mut part) = self.without_gone(part) else { return Step::Done };
+        let table = &self.job.table;
+        if part.maybe_durable {
+            // The one place where rows go out a second time without knowing that the first time failed.
+            table.metrics.possible_duplicate_rows.increment(u64::from(part.indices.len()));
+            part.maybe_durable = false;
+        }
+        let append = Append {
+            table: table.name.clone(),
+            layout: self.job.rows.layout.clone(),
+            rows: part.rows.clone(),
+            row_count: part.indices.len(),
+        };
+        let sent_at = Instant::now();
+        table.metrics.appends.increment(1);
+        match self.context.appender.append(append).await {
+            Ok(()) => {
+                table.metrics.append_latency.record(sent_at.elapsed().as_secs_f64());
+                self.durable(&part);
+                Step::Done
+            }
+            Err(failure) => {
+                table.metrics.error(failure.class.as_str());
+                table.set_last_error(Some(failure.to_string()));
+                part.maybe_durable = failure.maybe_durable;
+                let verdict = self.act(&part, failure, backoffs).await;
+                part.attempts += 1;
+                match verdict {
+                    Verdict::Done => Step::Done,
+                    Verdict::Same => Step::Again(vec![part]),
+                    Verdict::Instead(parts) => Step::Again(parts),
+                    Verdict::GiveUp(cause, message) => Step::GiveUp(part, cause, message),
+                }
+            }
+        }
+    }
+
+    /// Leaves out rows whose assignment is over: whoever owns the partition now reads them again.
+    fn without_gone(&self, part: Part) -> Option<Part> {
+        if !self.job.shares.iter().any(|share| self.job.is_gone(share)) {
+            return Some(part);
+        }
+        let stays = |place: &u32| {
+            let share = part.indices.get(*place).and_then(|row| self.job.share_of(row)).and_then(|share| self.job.shares.get(share));
+            share.is_some_and(|share| !self.job.is_gone(share))
+        };
+        let places: Vec<u32> = (0..part.indices.len()).filter(stays).collect();
+        (!places.is_empty()).then(|| pick(&part, &places))
+    }
+
+    async fn act(&mut self, part: &Part, failure: AppendFailure, backoffs: &mut Backoffs) -> Verdict {
+        let table = &self.job.table;
+        let context = ActionContext { changed_recently: self.context.tables.changed_recently(&table.name), attempts: part.attempts };
+        let action = failure.class.action(context);
+        tracing::debug!(connector = self.context.connector, table = %table.name, ?action, %failure, "append failed");
+        match action {
+            Action::Retry(pace) => {
+                let backoff = match pace {
+                    RetryPace::Transient => &mut backoffs.transient,
+                    RetryPace::Quota => &mut backoffs.quota,
+                };
+                let delay = backoff.next_delay();
+                if backoff.tries() == 8 {
+                    tracing::warn!(connector = self.context.connector, table = %table.name, %failure, "an append keeps failing; it is sent again until it is durable");
+                }
+                table.metrics.append_retries.increment(1);
+                tokio::time::sleep(delay).await;
+                Verdict::Same
+            }
+            Action::Split if part.indices.len() > 1 => {
+                table.metrics.append_retries.increment(1);
+                Verdict::Instead(halves(part))
+            }
+            Action::Split => {
+                let class = if failure.class == ErrorClass::RequestTooLarge {
+                    RecordErrorClass::RowTooLarge
+                } else {
+                    RecordErrorClass::RejectedByBigQuery
+                };
+                let error = RecordError::new(Stage::Append, class, failure.message.clone());
+                self.reject(part, vec![(0, error)]).await
+            }
+            Action::DeadLetterRows => {
+                let rejected: Vec<(u32, RecordError)> = failure
+                    .row_errors
+                    .iter()
+                    .filter(|row| row.index < part.indices.len())
+                    .map(|row| (row.index, RecordError::new(Stage::Append, RecordErrorClass::RejectedByBigQuery, row.message.clone())))
+                    .collect();
+                if rejected.is_empty() {
+                    return self.give_up(HoldCause::UnknownError, format!("BigQuery rejected rows without naming one: {failure}"));
+                }
+                table.metrics.append_retries.increment(1);
+                self.reject(part, rejected).await
+            }
+            Action::Evolve => self.evolve(backoffs).await,
+            Action::Hold(cause) => self.give_up(cause, advice(cause, &failure)),
+            Action::Stop => {
+                self.give_up(HoldCause::UnknownError, format!("millrace sent what BigQuery cannot take, please report it: {failure}"))
+            }
+        }
+    }
+
+    /// The rows are in the table.
+    fn durable(&mut self, part: &Part) {
+        let table = &self.job.table;
+        let rows = u64::from(part.indices.len());
+        table.rows_durable.fetch_add(rows, Relaxed);
+        table.bytes_durable.fetch_add(part.rows.len() as u64, Relaxed);
+        table.metrics.rows_durable.increment(rows);
+        table.metrics.bytes_durable.increment(part.rows.len() as u64);
+        table.set_last_error(None);
+        self.context.health.succeeded();
+        if matches!(part.indices, Indices::All(_)) {
+            let now_ms = self.context.clock.now_wall_us() / 1000;
+            for (age_ms, count) in self.job.times.ages_ms(now_ms) {
+                self.context.freshness.add(age_ms, count);
+                self.context.metrics.freshness.record_many(age_ms as f64 / 1000.0, count as usize);
+            }
+        }
+        self.finish(&part.indices);
+    }
+
+    fn finish(&mut self, indices: &Indices) {
+        match indices {
+            Indices::All(_) => {
+                for (finished, share) in self.finished.iter_mut().zip(&self.job.shares) {
+                    *finished = share.rows;
+                }
+            }
+            Indices::Some(indices) => {
+                for row in indices {
+                    if let Some(finished) = self.job.share_of(*row).and_then(|share| self.finished.get_mut(share)) {
+                        *finished += 1;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes the named rows out as dead letters; what is left goes again.
+    async fn reject(&mut self, part: &Part, rejected: Vec<(u32, RecordError)>) -> Verdict {
+        let mut letters = Vec::with_capacity(rejected.len());
+        let rows: Vec<std::ops::Range<usize>> = split_rows(&part.rows).collect();
+        for (at, error) in &rejected {
+            let Some(row) = part.indices.get(*at) else { continue };
+            let Some(origin) = self.job.rows.origins.get(row as usize) else { continue };
+            let Some(partition) = self.partition_of(&origin) else { continue };
+            let row_json = rows.get(*at as usize).and_then(|range| part.rows.get(range.clone()));
+            let row_json = row_json.map(|bytes| row_to_json(&self.job.rows.layout, bytes)).unwrap_or_default();
+            letters.push(RejectedRow { partition, offset: origin.offset, error: error.clone(), row_json });
+        }
+        if let Err(message) = self.context.dead_letters.send_rejected(letters).await {
+            return Verdict::GiveUp(HoldCause::DeadLetterTopic, message);
+        }
+        let out: std::collections::BTreeSet<u32> = rejected.iter().map(|(at, _)| *at).collect();
+        let dead: Vec<u32> = out.iter().filter_map(|at| part.indices.get(*at)).collect();
+        self.finish(&Indices::Some(dead));
+        let rest: Vec<u32> = (0..part.indices.len()).filter(|at| !out.contains(at)).collect();
+        if rest.is_empty() { Verdict::Done } else { Verdict::Instead(vec![pick(part, &rest)]) }
+    }
+
+    fn partition_of(&self, origin: &RowOrigin) -> Option<TopicPartition> {
+        let slot = origin.slot;
+        self.job.partitions.iter().find(|(s, _)| *s == slot).map(|(_, progress)| progress.partition.clone())
+    }
+
+    /// The write servers do not know a column: make sure that the table has it, then send again.
+    async fn evolve(&mut self, backoffs: &mut Backoffs) -> Verdict {
+        let table = &self.job.table;
+        for wanted in table.wanted() {
+            let state = match self.context.tables.ensure(&table.name, &self.context.spec, &wanted).await {
+                Ok(state) => state,
+                Err(error) => {
+                    self.context.health.hold(error.cause, &error.message, error.retry_after, Instant::now());
+                    return Verdict::GiveUp(error.cause, error.message);
+                }
+            };
+            if !still_fits(&self.job.rows.layout, &state.columns) {
+                // Another table under the same name: plans and rows made for the old one are of no use.
+                table.generation.fetch_add(1, SeqCst);
+                return Verdict::GiveUp(HoldCause::PlanPending, "the table's columns changed; its plans are made again".to_owned());
+            }
+        }
+        table.metrics.append_retries.increment(1);
+        tokio::time::sleep(backoffs.transient.next_delay()).await;
+        Verdict::Same
+    }
+
+    fn give_up(&self, cause: HoldCause, message: String) -> Verdict {
+        if self.context.health.hold(cause, &message, None, Instant::now()) {
+            tracing::warn!(connector = self.context.connector, table = %self.job.table.name, cause = cause.as_str(), message, "table holds");
+        }
+        Verdict::GiveUp(cause, message)
+    }
+
+    fn count_duplicates(&self, part: &Part) {
+        if part.maybe_durable {
+            self.job.table.metrics.possible_duplicate_rows.increment(u64::from(part.indices.len()));
+        }
+    }
+}
+
+/// Whether each column that the rows use is still there with the same type and mode.
+fn still_fits(layout: &Layout, columns: &[Column]) -> bool {
+    layout.columns.iter().all(|laid| {
+        columns.iter().any(|column| {
+            let repeated = |mode| mode == Mode::Repeated;
+            same_name(&column.name, &laid.name) && accepts(&column.ty, &laid.ty) && repeated(column.mode) == repeated(laid.mode)
+        })
+    })
+}
+
+fn halves(part: &Part) -> Vec<Part> {
+    let count = part.indices.len();
+    let middle = count / 2;
+    let first: Vec<u32> = (0..middle).collect();
+    let second: Vec<u32> = (middle..count).collect();
+    // The last one pushed goes first.
+    vec![pick(part, &second), pick(part, &first)]
+}
+
+/// Some rows of a part, by their places in it (ascending).
+fn pick(part: &Part, places: &[u32]) -> Part {
+    let rows = filter_rows(&part.rows, |place| u32::try_from(place).is_ok_and(|place| places.binary_search(&place).is_ok()));
+    let indices = places.iter().filter_map(|place| part.indices.get(*place)).collect();
+    Part { rows, indices: Indices::Some(indices), maybe_durable: part.maybe_durable, attempts: part.attempts }
+}
+
+fn advice(cause: HoldCause, failure: &AppendFailure) -> String {
+    let what_to_do = match cause {
+        HoldCause::TableMissing => "create the table, or set `create = true` in the connector's [table]",
+        HoldCause::PermissionDenied => {
+            "grant the worker's account bigquery.tables.updateData and bigquery.tables.get on the table (roles/bigquery.dataEditor)"
+        }
+        HoldCause::Unauthenticated => "check [bigquery] credentials in millrace.toml",
+        HoldCause::TypeConflict => "state the column in [table.columns], or change the table",
+        HoldCause::EncryptionKey => "check the table's encryption key and the service agent's access to it",
+        HoldCause::TableRecreated => "nothing: rows go on when the write servers know the new table",
+        _ => "see BigQuery's words",
+    };
+    format!("{failure}; {what_to_do}")
+}

@@ -1,0 +1,130 @@
+//! What reaches a shard from other threads: one bounded channel, and a wake-up.
+
+use std::sync::mpsc::SyncSender;
+use std::thread::Thread;
+use std::time::Instant;
+
+use parking_lot::RwLock;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+
+use crate::decode::SchemaKey;
+use crate::flow::HoldCause;
+use crate::kafka::{Assigned, Epoch, NextOffset};
+use crate::record::TopicPartition;
+use crate::table::TableName;
+
+use super::batch::Share;
+use super::plans::PlanAnswer;
+use super::progress::PartitionProgress;
+use super::worker::TableEntry;
+
+/// Room for events of a shard. Outcomes are bounded by appends in flight, dead letters by theirs; a sender that meets a full channel waits.
+pub const EVENTS_MAX: usize = 4096;
+
+/// Something a shard must know.
+pub enum ShardEvent {
+    /// Partitions came.
+    Assigned(Vec<(Assigned, Arc<PartitionProgress>)>),
+    /// Partitions go: drain until the deadline, then answer with their heads. Their queues are dropped at once.
+    Revoke {
+        /// Which.
+        partitions: Vec<TopicPartition>,
+        /// Answer by then, drained or not.
+        deadline: Instant,
+        /// The heads go here.
+        reply: SyncSender<Vec<NextOffset>>,
+    },
+    /// Partitions are gone: drop their rows, answer when their queues are dropped.
+    Lost {
+        /// Which.
+        partitions: Vec<TopicPartition>,
+        /// The answer goes here.
+        reply: SyncSender<Vec<NextOffset>>,
+    },
+    /// An append job or a dead letter ended.
+    Outcome(Outcome),
+    /// A plan is there, or why it is not.
+    Plan {
+        /// The table it is for.
+        table: TableName,
+        /// The schema it is for.
+        key: SchemaKey,
+        /// The answer.
+        answer: PlanAnswer,
+    },
+    /// Where a partition's records begin now, after its offset was out of range.
+    Watermarks {
+        /// The slot that asked.
+        slot: u32,
+        /// In which epoch.
+        epoch: Epoch,
+        /// The offset that was not there.
+        asked: i64,
+        /// First and next offset, or why they are not known.
+        range: Result<(i64, i64), String>,
+    },
+    /// End the thread.
+    Stop,
+}
+
+/// How the rows of an append job, or one dead letter, ended.
+pub struct Outcome {
+    /// The table that the rows went to; none for a dead letter.
+    pub table: Option<Arc<TableEntry>>,
+    /// Per share: rows finished and rows given up. Never more than the share has.
+    pub shares: Vec<ShareOutcome>,
+    /// Why rows were given up.
+    pub hold: Option<(HoldCause, String)>,
+}
+
+/// How the rows of one share ended.
+#[derive(Debug, Clone, Copy)]
+pub struct ShareOutcome {
+    /// The share.
+    pub share: Share,
+    /// Rows that are durable in BigQuery or in the dead-letter topic.
+    pub finished: u32,
+    /// Rows that must be read again.
+    pub abandoned: u32,
+}
+
+/// The way to a shard. The thread is known once it runs.
+#[derive(Clone)]
+pub struct ShardHandle {
+    events: mpsc::Sender<ShardEvent>,
+    thread: Arc<RwLock<Option<Thread>>>,
+}
+
+impl ShardHandle {
+    /// A handle and the shard's end of the channel.
+    pub fn new() -> (Self, mpsc::Receiver<ShardEvent>) {
+        let (events, receiver) = mpsc::channel(EVENTS_MAX);
+        (Self { events, thread: Arc::new(RwLock::new(None)) }, receiver)
+    }
+
+    /// Names the thread to wake.
+    pub fn set_thread(&self, thread: Thread) {
+        *self.thread.write() = Some(thread);
+    }
+
+    /// Sends from an async task; `false` when the shard has ended (its records are read again by whoever owns them next).
+    pub async fn send(&self, event: ShardEvent) -> bool {
+        let sent = self.events.send(event).await.is_ok();
+        self.wake();
+        sent
+    }
+
+    /// Sends from a thread that may block.
+    pub fn blocking_send(&self, event: ShardEvent) -> bool {
+        let sent = self.events.blocking_send(event).is_ok();
+        self.wake();
+        sent
+    }
+
+    fn wake(&self) {
+        if let Some(thread) = self.thread.read().as_ref() {
+            thread.unpark();
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! Rebalances: partitions to shards and back. Runs on the poll thread, and never waits longer than the revoke deadline.
+
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use crate::kafka::{Assigned, GroupListener, NextOffset, StartOffset};
+use crate::record::TopicPartition;
+use crate::telemetry::metrics::ConnectorMetrics;
+
+use super::events::{ShardEvent, ShardHandle};
+use super::progress::{Ownership, PartitionProgress};
+
+/// Beyond the deadline: time for the shards to notice it and answer.
+const ANSWER_SLACK: Duration = Duration::from_millis(500);
+
+/// The connector's side of a rebalance.
+pub struct Rebalances {
+    /// The connector's name.
+    pub connector: String,
+    /// Its shards.
+    pub shards: Vec<ShardHandle>,
+    /// What it owns.
+    pub ownership: Arc<Ownership>,
+    /// How long a revocation waits for appends in flight.
+    pub revoke_deadline: Duration,
+    /// What it counts.
+    pub metrics: Arc<ConnectorMetrics>,
+    /// The last error of the group, for health.
+    pub last_error: Arc<Mutex<Option<(String, bool)>>>,
+}
+
+impl Rebalances {
+    fn shard_of(&self, partition: &TopicPartition) -> usize {
+        let topic = partition.topic.bytes().fold(0usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(usize::from(byte)));
+        topic.wrapping_add(usize::try_from(partition.partition).unwrap_or(0)) % self.shards.len().max(1)
+    }
+
+    /// Asks the shards concerned and gathers their answers until the deadline.
+    fn ask(
+        &self,
+        partitions: &[TopicPartition],
+        deadline: Instant,
+        event: impl Fn(Vec<TopicPartition>, std::sync::mpsc::SyncSender<Vec<NextOffset>>) -> ShardEvent,
+    ) -> Vec<NextOffset> {
+        let mut groups: Vec<Vec<TopicPartition>> = vec![Vec::new(); self.shards.len()];
+        for partition in partitions {
+            if let Some(group) = groups.get_mut(self.shard_of(partition)) {
+                group.push(partition.clone());
+            }
+        }
+        let mut answers = Vec::new();
+        for (shard, group) in self.shards.iter().zip(groups) {
+            if group.is_empty() {
+                continue;
+            }
+            let (reply, answer) = sync_channel(1);
+            if shard.blocking_send(event(group, reply)) {
+                answers.push(answer);
+            }
+        }
+        let mut heads = Vec::new();
+        for answer in answers {
+            let patience = (deadline + ANSWER_SLACK).saturating_duration_since(Instant::now());
+            match answer.recv_timeout(patience) {
+                Ok(mut some) => heads.append(&mut some),
+                // Nothing is committed for these partitions: their records since the last commit come again.
+                Err(error) => tracing::warn!(connector = self.connector, %error, "a shard did not answer in time for a rebalance"),
+            }
+        }
+        heads
+    }
+}
+
+impl GroupListener for Rebalances {
+    fn assigned(&self, partitions: Vec<Assigned>) {
+        self.metrics.rebalances_assigned.increment(1);
+        let names: Vec<String> = partitions.iter().map(|assigned| assigned.partition.to_string()).collect();
+        tracing::info!(connector = self.connector, partitions = names.join(" "), "partitions assigned");
+        let mut groups: Vec<Vec<(Assigned, Arc<PartitionProgress>)>> = (0..self.shards.len()).map(|_| Vec::new()).collect();
+        for assigned in partitions {
+            let start = match assigned.start {
+                StartOffset::Committed(offset) | StartOffset::Latest(offset) => Some(offset),
+                StartOffset::Earliest => None,
+            };
+            let progress = Arc::new(PartitionProgress::new(assigned.partition.clone(), assigned.epoch, start));
+            self.ownership.insert(progress.clone());
+            if let Some(group) = groups.get_mut(self.shard_of(&assigned.partition)) {
+                group.push((assigned, progress));
+            }
+        }
+        for (shard, group) in self.shards.iter().zip(groups) {
+            if !group.is_empty() && !shard.blocking_send(ShardEvent::Assigned(group)) {
+                tracing::error!(connector = self.connector, "a shard has ended and cannot take partitions");
+            }
+        }
+    }
+
+    fn revoking(&self, partitions: &[TopicPartition]) -> Vec<NextOffset> {
+        self.metrics.rebalances_revoked.increment(1);
+        let deadline = Instant::now() + self.revoke_deadline;
+        let heads = self.ask(partitions, deadline, |partitions, reply| ShardEvent::Revoke { partitions, deadline, reply });
+        self.ownership.remove(partitions);
+        let names: Vec<String> = partitions.iter().map(ToString::to_string).collect();
+        tracing::info!(connector = self.connector, partitions = names.join(" "), drained = heads.len(), "partitions revoked");
+        heads
+    }
+
+    fn lost(&self, partitions: &[TopicPartition]) {
+        self.metrics.rebalances_lost.increment(1);
+        for progress in self.ownership.remove(partitions) {
+            progress.set_gone();
+        }
+        let deadline = Instant::now() + self.revoke_deadline;
+        self.ask(partitions, deadline, |partitions, reply| ShardEvent::Lost { partitions, reply });
+        let names: Vec<String> = partitions.iter().map(ToString::to_string).collect();
+        tracing::warn!(connector = self.connector, partitions = names.join(" "), "partitions lost");
+    }
+
+    fn group_error(&self, message: &str, fatal: bool) {
+        self.metrics.consumer_errors.increment(1);
+        if fatal {
+            tracing::error!(connector = self.connector, message, "the consumer failed");
+        } else {
+            tracing::warn!(connector = self.connector, message, "consumer error; librdkafka tries again");
+        }
+        *self.last_error.lock() = Some((message.to_owned(), fatal));
+    }
+}

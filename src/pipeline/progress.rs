@@ -1,0 +1,163 @@
+//! Where each owned partition stands: written by its shard, read by the committer, metrics and status.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+
+use parking_lot::Mutex;
+
+use crate::flow::HoldCause;
+use crate::kafka::{Epoch, NextOffset};
+use crate::record::TopicPartition;
+
+/// No offset known yet.
+const UNKNOWN: i64 = -1;
+
+/// A hold as people see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HoldInfo {
+    /// Why.
+    pub cause: HoldCause,
+    /// What is wrong and what to do.
+    pub message: String,
+    /// Since when, milliseconds since the epoch.
+    pub since_ms: i64,
+}
+
+/// One assignment of one partition.
+#[derive(Debug)]
+pub struct PartitionProgress {
+    /// Which partition.
+    pub partition: TopicPartition,
+    /// Which assignment.
+    pub epoch: Epoch,
+    head: AtomicI64,
+    next: AtomicI64,
+    committed: AtomicI64,
+    /// Records taken.
+    pub records: AtomicU64,
+    /// Bytes of keys and values taken.
+    pub bytes: AtomicU64,
+    /// Records that the broker has beyond the head; as the lag task saw it last.
+    pub lag_records: AtomicI64,
+    hold: Mutex<Option<HoldInfo>>,
+    gone: AtomicBool,
+}
+
+impl PartitionProgress {
+    /// A partition that was just assigned, with the group's committed offset if it has one.
+    pub fn new(partition: TopicPartition, epoch: Epoch, committed: Option<i64>) -> Self {
+        Self {
+            partition,
+            epoch,
+            head: AtomicI64::new(committed.unwrap_or(UNKNOWN)),
+            next: AtomicI64::new(committed.unwrap_or(UNKNOWN)),
+            committed: AtomicI64::new(committed.unwrap_or(UNKNOWN)),
+            records: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            lag_records: AtomicI64::new(UNKNOWN),
+            hold: Mutex::new(None),
+            gone: AtomicBool::new(false),
+        }
+    }
+
+    /// This assignment is over: rows that were not sent yet are not to be sent any more, another worker reads their records again.
+    pub fn set_gone(&self) {
+        self.gone.store(true, SeqCst);
+    }
+
+    /// Whether this assignment is over.
+    pub fn is_gone(&self) -> bool {
+        self.gone.load(SeqCst)
+    }
+
+    /// Publishes the ledger's head and next offset. Only the shard that owns the ledger calls it.
+    pub fn publish(&self, head: Option<i64>, next: Option<i64>) {
+        if let Some(head) = head {
+            self.head.store(head, SeqCst);
+        }
+        if let Some(next) = next {
+            self.next.store(next, Relaxed);
+        }
+    }
+
+    /// The offset that may be committed: every record below it is finished.
+    pub fn head(&self) -> Option<i64> {
+        known(self.head.load(SeqCst))
+    }
+
+    /// The next offset to be taken.
+    pub fn next(&self) -> Option<i64> {
+        known(self.next.load(Relaxed))
+    }
+
+    /// The offset that the group has.
+    pub fn committed(&self) -> Option<i64> {
+        known(self.committed.load(Relaxed))
+    }
+
+    /// Notes a commit that the broker accepted.
+    pub fn set_committed(&self, offset: i64) {
+        self.committed.store(offset, Relaxed);
+    }
+
+    /// Shows or clears the hold.
+    pub fn set_hold(&self, hold: Option<HoldInfo>) {
+        *self.hold.lock() = hold;
+    }
+
+    /// The hold, if the partition holds.
+    pub fn hold(&self) -> Option<HoldInfo> {
+        self.hold.lock().clone()
+    }
+}
+
+fn known(offset: i64) -> Option<i64> {
+    (offset != UNKNOWN).then_some(offset)
+}
+
+/// The partitions that this worker owns for one connector. Its lock is held while offsets are committed, so that a revocation that takes a
+/// partition out never races with a commit for it.
+#[derive(Debug, Default)]
+pub struct Ownership {
+    owned: Mutex<HashMap<TopicPartition, Arc<PartitionProgress>>>,
+}
+
+impl Ownership {
+    /// Takes a partition in; one of an older epoch goes.
+    pub fn insert(&self, progress: Arc<PartitionProgress>) {
+        self.owned.lock().insert(progress.partition.clone(), progress);
+    }
+
+    /// Takes partitions out; waits for a commit that is on its way.
+    pub fn remove(&self, partitions: &[TopicPartition]) -> Vec<Arc<PartitionProgress>> {
+        let mut owned = self.owned.lock();
+        partitions.iter().filter_map(|partition| owned.remove(partition)).collect()
+    }
+
+    /// What is owned now, in order.
+    pub fn snapshot(&self) -> Vec<Arc<PartitionProgress>> {
+        let mut all: Vec<_> = self.owned.lock().values().cloned().collect();
+        all.sort_by(|a, b| a.partition.cmp(&b.partition));
+        all
+    }
+
+    /// Calls `commit` with the heads that the group does not have yet (all of them if `even_unchanged`), while no partition can be taken out.
+    pub fn with_commits<R>(
+        &self,
+        even_unchanged: bool,
+        commit: impl FnOnce(&[NextOffset], &HashMap<TopicPartition, Arc<PartitionProgress>>) -> R,
+    ) -> R {
+        let owned = self.owned.lock();
+        let mut offsets: Vec<NextOffset> = owned
+            .values()
+            .filter_map(|progress| {
+                let head = progress.head()?;
+                let new = progress.committed().is_none_or(|committed| head > committed);
+                (new || even_unchanged).then(|| NextOffset { partition: progress.partition.clone(), offset: head })
+            })
+            .collect();
+        offsets.sort_by(|a, b| a.partition.cmp(&b.partition));
+        commit(&offsets, &owned)
+    }
+}

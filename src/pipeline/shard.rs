@@ -1,0 +1,195 @@
+//! One shard: its partitions, its tables, and the taking of records. Owned by one thread; no locks, no channel per record.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+
+use crate::config::ConnectorConfig;
+use crate::decode::Framing;
+use crate::flow::{Budget, BudgetKind, Clock, HoldCause, Lease};
+use crate::kafka::{GroupControl, NextOffset};
+use crate::record::TopicPartition;
+use crate::table::TableName;
+use crate::telemetry::metrics::{ConnectorMetrics, PartitionMetrics};
+
+use super::dead_letters::{BadRecord, BadRecordCounts};
+use super::events::ShardHandle;
+use super::fence::Fence;
+use super::partition::{Hold, Partition, Wait};
+use super::plans::PlanMaker;
+use super::route::TableRoutes;
+use super::shard_table::ShardTable;
+use super::worker::WorkerShared;
+use super::writers::Writers;
+
+/// What a shard is made of.
+pub struct ShardParts {
+    /// The connector's file.
+    pub config: Arc<ConnectorConfig>,
+    /// The way back to this shard, for jobs and plans.
+    pub handle: ShardHandle,
+    /// The worker's budget and tables.
+    pub worker: Arc<WorkerShared>,
+    /// The consumer.
+    pub control: Arc<dyn GroupControl>,
+    /// Topics to tables.
+    pub routes: Arc<TableRoutes>,
+    /// Tables' writers.
+    pub writers: Arc<Writers>,
+    /// Makes plans.
+    pub plans: Arc<PlanMaker>,
+    /// Takes bad records.
+    pub dead_letters: mpsc::Sender<BadRecord>,
+    /// For `/status`.
+    pub counts: Arc<BadRecordCounts>,
+    /// Raised after a pause.
+    pub fence: Arc<Fence>,
+    /// What the connector counts.
+    pub metrics: Arc<ConnectorMetrics>,
+    /// What time it is.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// A revocation that waits for appends in flight.
+pub(super) struct Draining {
+    pub slots: Vec<usize>,
+    pub deadline: Instant,
+    pub reply: SyncSender<Vec<NextOffset>>,
+}
+
+/// The shard. Its methods are in `take.rs` (records in), `turn.rs` (events, holds, batches out).
+pub struct Shard {
+    pub(super) parts: ShardParts,
+    pub(super) framing: Framing,
+    pub(super) slots: Vec<Partition>,
+    pub(super) slot_of: HashMap<TopicPartition, usize>,
+    pub(super) tables: Vec<ShardTable>,
+    table_of: HashMap<TableName, usize>,
+    pub(super) draining: Vec<Draining>,
+    /// Bad records that the dead-letter queue had no room for; nothing is taken while there are any.
+    pub(super) bad_backlog: Vec<BadRecord>,
+    pub(super) first_slot: usize,
+    open_lease: Lease,
+    plans_lease: Lease,
+}
+
+impl Shard {
+    /// A shard without partitions.
+    pub fn new(parts: ShardParts) -> Self {
+        let budget = &parts.worker.budget;
+        Self {
+            framing: Framing::of(&parts.config.value),
+            open_lease: budget.lease(BudgetKind::OpenBuffers, 0),
+            plans_lease: budget.lease(BudgetKind::Plans, 0),
+            parts,
+            slots: Vec::new(),
+            slot_of: HashMap::new(),
+            tables: Vec::new(),
+            table_of: HashMap::new(),
+            draining: Vec::new(),
+            bad_backlog: Vec::new(),
+            first_slot: 0,
+        }
+    }
+
+    pub(super) fn budget(&self) -> &Arc<Budget> {
+        &self.parts.worker.budget
+    }
+
+    pub(super) fn now_ms(&self) -> i64 {
+        self.parts.clock.now_wall_us() / 1000
+    }
+
+    /// How long a row may wait for others.
+    pub(super) fn linger(&self) -> Duration {
+        self.parts.config.delivery.linger.get()
+    }
+
+    /// Takes partitions in.
+    pub(super) fn assign(&mut self, assigned: Vec<(crate::kafka::Assigned, Arc<super::progress::PartitionProgress>)>) {
+        for (mut assigned, progress) in assigned {
+            let partition = progress.partition.clone();
+            let slot = match self.slot_of.get(&partition) {
+                Some(slot) => *slot,
+                None => {
+                    let name = &self.parts.config.name;
+                    let metrics = PartitionMetrics::new(name, &partition.topic, partition.partition);
+                    self.slots.push(Partition::new(progress.clone(), metrics));
+                    self.slot_of.insert(partition.clone(), self.slots.len() - 1);
+                    self.slots.len() - 1
+                }
+            };
+            let table = self.table_index(&partition.topic);
+            assigned.queue.wake_on_data(std::thread::current());
+            let Some(state) = self.slots.get_mut(slot) else { continue };
+            state.ledger = super::ledger::Ledger::new(progress.committed());
+            state.progress = progress;
+            state.owned = true;
+            state.draining = false;
+            state.hold = None;
+            state.queue = Some(assigned.queue);
+            match table {
+                Ok(index) => state.table = Some(index),
+                Err(message) => {
+                    state.table = None;
+                    self.hold(slot, Hold { cause: HoldCause::TableMissing, wait: Wait::User, met_offset: None }, message);
+                }
+            }
+        }
+    }
+
+    fn table_index(&mut self, topic: &str) -> Result<usize, String> {
+        let name = self.parts.routes.table_of(topic)?;
+        if let Some(index) = self.table_of.get(&name) {
+            return Ok(*index);
+        }
+        let entry = self.parts.worker.table(&name);
+        let (writer, health) = self.parts.writers.of(&entry);
+        self.tables.push(ShardTable::new(entry, writer, health));
+        self.table_of.insert(name, self.tables.len() - 1);
+        Ok(self.tables.len() - 1)
+    }
+
+    pub(super) fn table_by_name(&self, name: &TableName) -> Option<usize> {
+        self.table_of.get(name).copied()
+    }
+
+    /// Stops fetching a partition until what it waits for is there.
+    pub(super) fn hold(&mut self, slot: usize, hold: Hold, message: String) {
+        let now_ms = self.now_ms();
+        let Some(partition) = self.slots.get_mut(slot) else { return };
+        if !partition.owned || partition.hold.is_some() {
+            return;
+        }
+        if let Err(error) = self.parts.control.pause(&partition.progress.partition) {
+            // Held all the same: nothing is taken, and the queue's limit stops the fetcher.
+            tracing::warn!(connector = self.parts.config.name, partition = %partition.progress.partition, %error, "pause failed");
+        }
+        let cause = hold.cause;
+        self.parts.metrics.hold_began(cause.as_str());
+        if partition.begin_hold(hold, message.clone(), now_ms) {
+            tracing::warn!(
+                connector = self.parts.config.name,
+                partition = %partition.progress.partition,
+                cause = cause.as_str(),
+                offset = partition.resume_offset(),
+                message,
+                "partition holds"
+            );
+        }
+    }
+
+    /// Counts what open batches and plans take.
+    pub(super) fn account(&mut self) {
+        let open: usize = self.tables.iter().filter_map(|table| table.batch.as_ref()).map(|batch| batch.rows.memory_bytes()).sum();
+        self.open_lease.resize(open as u64);
+    }
+
+    pub(super) fn account_plans(&mut self) {
+        let plans = self.tables.iter().map(|table| table.plans.size_bytes()).sum();
+        self.plans_lease.resize(plans);
+    }
+}

@@ -1,0 +1,63 @@
+//! A shard's thread: events, one fair turn of takes, holds and lingers, then a sleep until something comes.
+
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+
+use super::events::ShardEvent;
+use super::shard::Shard;
+
+/// The longest sleep: lingers, holds and the fence are looked at that often even when nothing wakes the thread.
+const SLEEP_MAX: Duration = Duration::from_millis(50);
+/// Events taken in between two turns.
+const EVENTS_PER_TURN_MAX: usize = 1024;
+
+/// Starts the thread of a shard. It ends at [`ShardEvent::Stop`].
+///
+/// # Errors
+/// When the system gives no thread.
+pub fn start(name: &str, mut shard: Shard, mut events: mpsc::Receiver<ShardEvent>) -> std::io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+        shard.parts.handle.set_thread(std::thread::current());
+        shard.parts.worker.budget.unpark_below_limit(std::thread::current());
+        while turn(&mut shard, &mut events) {}
+    })
+}
+
+fn turn(shard: &mut Shard, events: &mut mpsc::Receiver<ShardEvent>) -> bool {
+    let now = Instant::now();
+    if shard.parts.fence.beat(now) || shard.parts.fence.poll_was_away(shard.parts.control.since_last_poll()) {
+        shard.parts.metrics.self_fences.increment(1);
+        tracing::warn!(
+            connector = shard.parts.config.name,
+            "this process was paused for longer than its session: nothing is appended until a commit is accepted"
+        );
+    }
+    for _ in 0..EVENTS_PER_TURN_MAX {
+        match events.try_recv() {
+            Ok(event) => {
+                if !shard.handle(event, now) {
+                    return false;
+                }
+            }
+            Err(mpsc::error::TryRecvError::Empty) => break,
+            Err(mpsc::error::TryRecvError::Disconnected) => return false,
+        }
+    }
+    let records = shard.take_turn(now);
+    let now = Instant::now();
+    shard.tick(now);
+    if records == 0 {
+        std::thread::park_timeout(shard.next_due(now).min(SLEEP_MAX));
+    }
+    true
+}
+
+impl Shard {
+    fn next_due(&self, now: Instant) -> Duration {
+        let linger = self.linger();
+        let batches = self.tables.iter().filter_map(|table| table.batch.as_ref()).map(|batch| batch.due_at(linger));
+        batches.min().map_or(SLEEP_MAX, |due| due.saturating_duration_since(now).max(Duration::from_millis(1)))
+    }
+}

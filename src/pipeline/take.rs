@@ -1,0 +1,269 @@
+//! Records in: one fair turn over a shard's partitions, decoding inside the consumer's callback.
+//!
+//! This is the hot path. Per record: two comparisons in the ledger, one of the schema's key, the plan, a few additions. Nothing is
+//! allocated, locked, cloned or formatted for a good record.
+
+use std::time::{Duration, Instant};
+
+use crate::config::{BadRecords, Tombstones};
+use crate::decode::{RowOrigin, SchemaKey};
+use crate::flow::{BudgetKind, HoldCause};
+use crate::kafka::{Flow, QueueEvent, Taken};
+use crate::record::{Record, RecordError, RecordErrorClass, Stage};
+
+use super::batch::{OpenBatch, Share};
+use super::dead_letters::BadRecord;
+use super::partition::{Hold, Partition, Wait};
+use super::shard::Shard;
+use super::shard_table::{PlanState, ShardTable};
+
+/// What one partition may take before the next one's turn: bytes of keys and values.
+const TURN_BYTES_MAX: u64 = 1024 * 1024;
+/// What one partition may take before the next one's turn: time.
+const TURN_TIME_MAX: Duration = Duration::from_millis(5);
+/// Records between two looks at the time.
+const LOOK_EVERY: u64 = 128;
+/// Bad records that one take copies before it yields.
+const BAD_PER_TAKE_MAX: usize = 64;
+
+/// Why a take ended before the queue was empty, and what is to be done about the partition.
+enum Stopped {
+    /// This schema has no plan yet.
+    NeedsPlan(SchemaKey, i64),
+    /// A bad record, and the user wants to stop at it.
+    AtBadRecord(RecordError, i64),
+}
+
+/// What one take did, beside filling batches.
+#[derive(Default)]
+struct Turn {
+    records: u64,
+    bytes: u64,
+    tombstones: u64,
+    skipped: Vec<&'static str>,
+    bad: Vec<BadRecord>,
+    stopped: Option<Stopped>,
+    full: bool,
+}
+
+impl Shard {
+    /// Takes from each partition that may move, once, in turn. Returns how many records came.
+    pub fn take_turn(&mut self, now: Instant) -> u64 {
+        if self.slots.is_empty() || !self.bad_backlog.is_empty() || self.budget().over_limit() {
+            return 0;
+        }
+        let count = self.slots.len();
+        let mut records = 0;
+        for step in 0..count {
+            let slot = (self.first_slot + step) % count;
+            records += self.take_from(slot, now);
+            if !self.bad_backlog.is_empty() || self.budget().over_limit() {
+                break;
+            }
+        }
+        self.first_slot = (self.first_slot + 1) % count;
+        self.account();
+        records
+    }
+
+    fn take_from(&mut self, slot: usize, now: Instant) -> u64 {
+        let over_share = |table: &ShardTable| !table.ready.is_empty() || table.entry.is_over_share(self.budget());
+        let Some(partition) = self.slots.get(slot) else { return 0 };
+        let Some(table) = partition.table.filter(|_| partition.takes()) else { return 0 };
+        if self.tables.get(table).is_none_or(over_share) {
+            return 0;
+        }
+        let Some(mut queue) = self.slots.get_mut(slot).and_then(|partition| partition.queue.take()) else { return 0 };
+        let mut turn = Turn::default();
+        let taken = self.run_take(slot, table, now, &mut turn, queue.as_mut());
+        if let Some(partition) = self.slots.get_mut(slot) {
+            partition.queue = Some(queue);
+            partition.publish();
+            if turn.records > 0 {
+                use std::sync::atomic::Ordering::Relaxed;
+                partition.metrics.records_consumed.increment(turn.records);
+                partition.metrics.bytes_consumed.increment(turn.bytes);
+                partition.progress.records.fetch_add(turn.records, Relaxed);
+                partition.progress.bytes.fetch_add(turn.bytes, Relaxed);
+            }
+        }
+        let records = turn.records;
+        self.after_take(slot, table, turn, taken, now);
+        records
+    }
+
+    fn run_take(
+        &mut self,
+        slot: usize,
+        table: usize,
+        now: Instant,
+        turn: &mut Turn,
+        queue: &mut dyn crate::kafka::PartitionQueue,
+    ) -> Taken {
+        let now_us = self.parts.clock.now_wall_us();
+        let config = &self.parts.config;
+        let handle = &self.parts.handle;
+        let budget = &self.parts.worker.budget;
+        let framing = &self.framing;
+        let batch_bytes = usize::try_from(config.delivery.batch_bytes.bytes()).unwrap_or(usize::MAX);
+        let batch_rows = config.delivery.batch_rows as usize;
+        let (Some(partition), Some(table)) = (self.slots.get_mut(slot), self.tables.get_mut(table)) else { return Taken::default() };
+        let ShardTable { plans, batch: open, .. } = table;
+        let Partition { ledger, last_plan, progress, .. } = partition;
+        let epoch = progress.epoch;
+        let slot = u32::try_from(slot).unwrap_or(u32::MAX);
+
+        let bad_record = |record: &Record<'_>, error: RecordError, ledger: &mut super::ledger::Ledger, turn: &mut Turn| -> Flow {
+            match config.errors.bad_records {
+                BadRecords::Skip => {
+                    ledger.enter_finished(record.offset);
+                    turn.skipped.push(error.class.as_str());
+                    Flow::Continue
+                }
+                BadRecords::Stop => {
+                    turn.stopped = Some(Stopped::AtBadRecord(error, record.offset));
+                    Flow::Yield
+                }
+                BadRecords::DeadLetter => {
+                    let span = ledger.enter(record.offset);
+                    let record = record.to_owned_record();
+                    let lease = budget.lease(BudgetKind::DeadLetters, record.size_bytes() as u64);
+                    turn.bad.push(BadRecord { record, error, share: Share { slot, epoch, span, rows: 1 }, shard: handle.clone(), lease });
+                    if turn.bad.len() >= BAD_PER_TAKE_MAX { Flow::Yield } else { Flow::Continue }
+                }
+            }
+        };
+
+        queue.take(&mut |record: &Record<'_>| -> Flow {
+            if !ledger.wants(record.offset) {
+                return Flow::Continue;
+            }
+            let size = record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len);
+            let flow = 'record: {
+                if record.value.is_none() {
+                    turn.tombstones += 1;
+                    match config.tombstones {
+                        Tombstones::Skip => {
+                            ledger.enter_finished(record.offset);
+                            break 'record Flow::Continue;
+                        }
+                        Tombstones::DeadLetter => {
+                            let error = RecordError::new(
+                                Stage::Framing,
+                                RecordErrorClass::UnexpectedTombstone,
+                                "the record has no value, and `tombstones = \"dead-letter\"`",
+                            );
+                            break 'record bad_record(record, error, ledger, turn);
+                        }
+                    }
+                }
+                let (key, payload) = match framing.split(record) {
+                    Ok(split) => split,
+                    Err(error) => break 'record bad_record(record, error, ledger, turn),
+                };
+                let state = plans.find(*last_plan, key).and_then(|index| {
+                    *last_plan = index;
+                    plans.state(index)
+                });
+                let ready = match state {
+                    Some(PlanState::Ready(ready)) => ready,
+                    Some(PlanState::Dead(error, again_at)) if now < *again_at => {
+                        let error = error.clone();
+                        break 'record bad_record(record, error, ledger, turn);
+                    }
+                    _ => {
+                        turn.stopped = Some(Stopped::NeedsPlan(key.to_key(), record.offset));
+                        return Flow::Yield;
+                    }
+                };
+                let fits = open.as_ref().is_some_and(|batch| batch.rows.layout().version >= ready.layout.version);
+                if !fits {
+                    if open.as_ref().is_some_and(|batch| !batch.rows.is_empty()) {
+                        // Closed after this take; the record waits for the next one, unread.
+                        turn.full = true;
+                        turn.stopped = Some(Stopped::NeedsPlan(key.to_key(), record.offset));
+                        return Flow::Yield;
+                    }
+                    *open = Some(OpenBatch::new(ready.layout.clone(), now));
+                }
+                let Some(batch) = open.as_mut() else { return Flow::Yield };
+                match batch.rows.push(&ready.plan, payload, record, now_us, RowOrigin { slot, offset: record.offset }) {
+                    Ok(_) => {
+                        let span = ledger.enter(record.offset);
+                        batch.note(slot, epoch, span);
+                        if let Some(timestamp_ms) = record.timestamp_ms {
+                            batch.times.add(timestamp_ms);
+                        }
+                        if batch.rows.len_bytes() >= batch_bytes || batch.rows.len_rows() >= batch_rows {
+                            turn.full = true;
+                            Flow::Yield
+                        } else {
+                            Flow::Continue
+                        }
+                    }
+                    Err(error) => bad_record(record, error, ledger, turn),
+                }
+            };
+            if turn.stopped.is_none() {
+                turn.records += 1;
+                turn.bytes += size as u64;
+            }
+            if turn.bytes >= TURN_BYTES_MAX || (turn.records.is_multiple_of(LOOK_EVERY) && now.elapsed() >= TURN_TIME_MAX) {
+                return Flow::Yield;
+            }
+            flow
+        })
+    }
+
+    fn after_take(&mut self, slot: usize, table: usize, turn: Turn, taken: Taken, now: Instant) {
+        if turn.full {
+            self.close_batch(table);
+        }
+        if turn.tombstones > 0 {
+            self.parts.metrics.tombstones.increment(turn.tombstones);
+        }
+        for class in turn.skipped {
+            self.parts.metrics.skipped(class).increment(1);
+            self.parts.counts.skipped.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
+        self.bad_backlog.extend(turn.bad);
+        self.send_bad();
+        match turn.stopped {
+            Some(Stopped::NeedsPlan(key, offset)) => self.hold_for_plan(slot, table, key, offset, now),
+            Some(Stopped::AtBadRecord(error, offset)) => {
+                let wait = self.slots.get_mut(slot).map_or(Duration::from_secs(30), |partition| partition.backoff.next_delay());
+                let message = format!("bad_records = \"stop\", offset {offset}: {error}");
+                self.hold(slot, Hold { cause: HoldCause::BadRecord, wait: Wait::Until(now + wait), met_offset: Some(offset) }, message);
+            }
+            None => {}
+        }
+        match taken.event {
+            Some(QueueEvent::OutOfRange { asked }) => self.ask_watermarks(slot, asked),
+            Some(QueueEvent::Error { message }) => {
+                self.parts.metrics.consumer_errors.increment(1);
+                if let Some(partition) = self.slots.get(slot) {
+                    tracing::warn!(connector = self.parts.config.name, partition = %partition.progress.partition, message, "fetch error; librdkafka tries again");
+                }
+            }
+            None => {}
+        }
+    }
+
+    /// Hands bad records to the dead-letter task as far as it has room.
+    pub(super) fn send_bad(&mut self) {
+        use tokio::sync::mpsc::error::TrySendError;
+        let mut rest = Vec::new();
+        for bad in self.bad_backlog.drain(..) {
+            if !rest.is_empty() {
+                rest.push(bad);
+                continue;
+            }
+            match self.parts.dead_letters.try_send(bad) {
+                Ok(()) => {}
+                // The task ends only after its shards.
+                Err(TrySendError::Full(bad) | TrySendError::Closed(bad)) => rest.push(bad),
+            }
+        }
+        self.bad_backlog = rest;
+    }
+}

@@ -1,0 +1,377 @@
+//! What a shard does between takes: events in, holds begun and ended, batches out.
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use crate::config::OnLostRange;
+use crate::decode::SchemaKey;
+use crate::flow::{BudgetKind, HoldCause};
+use crate::kafka::NextOffset;
+use crate::record::TopicPartition;
+
+use super::batch::AppendJob;
+use super::events::{Outcome, ShardEvent};
+use super::partition::{Hold, Wait};
+use super::plans::PlanAnswer;
+use super::shard::{Draining, Shard};
+use super::shard_table::PlanState;
+
+/// How long a seek may take before the hold is tried again.
+const SEEK_TIMEOUT: Duration = Duration::from_secs(5);
+
+impl Shard {
+    /// Takes an event in. `false` ends the shard.
+    pub fn handle(&mut self, event: ShardEvent, now: Instant) -> bool {
+        match event {
+            ShardEvent::Assigned(assigned) => self.assign(assigned),
+            ShardEvent::Revoke { partitions, deadline, reply } => {
+                let slots = self.slots_of(&partitions);
+                for slot in &slots {
+                    if let Some(partition) = self.slots.get_mut(*slot) {
+                        partition.queue = None;
+                        partition.draining = true;
+                    }
+                }
+                self.close_all();
+                self.draining.push(Draining { slots, deadline, reply });
+            }
+            ShardEvent::Lost { partitions, reply } => {
+                let slots = self.slots_of(&partitions);
+                self.let_go(&slots);
+                // Rows of these partitions are left out by the writer, which sees that their assignment is over.
+                self.close_all();
+                // Whoever asked may have stopped waiting.
+                let _ = reply.try_send(Vec::new());
+            }
+            ShardEvent::Outcome(outcome) => self.settle(outcome, now),
+            ShardEvent::Plan { table, key, answer } => self.take_plan(&table, &key, answer, now),
+            ShardEvent::Watermarks { slot, epoch, asked, range } => self.out_of_range(slot as usize, epoch, asked, range, now),
+            ShardEvent::Stop => return false,
+        }
+        true
+    }
+
+    fn slots_of(&self, partitions: &[TopicPartition]) -> Vec<usize> {
+        partitions.iter().filter_map(|partition| self.slot_of.get(partition).copied()).collect()
+    }
+
+    fn let_go(&mut self, slots: &[usize]) {
+        for slot in slots {
+            if let Some(partition) = self.slots.get_mut(*slot) {
+                partition.queue = None;
+                partition.owned = false;
+                partition.progress.set_gone();
+                partition.hold = None;
+            }
+        }
+    }
+
+    /// Counts an append's or a dead letter's rows down.
+    fn settle(&mut self, outcome: Outcome, now: Instant) {
+        let mut given_up = Vec::new();
+        for share in &outcome.shares {
+            let Some(partition) = self.slots.get_mut(share.share.slot as usize) else { continue };
+            if !partition.is_current(share.share.epoch) {
+                // Durable, but the assignment is over: whoever has the partition now may read these records again.
+                if let Some(table) = &outcome.table {
+                    table.metrics.possible_duplicate_rows.increment(u64::from(share.finished));
+                }
+                continue;
+            }
+            partition.ledger.finish(share.share.span, share.finished);
+            partition.ledger.abandon(share.share.span, share.abandoned);
+            partition.publish();
+            if share.abandoned > 0 {
+                given_up.push(share.share.slot as usize);
+            } else if share.finished > 0 && outcome.table.is_none() && partition.backoff.tries() > 0 {
+                partition.backoff.reset();
+            }
+        }
+        given_up.dedup();
+        for slot in given_up {
+            let (cause, message) = outcome.hold.clone().unwrap_or((HoldCause::UnknownError, "rows were given up".to_owned()));
+            let wait = if outcome.table.is_some() && cause != HoldCause::DeadLetterTopic {
+                Wait::Table
+            } else {
+                let delay = self.slots.get_mut(slot).map_or(Duration::from_secs(1), |partition| partition.backoff.next_delay());
+                Wait::Until(now + delay)
+            };
+            self.hold(slot, Hold { cause, wait, met_offset: None }, message);
+        }
+    }
+
+    pub(super) fn hold_for_plan(&mut self, slot: usize, table: usize, key: SchemaKey, offset: i64, now: Instant) {
+        let hold = Hold { cause: HoldCause::PlanPending, wait: Wait::Plan(key.clone()), met_offset: Some(offset) };
+        self.hold(slot, hold, format!("the plan of {key} is being made"));
+        self.ask_plan(table, &key, now);
+    }
+
+    fn ask_plan(&mut self, table: usize, key: &SchemaKey, now: Instant) {
+        let handle = self.parts.handle.clone();
+        if let Some(table) = self.tables.get_mut(table)
+            && table.plans.ask(key, now)
+        {
+            self.parts.plans.request(table.entry.clone(), key.clone(), handle);
+        }
+    }
+
+    fn take_plan(&mut self, table: &crate::table::TableName, key: &SchemaKey, answer: PlanAnswer, now: Instant) {
+        let Some(index) = self.table_by_name(table) else { return };
+        let waiting: Vec<usize> = (0..self.slots.len())
+            .filter(|slot| {
+                self.slots.get(*slot).is_some_and(|partition| {
+                    partition.table == Some(index) && partition.hold.as_ref().is_some_and(|hold| hold.wait == Wait::Plan(key.clone()))
+                })
+            })
+            .collect();
+        let delay = waiting
+            .iter()
+            .filter_map(|slot| self.slots.get_mut(*slot).map(|partition| partition.backoff.next_delay()))
+            .max()
+            .unwrap_or(Duration::from_secs(1));
+        let news = match &answer {
+            PlanAnswer::Hold { cause, message, .. } => Some((*cause, message.clone())),
+            PlanAnswer::Ready(_) | PlanAnswer::Dead(_) => None,
+        };
+        if let Some(table) = self.tables.get_mut(index) {
+            table.answer(key, answer, delay, now);
+        }
+        for slot in waiting {
+            let Some(partition) = self.slots.get_mut(slot) else { continue };
+            match &news {
+                None => {
+                    partition.backoff.reset();
+                    self.try_release(slot, now);
+                }
+                Some((cause, message)) => {
+                    if partition.change_hold(*cause, message.clone(), Wait::Plan(key.clone())) {
+                        self.parts.metrics.hold_began(cause.as_str());
+                        tracing::warn!(
+                            connector = self.parts.config.name,
+                            partition = %partition.progress.partition,
+                            cause = cause.as_str(),
+                            message,
+                            "partition holds"
+                        );
+                    }
+                }
+            }
+        }
+        self.account_plans();
+    }
+
+    /// Ends holds whose reason is over, sends what is due. Called on every turn of the thread.
+    pub fn tick(&mut self, now: Instant) {
+        self.send_bad();
+        for index in 0..self.tables.len() {
+            if self.tables.get_mut(index).is_some_and(super::shard_table::ShardTable::follow_generation) {
+                self.close_batch(index);
+            }
+        }
+        for slot in 0..self.slots.len() {
+            if self.slots.get(slot).is_some_and(|partition| partition.hold.is_some()) {
+                self.try_release(slot, now);
+            }
+        }
+        let linger = self.linger();
+        let pressed = self.budget().pressure();
+        for index in 0..self.tables.len() {
+            let due =
+                self.tables.get(index).and_then(|table| table.batch.as_ref()).is_some_and(|batch| pressed || now >= batch.due_at(linger));
+            if due {
+                self.close_batch(index);
+            }
+        }
+        self.dispatch();
+        self.answer_drained(now);
+    }
+
+    fn try_release(&mut self, slot: usize, now: Instant) {
+        let Some(partition) = self.slots.get_mut(slot) else { return };
+        let (Some(hold), true) = (&partition.hold, partition.owned && !partition.draining) else { return };
+        let Some(index) = partition.table else { return };
+        let Some(table) = self.tables.get(index) else { return };
+        match &hold.wait {
+            Wait::User => return,
+            Wait::Until(at) if now < *at => return,
+            Wait::Until(_) => {}
+            Wait::Table if table.health.held().is_some() => return,
+            Wait::Table => {}
+            Wait::Plan(key) => match table.plans.state_of(key) {
+                Some(PlanState::Ready(_) | PlanState::Dead(..)) => {}
+                Some(PlanState::Pending) => return,
+                Some(PlanState::Waiting(again_at)) if now < *again_at => return,
+                Some(PlanState::Waiting(_)) | None => {
+                    let key = key.clone();
+                    self.ask_plan(index, &key, now);
+                    return;
+                }
+            },
+        }
+        if partition.ledger.has_abandoned() {
+            // Not before every answer is in: what becomes durable meanwhile need not be read again.
+            let Some(rewind) = partition.ledger.rewind() else { return };
+            table.entry.metrics.possible_duplicate_rows.increment(rewind.finished_again_records);
+        }
+        let target = partition.progress.partition.clone();
+        if let Some(offset) = partition.resume_offset()
+            && let Err(error) = self.parts.control.seek_and_resume(&target, offset, SEEK_TIMEOUT)
+        {
+            tracing::warn!(connector = self.parts.config.name, partition = %target, offset, %error, "seek failed; tried again");
+            if let Some(hold) = self.slots.get_mut(slot).and_then(|partition| partition.hold.as_mut()) {
+                hold.wait = Wait::Until(now + Duration::from_secs(1));
+            }
+            return;
+        }
+        let now_ms = self.now_ms();
+        if let Some(partition) = self.slots.get_mut(slot) {
+            if partition.hold.as_ref().is_some_and(|hold| hold.cause != HoldCause::PlanPending) {
+                tracing::info!(connector = self.parts.config.name, partition = %target, "partition goes on");
+            }
+            partition.end_hold(now_ms);
+            partition.publish();
+        }
+    }
+
+    /// Closes every open batch: a revocation must not wait for a linger.
+    pub(super) fn close_all(&mut self) {
+        for index in 0..self.tables.len() {
+            self.close_batch(index);
+        }
+        self.dispatch();
+    }
+
+    /// Turns the open batch of a table into a job.
+    pub(super) fn close_batch(&mut self, index: usize) {
+        let Some(batch) = self.tables.get_mut(index).and_then(|table| table.batch.take()) else { return };
+        if batch.rows.is_empty() {
+            return;
+        }
+        let mut partitions: Vec<(u32, std::sync::Arc<super::progress::PartitionProgress>)> = Vec::new();
+        for share in &batch.shares {
+            if partitions.iter().all(|(slot, _)| *slot != share.slot)
+                && let Some(partition) = self.slots.get_mut(share.slot as usize)
+            {
+                partition.ledger.close_span();
+                partitions.push((share.slot, partition.progress.clone()));
+            }
+        }
+        let lease = self.budget().lease(BudgetKind::InFlight, batch.rows.memory_bytes() as u64);
+        let rows = batch.rows.close();
+        let Some(table) = self.tables.get_mut(index) else { return };
+        table.entry.unacked_bytes.fetch_add(i64::try_from(rows.rows.len()).unwrap_or(i64::MAX), Relaxed);
+        table.ready.push_back(AppendJob {
+            table: table.entry.clone(),
+            rows,
+            shares: batch.shares,
+            times: batch.times,
+            shard: self.parts.handle.clone(),
+            partitions,
+            _lease: lease,
+        });
+        self.account();
+    }
+
+    /// Hands closed batches to the writers as far as they have room.
+    pub(super) fn dispatch(&mut self) {
+        use tokio::sync::mpsc::error::TrySendError;
+        for table in &mut self.tables {
+            while let Some(job) = table.ready.pop_front() {
+                match table.writer.jobs.try_send(job) {
+                    Ok(()) => {}
+                    // A writer ends only after its shards.
+                    Err(TrySendError::Full(job) | TrySendError::Closed(job)) => {
+                        table.ready.push_front(job);
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    fn answer_drained(&mut self, now: Instant) {
+        let mut waiting = std::mem::take(&mut self.draining);
+        waiting.retain(|draining| {
+            let busy = draining
+                .slots
+                .iter()
+                .any(|slot| self.slots.get(*slot).is_some_and(|partition| partition.owned && partition.ledger.pending_records() > 0));
+            if busy && now < draining.deadline {
+                return true;
+            }
+            let heads = draining
+                .slots
+                .iter()
+                .filter_map(|slot| {
+                    let partition = self.slots.get(*slot).filter(|partition| partition.owned)?;
+                    Some(NextOffset { partition: partition.progress.partition.clone(), offset: partition.ledger.head()? })
+                })
+                .collect();
+            self.let_go(&draining.slots);
+            // The poll thread may have stopped waiting: then nothing is committed, and the records come again.
+            let _ = draining.reply.try_send(heads);
+            false
+        });
+        self.draining.append(&mut waiting);
+    }
+
+    pub(super) fn ask_watermarks(&mut self, slot: usize, asked: i64) {
+        let Some(partition) = self.slots.get(slot) else { return };
+        let target = partition.progress.partition.clone();
+        let epoch = partition.epoch();
+        let hold = Hold { cause: HoldCause::LostRange, wait: Wait::User, met_offset: Some(asked) };
+        self.hold(slot, hold, format!("offset {asked} is not there; asking the broker what is"));
+        let control = self.parts.control.clone();
+        let handle = self.parts.handle.clone();
+        self.parts.worker.runtime.spawn_blocking(move || {
+            let range = control.watermarks(&target, SEEK_TIMEOUT).map_err(|error| error.to_string());
+            handle.blocking_send(ShardEvent::Watermarks { slot: u32::try_from(slot).unwrap_or(u32::MAX), epoch, asked, range });
+        });
+    }
+
+    fn out_of_range(&mut self, slot: usize, epoch: crate::kafka::Epoch, asked: i64, range: Result<(i64, i64), String>, now: Instant) {
+        let Some(partition) = self.slots.get_mut(slot).filter(|partition| partition.is_current(epoch)) else { return };
+        let target = partition.progress.partition.clone();
+        let (low, high) = match range {
+            Ok(range) => range,
+            Err(error) => {
+                // Asked again by releasing: the same event comes again.
+                partition.change_hold(
+                    HoldCause::LostRange,
+                    format!("offset {asked} is not there, and the broker does not say what is: {error}"),
+                    Wait::Until(now + Duration::from_secs(5)),
+                );
+                return;
+            }
+        };
+        if asked >= low && asked <= high {
+            partition.change_hold(HoldCause::LostRange, "the offset is there again".to_owned(), Wait::Until(now));
+            return;
+        }
+        let lost = if asked < low { u64::try_from(low - asked).unwrap_or(0) } else { 0 };
+        self.parts.metrics.lost_ranges.increment(1);
+        self.parts.metrics.lost_records.increment(lost);
+        let what = if asked < low {
+            format!("offsets {asked} to {} of {target} were deleted by retention before they were read ({lost} offsets)", low - 1)
+        } else {
+            format!("offset {asked} of {target} lies beyond the end {high}: the topic was truncated or made again")
+        };
+        match self.parts.config.on_lost_range {
+            OnLostRange::Hold => {
+                tracing::error!(connector = self.parts.config.name, partition = %target, asked, low, high, "{what}; the partition holds");
+                partition.change_hold(
+                    HoldCause::LostRange,
+                    format!("{what}; set `on_lost_range = \"continue\"` in the connector to go on at the first record that is left"),
+                    Wait::User,
+                );
+            }
+            OnLostRange::Continue => {
+                tracing::error!(connector = self.parts.config.name, partition = %target, asked, low, high, "{what}; going on at the first record that is left");
+                partition.change_hold(HoldCause::LostRange, what, Wait::Until(now + Duration::from_secs(30)));
+                if let Err(error) = self.parts.control.restart_at(&target, None) {
+                    tracing::warn!(connector = self.parts.config.name, partition = %target, %error, "restart failed; tried again");
+                }
+            }
+        }
+    }
+}

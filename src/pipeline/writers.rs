@@ -1,0 +1,94 @@
+//! The writers of one connector: one for each of its tables, started when first needed.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::bigquery::{Appender, TableSpec, Tables};
+use crate::flow::Clock;
+use crate::table::TableName;
+use crate::telemetry::metrics::ConnectorMetrics;
+
+use super::dead_letters::DeadLetters;
+use super::delivery::DeliveryContext;
+use super::fence::Fence;
+use super::freshness::FreshnessHistogram;
+use super::health::TableHealth;
+use super::worker::TableEntry;
+use super::writer::{self, WriterHandle};
+
+/// What every writer of a connector needs.
+pub struct WriterParts {
+    /// The connector's name.
+    pub connector: String,
+    /// Sends rows.
+    pub appender: Arc<dyn Appender>,
+    /// Evolves tables.
+    pub tables: Arc<dyn Tables>,
+    /// What the connector wants of its tables.
+    pub spec: TableSpec,
+    /// Nothing is sent while it is up.
+    pub fence: Arc<Fence>,
+    /// Takes rejected rows.
+    pub dead_letters: Arc<DeadLetters>,
+    /// What time it is.
+    pub clock: Arc<dyn Clock>,
+    /// For `/status`.
+    pub freshness: Arc<FreshnessHistogram>,
+    /// For Prometheus.
+    pub metrics: Arc<ConnectorMetrics>,
+    /// Where async work runs.
+    pub runtime: tokio::runtime::Handle,
+}
+
+/// One table's writer as the connector keeps it.
+struct Kept {
+    entry: Arc<TableEntry>,
+    handle: WriterHandle,
+    health: Arc<TableHealth>,
+}
+
+/// The writers of one connector.
+pub struct Writers {
+    parts: WriterParts,
+    kept: Mutex<HashMap<TableName, Kept>>,
+}
+
+impl Writers {
+    /// No writers yet.
+    pub fn new(parts: WriterParts) -> Self {
+        Self { parts, kept: Mutex::new(HashMap::new()) }
+    }
+
+    /// The writer of a table, and the table's health.
+    pub fn of(&self, entry: &Arc<TableEntry>) -> (WriterHandle, Arc<TableHealth>) {
+        let mut kept = self.kept.lock();
+        let seed = kept.len() as u64;
+        let writer = kept.entry((*entry.name).clone()).or_insert_with(|| {
+            let parts = &self.parts;
+            let health = Arc::new(TableHealth::new(seed));
+            let context = DeliveryContext {
+                connector: parts.connector.clone(),
+                appender: parts.appender.clone(),
+                tables: parts.tables.clone(),
+                spec: parts.spec.clone(),
+                health: health.clone(),
+                fence: parts.fence.clone(),
+                dead_letters: parts.dead_letters.clone(),
+                clock: parts.clock.clone(),
+                freshness: parts.freshness.clone(),
+                metrics: parts.metrics.clone(),
+            };
+            Kept { entry: entry.clone(), handle: writer::start(Arc::new(context), entry.clone(), &parts.runtime), health }
+        });
+        (writer.handle.clone(), writer.health.clone())
+    }
+
+    /// The tables so far, in order of their names.
+    pub fn tables(&self) -> Vec<Arc<TableEntry>> {
+        let mut tables: Vec<_> = self.kept.lock().values().map(|kept| kept.entry.clone()).collect();
+        tables.sort_by(|a, b| a.name.cmp(&b.name));
+        tables
+    }
+}
