@@ -1,13 +1,226 @@
-//! Starting a member of a consumer group.
+//! Starting a member of a consumer group, and the thread that polls it.
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::atomic::AtomicBool;
+use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
+use std::sync::{Arc, OnceLock};
+use std::thread;
+use std::time::{Duration, Instant};
 
+use parking_lot::{Condvar, Mutex};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError as RdKafkaError;
+use rdkafka::message::Message;
+
+use super::client::{ConsumerHandle, Outsider};
+use super::control::MemberControl;
 use super::error::KafkaError;
+use super::fence::PollTurns;
+use super::member::{BeginAt, Command, GroupConsumer, GroupContext, Member};
+use super::prefetch::Prefetch;
+use super::properties::{self, Purpose};
+use super::rebalance;
 use super::seam::{GroupControl, GroupListener};
-use super::settings::GroupSettings;
+use super::settings::{GroupSettings, Topics};
+use super::{start, topics};
+use crate::record::TopicPartition;
 
-/// Starts a member of a consumer group with a poll thread of its own.
+/// One poll: the longest that a request waits for the poll thread.
+const POLL: Duration = Duration::from_millis(50);
+/// Requests that may wait for the poll thread.
+const COMMANDS_MAX: usize = 1024;
+/// How long the partitions are asked for, so that prefetch can be planned.
+const PLAN_TIMEOUT: Duration = Duration::from_secs(5);
+/// What is planned for when the brokers do not answer at the start.
+const PLAN_PARTITIONS: u64 = 100;
+const PLAN_BROKERS: u64 = 3;
+/// After this a consumer that does not close is left to its own thread.
+const CLOSE_MAX: Duration = Duration::from_secs(60);
+/// Between two tries to begin a partition again.
+const BEGIN_AGAIN: Duration = Duration::from_millis(500);
+
+/// Starts a member of a consumer group, with a poll thread of its own (`kafka-poll-<connector>`). Every call to the listener comes from it.
+///
+/// Blocks for up to 5 s while the brokers are asked how many partitions there are, for prefetch is planned for the whole topics: a member may
+/// come to own them all. Call it where blocking is allowed.
+///
+/// **Start offsets.** A committed offset counts. Without one a partition starts at its first record; with `start = "latest"` it starts at its end
+/// if it was there before this member joined and the group had no committed offset for any partition of the topics at that moment. So new
+/// partitions, and topics that a regular expression finds later, start at their first record, whatever `start` says. Ends are committed
+/// at once, so that the choice outlives a restart; should that one commit fail, a restart before the next takes the partition from its first record.
+///
+/// **Errors at run time** reach [`GroupListener::group_error`]; brokers that do not answer at the start are no error: librdkafka goes on trying.
+///
+/// # Errors
+/// Properties that librdkafka or millrace's promises refuse; no thread.
 pub fn start_group(settings: GroupSettings, listener: Arc<dyn GroupListener>) -> Result<Arc<dyn GroupControl>, KafkaError> {
-    let _ = (settings, listener);
-    Err(KafkaError::Stopped("the consumer is landing in the next minutes".to_owned()))
+    let prefetch = plan(&settings)?;
+    let purpose = Purpose::Member { group_id: &settings.group_id, prefetch, topics_by_regex: matches!(settings.topics, Topics::Regex(_)) };
+    let properties = properties::merge(&settings.cluster, &purpose)?;
+    let subscription = settings.topics.subscription();
+    let session_timeout = Duration::from_millis(properties.session_timeout_ms);
+    let (commands, requests) = sync_channel(COMMANDS_MAX);
+    let member = Arc::new(Member {
+        listener,
+        events: properties.events,
+        turns: PollTurns::new(session_timeout),
+        session_timeout,
+        fresh: OnceLock::new(),
+        commands,
+        closing: AtomicBool::new(false),
+        closed: (Mutex::new(false), Condvar::new()),
+        ownership: Mutex::default(),
+        commit_turn: Mutex::new(()),
+        client: OnceLock::new(),
+        settings,
+    });
+    let consumer: BaseConsumer<GroupContext> =
+        properties.config.create_with_context(GroupContext(Arc::clone(&member))).map_err(properties::creation_error)?;
+    let consumer = Arc::new(ConsumerHandle::new(consumer));
+    // Set once: the member was made above.
+    let _first = member.client.set(Arc::downgrade(&consumer));
+    let poller = Poller { member: Arc::clone(&member), consumer, requests, later: Vec::new() };
+    thread::Builder::new()
+        .name(format!("kafka-poll-{}", member.settings.cluster.connector))
+        .spawn(move || poller.run(&subscription))
+        .map_err(|error| KafkaError::Stopped(format!("no poll thread: {error}")))?;
+    Ok(Arc::new(MemberControl::new(member)))
+}
+
+/// Limits on fetching ahead, for all partitions of the topics.
+fn plan(settings: &GroupSettings) -> Result<Prefetch, KafkaError> {
+    let (partitions, brokers) = match settings.partitions_max {
+        Some(partitions) => (u64::from(partitions), PLAN_BROKERS),
+        None => {
+            let asker = Outsider::new(&settings.cluster, &settings.group_id, "plan")?;
+            match topics::known(&asker, &settings.topics, PLAN_TIMEOUT) {
+                Ok(known) => ((known.partitions.len() as u64).max(1), (known.brokers as u64).max(1)),
+                Err(error) => {
+                    let group = settings.group_id.as_str();
+                    tracing::warn!(
+                        group,
+                        "prefetch is planned for {PLAN_PARTITIONS} partitions, for the brokers did not say how many there are: {error}"
+                    );
+                    (PLAN_PARTITIONS, PLAN_BROKERS)
+                }
+            }
+        }
+    };
+    let plan = Prefetch::plan(settings.prefetch_bytes, partitions, brokers);
+    let bound = plan.bound_bytes(partitions, brokers);
+    if bound > settings.prefetch_bytes {
+        tracing::warn!(
+            group = settings.group_id,
+            "prefetch may take {bound} bytes, more than its budget of {}: {partitions} partitions on {brokers} brokers need at least that",
+            settings.prefetch_bytes
+        );
+    }
+    Ok(plan)
+}
+
+/// The poll thread's state.
+struct Poller {
+    member: Arc<Member>,
+    consumer: Arc<GroupConsumer>,
+    requests: Receiver<Command>,
+    /// Partitions to begin again once more, and when.
+    later: Vec<(TopicPartition, BeginAt, Instant)>,
+}
+
+impl Poller {
+    fn run(mut self, subscription: &[String]) {
+        let ended = Ended(Arc::clone(&self.member));
+        start::remember_fresh(&self.member, &self.consumer);
+        let names: Vec<&str> = subscription.iter().map(String::as_str).collect();
+        if let Err(error) = self.consumer.subscribe(&names) {
+            self.member.report(&format!("subscribe to {}: {error}", names.join(", ")), true);
+        }
+        while !self.member.is_closing() {
+            self.turn();
+            self.serve_requests();
+        }
+        self.close();
+        drop(ended);
+    }
+
+    fn turn(&mut self) {
+        self.member.turns.turn();
+        match self.consumer.poll(POLL) {
+            None => {}
+            Some(Ok(stray)) => {
+                // Never seen with the order of calls in `rebalance`; if it happens the record is not lost: its partition starts anew from the
+                // committed offset, since rows of the former epoch that are not durable are dropped.
+                let partition = TopicPartition::new(stray.topic(), stray.partition());
+                self.member.report(&format!("a record of {partition} came past its queue: the partition begins again"), false);
+                self.later.push((partition, BeginAt::Committed, Instant::now()));
+            }
+            Some(Err(error)) => {
+                let reason = self.member.events.take_reason().unwrap_or_default();
+                let fatal = matches!(error, RdKafkaError::MessageConsumptionFatal(_));
+                self.member.report(&format!("{error}: {reason}"), fatal);
+            }
+        }
+        self.member.turns.turn();
+    }
+
+    fn serve_requests(&mut self) {
+        let mut due: Vec<(TopicPartition, BeginAt)> = Vec::new();
+        loop {
+            match self.requests.try_recv() {
+                Ok(Command::Begin(partition, at)) => due.push((partition, at)),
+                Ok(Command::Close) | Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
+            }
+        }
+        let now = Instant::now();
+        self.later.retain(|(partition, at, when)| {
+            if *when <= now {
+                due.push((partition.clone(), *at));
+            }
+            *when > now
+        });
+        let mut seen = HashSet::new();
+        for (partition, at) in due {
+            if self.member.is_closing() || !seen.insert(partition.clone()) {
+                continue;
+            }
+            if let Err(message) = rebalance::begin_again(&self.member, &self.consumer, &partition, at) {
+                self.member.report(&format!("{partition} could not begin again, tried again: {message}"), false);
+                self.later.push((partition, at, now + BEGIN_AGAIN));
+            }
+            self.member.turns.turn();
+        }
+    }
+
+    /// Leaves the group. The revocation comes through the poll like any other.
+    fn close(&mut self) {
+        let deadline = Instant::now() + CLOSE_MAX;
+        if let Err(error) = self.consumer.close_queue() {
+            tracing::warn!(group = self.member.settings.group_id, "the consumer could not leave its group: {error}");
+        } else {
+            while !self.consumer.closed() && Instant::now() < deadline {
+                self.member.turns.turn();
+                if let Some(Err(error)) = self.consumer.poll(POLL) {
+                    tracing::debug!(group = self.member.settings.group_id, %error, "while closing");
+                }
+            }
+        }
+    }
+}
+
+/// However the poll thread ends, nobody waits for it for ever, and the listener holds no queue of a consumer that is gone.
+struct Ended(Arc<Member>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.report("the poll thread panicked", true);
+        }
+        let left: Vec<TopicPartition> = self.0.ownership.lock().owned.drain().map(|(partition, _)| partition).collect();
+        if !left.is_empty() && !thread::panicking() {
+            self.0.listener.lost(&left);
+        }
+        let (closed, changed) = &self.0.closed;
+        *closed.lock() = true;
+        changed.notify_all();
+    }
 }

@@ -4,13 +4,26 @@
 //! Does not belong here: what a record means, when an offset may be committed (`pipeline/`).
 
 mod check;
+mod client;
 mod consumer;
+mod context;
+mod control;
 mod error;
+mod fence;
 mod lag;
+mod member;
+mod oauth;
+mod prefetch;
 mod producer;
+mod properties;
+mod queue;
+mod rebalance;
 mod reread;
 mod seam;
 mod settings;
+mod start;
+mod topics;
+mod trust;
 
 pub use check::{Tried, check_connector};
 pub use consumer::start_group;

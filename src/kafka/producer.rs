@@ -2,7 +2,17 @@
 
 use std::time::Duration;
 
+use parking_lot::Mutex;
+use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
+use rdkafka::error::KafkaError as RdKafkaError;
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
+use rdkafka::util::Timeout;
+use rdkafka_sys::RDKafkaErrorCode;
+
+use super::context::ClientEvents;
 use super::error::KafkaError;
+use super::properties::{self, Purpose};
 use super::settings::ClusterSettings;
 use crate::record::OwnedRecord;
 
@@ -14,7 +24,7 @@ pub enum ProduceError {
     TooLarge {
         /// The topic.
         topic: String,
-        /// Bytes of key, value and headers.
+        /// Bytes of key, value and headers, as [`OwnedRecord::size_bytes`].
         size_bytes: usize,
         /// In librdkafka's words.
         message: String,
@@ -53,26 +63,107 @@ pub enum ProduceError {
     },
 }
 
-/// Writes dead letters: acks=all, idempotent, bounded in memory and time.
-pub struct DeadLetterProducer {}
+/// Writes dead letters: acks=all, idempotent, bounded in memory and time. Made anew by itself after an error that an idempotent producer does
+/// not survive (its records fail; they are the caller's to send again, so a dead letter may come twice).
+pub struct DeadLetterProducer {
+    cluster: ClusterSettings,
+    buffer_bytes: u64,
+    timeout: Duration,
+    producer: Mutex<FutureProducer<ClientEvents>>,
+}
 
 impl DeadLetterProducer {
     /// A producer that holds at most `buffer_bytes` of records that are not acknowledged, and gives up a record after `timeout`.
+    ///
+    /// # Errors
+    /// Properties that librdkafka or millrace's promises refuse. Does not wait for brokers.
     pub fn new(cluster: &ClusterSettings, buffer_bytes: u64, timeout: Duration) -> Result<Self, KafkaError> {
-        let _ = (cluster, buffer_bytes, timeout);
-        Ok(Self {})
+        let producer = Mutex::new(make(cluster, buffer_bytes, timeout)?);
+        Ok(Self { cluster: cluster.clone(), buffer_bytes, timeout, producer })
     }
 
     /// Writes `record` to `topic` (its own topic, partition and offset are not used) and returns when it is durable on all in-sync replicas.
-    /// Null and empty keys, values and header values stay what they are. Cancel-safe: a dropped future leaves the outcome unknown.
+    /// Null and empty keys, values and header values stay what they are. A dropped future leaves the outcome unknown.
+    ///
+    /// # Errors
+    /// Within twice the producer's time limit: once for room in the buffer, once for the brokers.
     pub async fn send(&self, topic: &str, record: &OwnedRecord) -> Result<(), ProduceError> {
-        let _ = record;
-        Err(ProduceError::Other { topic: topic.to_owned(), message: "landing".to_owned() })
+        let producer = self.producer.lock().clone();
+        let mut message = FutureRecord::<[u8], [u8]>::to(topic);
+        if let Some(key) = &record.key {
+            message = message.key(key);
+        }
+        if let Some(value) = &record.value {
+            message = message.payload(value);
+        }
+        if let Some(timestamp) = record.timestamp_ms {
+            message = message.timestamp(timestamp);
+        }
+        if !record.headers.is_empty() {
+            let headers = record.headers.iter().fold(OwnedHeaders::new_with_capacity(record.headers.len()), |headers, (key, value)| {
+                headers.insert(Header { key, value: value.as_deref() })
+            });
+            message = message.headers(headers);
+        }
+        let sent = producer.send(message, Timeout::After(self.timeout)).await;
+        sent.map(drop).map_err(|(error, _)| {
+            self.replace_if_dead(&producer);
+            sort(&error, topic, record.size_bytes())
+        })
     }
 
-    /// The topic's `max.message.bytes`, or `None` when it cannot be asked.
+    /// The topic's `max.message.bytes`, or `None` when it cannot be asked (no right to describe its configuration, or no answer in 10 s).
     pub async fn max_message_bytes(&self, topic: &str) -> Option<u64> {
-        let _ = topic;
-        None
+        let purpose = Purpose::Producer { buffer_bytes: 0, timeout_ms: self.timeout.as_millis() };
+        let properties = properties::merge(&self.cluster, &purpose).ok()?;
+        let admin: AdminClient<ClientEvents> = properties.config.create_with_context(properties.events).ok()?;
+        let options = AdminOptions::new().request_timeout(Some(Duration::from_secs(10)));
+        let answer = admin.describe_configs(&[ResourceSpecifier::Topic(topic)], &options).await;
+        // Destroying a client waits for its threads.
+        drop(tokio::task::spawn_blocking(move || drop(admin)));
+        let described = answer.ok()?.into_iter().next()?.ok()?;
+        described.get("max.message.bytes")?.value.as_ref()?.parse().ok()
+    }
+
+    /// An idempotent producer that met a fatal error refuses everything from then on.
+    fn replace_if_dead(&self, used: &FutureProducer<ClientEvents>) {
+        let Some((code, reason)) = used.client().fatal_error() else { return };
+        let mut producer = self.producer.lock();
+        if producer.client().fatal_error().is_none() {
+            return; // somebody did it
+        }
+        match make(&self.cluster, self.buffer_bytes, self.timeout) {
+            Ok(fresh) => {
+                tracing::warn!(connector = self.cluster.connector, "the dead-letter producer is made anew after {code}: {reason}");
+                *producer = fresh;
+            }
+            Err(error) => tracing::error!(
+                connector = self.cluster.connector,
+                "the dead-letter producer failed ({code}) and cannot be made anew: {error}"
+            ),
+        }
+    }
+}
+
+fn make(cluster: &ClusterSettings, buffer_bytes: u64, timeout: Duration) -> Result<FutureProducer<ClientEvents>, KafkaError> {
+    let properties = properties::merge(cluster, &Purpose::Producer { buffer_bytes, timeout_ms: timeout.as_millis().max(1) })?;
+    properties.config.create_with_context(properties.events).map_err(properties::creation_error)
+}
+
+fn sort(error: &RdKafkaError, topic: &str, size_bytes: usize) -> ProduceError {
+    use RDKafkaErrorCode as Code;
+    let (topic, message) = (topic.to_owned(), error.to_string());
+    match error.rdkafka_error_code() {
+        Some(Code::MessageSizeTooLarge | Code::InvalidMessageSize | Code::MessageBatchTooLarge) => {
+            ProduceError::TooLarge { topic, size_bytes, message }
+        }
+        Some(Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownPartition | Code::InvalidTopic) => {
+            ProduceError::TopicMissing { topic, message }
+        }
+        Some(Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed) => ProduceError::NotAuthorized { topic, message },
+        Some(Code::MessageTimedOut | Code::OperationTimedOut | Code::RequestTimedOut | Code::QueueFull) => {
+            ProduceError::TimedOut { topic, message }
+        }
+        _ => ProduceError::Other { topic, message },
     }
 }

@@ -1,0 +1,94 @@
+//! When the poll thread last came around, and whether the worker stood still long enough to have been fenced.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// The poll thread's turns. A gap over the session timeout is remembered after the thread runs again: it may run before anybody looks.
+pub(super) struct PollTurns {
+    origin: Instant,
+    session_timeout: Duration,
+    last_ms: AtomicU64,
+    /// When the last gap over the session timeout that is not yet disproved ended, ms; 0 without one.
+    gap_ms: AtomicU64,
+}
+
+impl PollTurns {
+    pub fn new(session_timeout: Duration) -> Self {
+        Self { origin: Instant::now(), session_timeout, last_ms: AtomicU64::new(0), gap_ms: AtomicU64::new(0) }
+    }
+
+    /// The poll thread comes around.
+    pub fn turn(&self) {
+        self.turn_at(self.now_ms());
+    }
+
+    /// The broker took a commit: this worker is a member.
+    pub fn confirmed(&self) {
+        self.gap_ms.store(0, Ordering::Release);
+    }
+
+    /// The time since the last turn, or the gap that a commit has not yet disproved.
+    ///
+    /// A gap is also over after a further session timeout of turns: a fenced member hears of it with its next heartbeat, and loses its
+    /// partitions then.
+    pub fn since(&self) -> Duration {
+        self.since_at(self.now_ms())
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn limit_ms(&self) -> u64 {
+        u64::try_from(self.session_timeout.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn turn_at(&self, now: u64) {
+        let gap = now.saturating_sub(self.last_ms.load(Ordering::Acquire));
+        if gap > self.limit_ms() {
+            // Before the turn is recorded, so that no reader sees neither.
+            self.gap_ms.store(now, Ordering::Release);
+        }
+        self.last_ms.store(now, Ordering::Release);
+    }
+
+    fn since_at(&self, now: u64) -> Duration {
+        let since_turn = Duration::from_millis(now.saturating_sub(self.last_ms.load(Ordering::Acquire)));
+        let gap_end = self.gap_ms.load(Ordering::Acquire);
+        if gap_end == 0 || now.saturating_sub(gap_end) > self.limit_ms() {
+            return since_turn;
+        }
+        since_turn.max(self.session_timeout + Duration::from_millis(1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gap_is_seen_after_the_thread_runs_again_until_a_commit_or_a_session_disproves_it() {
+        let session = Duration::from_secs(10);
+        let turns = PollTurns::new(session);
+        turns.turn_at(1_000);
+        assert_eq!(turns.since_at(1_050), Duration::from_millis(50));
+        turns.turn_at(15_000);
+        assert!(turns.since_at(15_001) > session, "the gap counts though the thread is back");
+        turns.turn_at(15_050);
+        assert!(turns.since_at(15_060) > session);
+        turns.confirmed();
+        assert_eq!(turns.since_at(15_060), Duration::from_millis(10));
+        turns.turn_at(30_000);
+        assert!(turns.since_at(30_010) > session);
+        turns.turn_at(40_001);
+        turns.turn_at(40_001);
+        assert!(turns.since_at(50_100) < Duration::from_secs(11));
+    }
+
+    #[test]
+    fn a_thread_that_stands_still_is_seen_at_once() {
+        let turns = PollTurns::new(Duration::from_secs(10));
+        turns.turn_at(1_000);
+        assert_eq!(turns.since_at(12_000), Duration::from_secs(11));
+    }
+}

@@ -1,0 +1,245 @@
+//! Partitions come and go: in the order of calls that librdkafka needs. Everything here runs on the poll thread.
+//!
+//! Assign: start offsets; take over each queue; (incremental) assign; take over again. Revoke: no longer owned; wait for the commit on its way;
+//! the listener drains; commit; resume what was paused; (incremental) unassign; throw away what still waits in the queues.
+
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{BaseConsumer, Consumer, RebalanceProtocol};
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::member::{BeginAt, Command, GroupContext, Member, Owned};
+use super::queue::{BeginAgain, KafkaPartitionQueue, NativeClient};
+use super::seam::{Assigned, GroupError, NextOffset, StartOffset};
+use super::start;
+use crate::record::TopicPartition;
+
+/// The group gave partitions to this worker.
+pub(super) fn assign(member: &Arc<Member>, consumer: &BaseConsumer<GroupContext>, given: &TopicPartitionList) {
+    let partitions = partitions_of(given);
+    let started = match member.client() {
+        // Told while the consumer is being dropped: nobody is left to read.
+        Err(_) => None,
+        Ok(_) => start::find(member, consumer, &partitions, BeginAt::Committed),
+    };
+    let Some(starts) = started else {
+        tracing::warn!(group = member.settings.group_id, "an assignment is not taken up: it was lost, or the worker stops");
+        if let Err(error) = give_back(consumer, given) {
+            tracing::warn!(group = member.settings.group_id, "the assignment could not be given back: {error}");
+        }
+        return;
+    };
+    if let Err(message) = begin(member, consumer, starts) {
+        member.report(&format!("partitions could not be started, tried again: {message}"), false);
+        member.ownership.lock().unstarted.extend(partitions.iter().cloned());
+        for partition in partitions {
+            ask_to_begin(member, partition, BeginAt::Committed);
+        }
+    }
+    member.turns.turn();
+}
+
+/// The group takes partitions away, or has given them to others already.
+pub(super) fn revoke(member: &Arc<Member>, consumer: &BaseConsumer<GroupContext>, taken: &TopicPartitionList) {
+    let lost = consumer.assignment_lost();
+    let partitions = partitions_of(taken);
+    member.ownership.lock().unstarted.retain(|p| !partitions.contains(p));
+    let owned = disown(member, consumer, &partitions, lost);
+    let given_back = give_back(consumer, taken);
+    if let Err(error) = given_back {
+        member.report(&format!("partitions could not be given back: {error}"), false);
+    }
+    discard(member, &owned);
+    member.turns.turn();
+}
+
+/// Begins one partition again at another place, in the middle of a session.
+///
+/// Seeking or pausing does not revive a partition whose offset was out of range: it has to leave the assignment and come back, with a round
+/// trip to the broker between (without one the later assign overtakes the stop: 39 of 40 rounds stalled). The eager protocol knows only whole
+/// assignments: all partitions start anew at what the listener gave back for them.
+///
+/// # Errors
+/// The partition stays in `unstarted` and the call has to be made again.
+pub(super) fn begin_again(
+    member: &Arc<Member>,
+    consumer: &BaseConsumer<GroupContext>,
+    partition: &TopicPartition,
+    at: BeginAt,
+) -> Result<(), String> {
+    let this = std::slice::from_ref(partition);
+    let (was_owned, was_unstarted) = {
+        let ownership = member.ownership.lock();
+        (ownership.owned.contains_key(partition), ownership.unstarted.contains(partition))
+    };
+    if !was_owned && !was_unstarted {
+        return Ok(()); // revoked meanwhile: its next owner decides
+    }
+    if matches!(consumer.rebalance_protocol(), RebalanceProtocol::Cooperative) {
+        if was_owned {
+            consumer.incremental_unassign(&list_of(this)).map_err(|e| e.to_string())?;
+            disown(member, consumer, this, true);
+            member.ownership.lock().unstarted.insert(partition.clone());
+        }
+        // Also the round trip that lets the stop take effect.
+        let starts = start::find(member, consumer, this, at).ok_or("the assignment was lost")?;
+        discard(member, this);
+        return begin(member, consumer, starts);
+    }
+    let others: Vec<TopicPartition> = {
+        let ownership = member.ownership.lock();
+        ownership.owned.keys().chain(&ownership.unstarted).filter(|p| *p != partition).cloned().collect()
+    };
+    disown(member, consumer, &others, false);
+    disown(member, consumer, this, true);
+    member.ownership.lock().unstarted.extend(others.iter().chain(this).cloned());
+    consumer.unassign().map_err(|e| e.to_string())?;
+    let mut starts = start::find(member, consumer, &others, BeginAt::Committed).ok_or("the assignment was lost")?;
+    starts.extend(start::find(member, consumer, this, at).ok_or("the assignment was lost")?);
+    discard(member, &others);
+    discard(member, this);
+    begin(member, consumer, starts)
+}
+
+/// Takes over the queues, assigns, takes over again, tells the listener.
+fn begin(member: &Arc<Member>, consumer: &BaseConsumer<GroupContext>, starts: Vec<(TopicPartition, StartOffset)>) -> Result<(), String> {
+    let client: Arc<dyn NativeClient> = member.client().map_err(|e| e.to_string())?;
+    let mut list = TopicPartitionList::with_capacity(starts.len());
+    for (partition, start) in &starts {
+        let offset = match start {
+            StartOffset::Committed(offset) | StartOffset::Latest(offset) => Offset::Offset(*offset),
+            StartOffset::Earliest => Offset::Beginning,
+        };
+        list.add_partition_offset(&partition.topic, partition.partition, offset).map_err(|e| format!("{partition}: {e}"))?;
+    }
+    let again: BeginAgain = {
+        let member = Arc::downgrade(member);
+        Arc::new(move |partition| {
+            if let Some(member) = member.upgrade() {
+                ask_to_begin(&member, partition.clone(), BeginAt::Earliest);
+            }
+        })
+    };
+    let take_over = |partition: &TopicPartition| {
+        KafkaPartitionQueue::take_over(&client, partition, Some(Arc::clone(&again))).ok_or_else(|| format!("{partition}: no queue"))
+    };
+    // Once before, so that the start of fetching does not send records to the consumer's queue (rdkafka_partition.c:2293) ...
+    let before: Vec<_> = starts.iter().map(|(partition, _)| take_over(partition)).collect::<Result<_, _>>()?;
+    match consumer.rebalance_protocol() {
+        RebalanceProtocol::Cooperative => consumer.incremental_assign(&list),
+        RebalanceProtocol::Eager | RebalanceProtocol::None => consumer.assign(&list),
+    }
+    .map_err(|e| e.to_string())?;
+    // ... and once after, since stopping an earlier assignment takes the mark away (rdkafka_partition.c:1840).
+    let mut assigned = Vec::with_capacity(starts.len());
+    let queues: Vec<_> = starts.iter().map(|(partition, _)| take_over(partition)).collect::<Result<_, _>>()?;
+    drop(before);
+    {
+        let mut ownership = member.ownership.lock();
+        for ((partition, start), queue) in starts.iter().zip(queues) {
+            let epoch = ownership.next_epoch();
+            ownership.unstarted.remove(partition);
+            ownership.owned.insert(partition.clone(), Owned { paused: false });
+            assigned.push(Assigned { partition: partition.clone(), epoch, start: *start, queue: Box::new(queue) });
+        }
+    }
+    start::pin_latest(member, client.as_ref(), &starts);
+    member.listener.assigned(assigned);
+    Ok(())
+}
+
+/// Ends this worker's ownership, with a commit of what the listener gives back unless the partitions are lost. Returns those that were owned.
+fn disown(member: &Arc<Member>, consumer: &BaseConsumer<GroupContext>, partitions: &[TopicPartition], lost: bool) -> Vec<TopicPartition> {
+    let mut paused = Vec::new();
+    let owned: Vec<TopicPartition> = {
+        let mut ownership = member.ownership.lock();
+        let mut take = |p: &TopicPartition| {
+            let owned = ownership.owned.remove(p)?;
+            if owned.paused {
+                paused.push(p.clone());
+            }
+            Some(p.clone())
+        };
+        partitions.iter().filter_map(&mut take).collect()
+    };
+    if owned.is_empty() {
+        return owned;
+    }
+    // No commit begins for them any more; one on its way ends first.
+    drop(member.commit_turn.lock());
+    if lost {
+        member.listener.lost(&owned);
+    } else {
+        let heads = member.listener.revoking(&owned);
+        member.turns.turn();
+        commit_heads(member, &heads);
+    }
+    if !paused.is_empty()
+        && let Err(error) = consumer.resume(&list_of(&paused))
+    {
+        tracing::debug!(group = member.settings.group_id, "resume before giving back: {error}");
+    }
+    owned
+}
+
+/// The last commit of a revocation. A member whose epoch is about to change is answered STALE_MEMBER_EPOCH for a moment: tried again, briefly.
+fn commit_heads(member: &Member, heads: &[NextOffset]) {
+    let Ok(client) = member.client() else { return };
+    let timeout = member.settings.revoke_commit_timeout;
+    let deadline = Instant::now() + timeout.min(Duration::from_secs(1));
+    loop {
+        match member.commit(client.as_ref(), heads, timeout) {
+            Ok(failed) => {
+                for (partition, error) in failed {
+                    tracing::warn!(group = member.settings.group_id, %partition, "commit at the revocation: {error}; its records will come again");
+                }
+                return;
+            }
+            Err(GroupError::Rebalancing(_)) if Instant::now() < deadline => thread::sleep(Duration::from_millis(100)),
+            Err(error) => {
+                let group = member.settings.group_id.as_str();
+                tracing::warn!(group, "commit at the revocation of {} partitions: {error}; their records may come again", heads.len());
+                return;
+            }
+        }
+    }
+}
+
+/// Asks the poll thread, from any thread. The queue is bounded: when it is full the caller's partition stays as it is and says so.
+pub(super) fn ask_to_begin(member: &Member, partition: TopicPartition, at: BeginAt) {
+    if member.commands.try_send(Command::Begin(partition.clone(), at)).is_err() {
+        member.report(&format!("{partition} could not be asked to begin again: too many requests, or the consumer is closed"), false);
+    }
+}
+
+fn give_back(consumer: &BaseConsumer<GroupContext>, partitions: &TopicPartitionList) -> rdkafka::error::KafkaResult<()> {
+    match consumer.rebalance_protocol() {
+        RebalanceProtocol::Cooperative => consumer.incremental_unassign(partitions),
+        RebalanceProtocol::Eager | RebalanceProtocol::None => consumer.unassign(),
+    }
+}
+
+fn discard(member: &Member, partitions: &[TopicPartition]) {
+    let Ok(client) = member.client() else { return };
+    let client: Arc<dyn NativeClient> = client;
+    for partition in partitions {
+        if let Some(mut queue) = KafkaPartitionQueue::take_over(&client, partition, None) {
+            queue.discard_all();
+        }
+    }
+}
+
+fn partitions_of(list: &TopicPartitionList) -> Vec<TopicPartition> {
+    list.elements().iter().map(|e| TopicPartition::new(e.topic(), e.partition())).collect()
+}
+
+/// The partitions as librdkafka takes them.
+pub(super) fn list_of(partitions: &[TopicPartition]) -> TopicPartitionList {
+    let mut list = TopicPartitionList::with_capacity(partitions.len());
+    for partition in partitions {
+        list.add_partition(&partition.topic, partition.partition);
+    }
+    list
+}
