@@ -150,6 +150,7 @@ pub struct TableConfig {
     pub metadata: Vec<MetadataField>,
     /// Other names for metadata columns.
     #[serde(default)]
+    #[schemars(extend("propertyNames" = { "$ref": "#/$defs/MetadataField" }))]
     pub metadata_names: BTreeMap<MetadataField, String>,
     /// A null inside an array.
     #[serde(default)]

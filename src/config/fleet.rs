@@ -30,6 +30,7 @@ pub struct FleetConfig {
 /// The value of a librdkafka property. Shown as `***`, for any of them may be a password.
 #[derive(Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(untagged)]
+#[schemars(extend("writeOnly" = true))]
 pub enum KafkaValue {
     /// `true` or `false`.
     Bool(bool),

@@ -4,14 +4,26 @@
 //! never shown. Does not belong here: connecting to anything (`millrace check` does that in `cli/`).
 
 mod connector;
+mod connector_rules;
+mod document;
+mod errors;
 mod fleet;
+mod fleet_rules;
+mod kafka_properties;
+mod load;
+mod rules;
+mod shape;
+mod table_rules;
 mod values;
 
 pub use connector::{
     BadRecords, ColumnOverride, ConnectorConfig, DeliveryConfig, ErrorsConfig, Evolve, Guarantee, MetadataField, OnLostRange, PartitionBy,
     PartitionEvery, RecursiveAs, RepeatedNull, StartAt, TableConfig, TimeUnit, Tombstones, UnionsAs, ValueConfig, ValueFormat,
 };
+pub use errors::{ConfigError, ConfigErrors};
 pub use fleet::{BigQueryConfig, FleetConfig, KafkaValue, LogFormat, RegistryConfig, ScalingConfig, ScalingMode, WorkerConfig};
+pub use kafka_properties::PROPERTIES as KAFKA_PROPERTIES;
+pub use load::{Loaded, load};
 pub use values::{ByteSize, HumanDuration, Secret};
 
 /// The JSON Schema of a connector's file.

@@ -1,0 +1,77 @@
+//! Configuration files as users get them wrong: every message, literally. And what must never be in a message.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+mod command;
+mod mistakes;
+mod reference;
+mod secrets;
+
+use std::path::Path;
+
+use millrace::config::{self, ConfigErrors, Loaded};
+
+/// A fleet's file without a mistake.
+pub const FLEET: &str = r#"
+[kafka]
+"bootstrap.servers" = "127.0.0.1:9092"
+
+[registry]
+urls = ["http://127.0.0.1:8081"]
+
+[bigquery]
+project = "p"
+"#;
+
+/// A connector's file without a mistake.
+pub const CONNECTOR: &str = r#"
+topics = ["orders"]
+
+[value]
+format = "avro"
+
+[table]
+name = "shop.orders"
+"#;
+
+/// Writes the files into a folder of their own and loads them.
+pub fn load(fleet: &str, connectors: &[(&str, &str)]) -> (tempfile::TempDir, Result<Loaded, ConfigErrors>) {
+    let folder = tempfile::tempdir().unwrap();
+    write_all(folder.path(), fleet, connectors);
+    let loaded = config::load(&folder.path().join("millrace.toml"), &folder.path().join("connectors"));
+    (folder, loaded)
+}
+
+pub fn write_all(folder: &Path, fleet: &str, connectors: &[(&str, &str)]) {
+    std::fs::write(folder.join("millrace.toml"), fleet).unwrap();
+    std::fs::create_dir(folder.join("connectors")).unwrap();
+    for (name, text) in connectors {
+        std::fs::write(folder.join("connectors").join(name), text).unwrap();
+    }
+}
+
+/// The messages, with the folder's name cut.
+pub fn complaints(fleet: &str, connectors: &[(&str, &str)]) -> String {
+    let (folder, loaded) = load(fleet, connectors);
+    let text = loaded.expect_err("nothing was complained about").to_string();
+    text.replace(&format!("{}/", folder.path().display()), "")
+}
+
+/// The messages about one connector's file.
+pub fn connector_complaints(text: &str) -> String {
+    complaints(FLEET, &[("a.toml", text)]).replace("connectors/a.toml:", "")
+}
+
+#[test]
+fn files_without_a_mistake_load_with_every_default() {
+    let (folder, loaded) = load(FLEET, &[("a.toml", CONNECTOR), ("b.toml", &CONNECTOR.replace("orders", "returns"))]);
+    let loaded = loaded.unwrap();
+    let names: Vec<&str> = loaded.connectors.iter().map(|c| c.name.as_str()).collect();
+    assert_eq!(names, ["a", "b"]);
+    let a = &loaded.connectors[0];
+    assert_eq!(a.file, folder.path().join("connectors/a.toml"));
+    assert_eq!((a.group_id().as_str(), a.dead_letter_topic().as_str()), ("connect-a", "a.dead"));
+    assert_eq!(a.delivery.batch_bytes.bytes(), 1 << 20);
+    assert_eq!(a.delivery.linger.get(), std::time::Duration::from_millis(200));
+    assert_eq!(loaded.fleet.worker.memory.bytes(), 512 << 20);
+    assert_eq!(loaded.fleet.kafka["bootstrap.servers"].to_property(), "127.0.0.1:9092");
+}
