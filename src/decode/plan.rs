@@ -1,46 +1,78 @@
 //! A compiled plan: bytes of one schema to rows of one layout.
 
-use crate::record::{Record, RecordError};
+use crate::record::{Record, RecordError, RecordErrorClass as Class};
 use crate::table::{Column, Layout};
 
-use super::{AvroSchema, DecodeOptions, Unmappable};
+use super::compile::Compiler;
+use super::exec::{self, Context};
+use super::fault::Fault;
+use super::json_plan::{JsonCompiler, Object};
+use super::mapped::map_schema;
+use super::metadata::{self, Metadata};
+use super::ops::Op;
+use super::reader::Reader;
+use super::shape::Shapes;
+use super::writer::{MAX_ROW_BYTES, Writer};
+use super::{AvroSchema, DecodeOptions, Unmappable, json_exec};
 
-/// The columns that a schema's records need: its fields in order, then the metadata columns.
-pub fn avro_columns(_schema: &AvroSchema, _options: &DecodeOptions) -> Result<Vec<Column>, Unmappable> {
-    Err(Unmappable::schema("in work"))
-}
-
-/// The columns of a table that JSON records need: the table's own, those stated under `[table.columns]`, and the metadata columns.
-pub fn json_columns(_table_columns: &[Column], _options: &DecodeOptions) -> Result<Vec<Column>, Unmappable> {
-    Err(Unmappable::schema("in work"))
+/// The columns that a schema's records need: its fields in order, then the metadata columns. All are NULLABLE or REPEATED unless the connector states REQUIRED.
+///
+/// # Errors
+/// The schema cannot be mapped (recursion, too wide a decimal, names, depth, arrays of arrays), or a metadata column has the name of a field.
+pub fn avro_columns(schema: &AvroSchema, options: &DecodeOptions) -> Result<Vec<Column>, Unmappable> {
+    let fields = map_schema(&Shapes::of(schema)?, options)?;
+    options.with_metadata(fields.iter().filter(|f| f.has_column()).map(|f| f.column()).collect())
 }
 
 /// Bytes of one schema to rows of one layout: immutable, shared by `Arc`.
 #[derive(Debug)]
 pub struct Plan {
     layout_version: u32,
+    root: Root,
+    metadata: Box<[Metadata]>,
+    paths: Vec<String>,
+}
+
+#[derive(Debug)]
+enum Root {
+    Avro { shapes: Shapes, ops: Box<[Op]> },
+    Json(Object),
 }
 
 impl Plan {
-    /// A plan for Avro data of this schema. `partition` is the table's partition column.
+    /// A plan for Avro data of this schema into a table with these columns. `partition` is the table's time partition column: its dates are held against what
+    /// streaming takes.
+    ///
+    /// # Errors
+    /// [`Unmappable`]: its kind says whether the records are dead letters, or the table must change.
     pub fn avro(
-        _schema: &AvroSchema,
-        _table_columns: &[Column],
-        _layout: &Layout,
-        _partition: Option<&str>,
-        _options: &DecodeOptions,
+        schema: &AvroSchema,
+        table_columns: &[Column],
+        layout: &Layout,
+        partition: Option<&str>,
+        options: &DecodeOptions,
     ) -> Result<Self, Unmappable> {
-        Err(Unmappable::schema("in work"))
+        let shapes = Shapes::of(schema)?;
+        let fields = map_schema(&shapes, options)?;
+        options.with_metadata(fields.iter().filter(|f| f.has_column()).map(|f| f.column()).collect())?;
+        let others: Vec<String> = options.metadata.iter().map(|(_, name)| name.clone()).collect();
+        let mut compiler = Compiler { shapes: &shapes, layout, partition, paths: Vec::new() };
+        let ops = compiler.fields(&fields, table_columns, &layout.columns, &others, true)?;
+        let paths = compiler.paths;
+        let metadata = metadata::compile(options, &layout.columns, partition, &schema.id)?;
+        Ok(Self { layout_version: layout.version, root: Root::Avro { shapes, ops }, metadata, paths })
     }
 
     /// A plan for JSON objects typed by the table's columns.
-    pub fn json(
-        _table_columns: &[Column],
-        _layout: &Layout,
-        _partition: Option<&str>,
-        _options: &DecodeOptions,
-    ) -> Result<Self, Unmappable> {
-        Err(Unmappable::schema("in work"))
+    ///
+    /// # Errors
+    /// The layout lacks a column of the table, or a metadata column is of another type.
+    pub fn json(table_columns: &[Column], layout: &Layout, partition: Option<&str>, options: &DecodeOptions) -> Result<Self, Unmappable> {
+        let mut compiler = JsonCompiler { options, layout, partition, paths: Vec::new() };
+        let object = compiler.object(table_columns, &layout.columns, "")?;
+        let paths = compiler.paths;
+        let metadata = metadata::compile(options, &layout.columns, partition, "")?;
+        Ok(Self { layout_version: layout.version, root: Root::Json(object), metadata, paths })
     }
 
     /// The layout version that it was made for: rows fit this version and all later ones.
@@ -50,10 +82,18 @@ impl Plan {
 
     /// Bytes of memory that it holds, roughly.
     pub fn size_bytes(&self) -> usize {
-        size_of::<Self>()
+        let root = match &self.root {
+            Root::Avro { shapes, ops } => shapes.size_bytes() + ops.iter().map(Op::size_bytes).sum::<usize>(),
+            Root::Json(object) => object.size_bytes(),
+        };
+        size_of::<Self>() + root + self.paths.iter().map(|p| p.capacity() + 24).sum::<usize>()
     }
 
-    /// Appends one row's bytes to `out`. On `Err`, `out` is as it was.
+    /// Appends one row's bytes to `out`; on `Err`, `out` is as it was. `payload` is the data behind the framing; `now_us` the present time in microseconds since
+    /// the epoch.
+    ///
+    /// # Errors
+    /// The record's: class, field and position. Its values are never shown.
     pub fn decode(&self, payload: &[u8], record: &Record<'_>, now_us: i64, out: &mut Vec<u8>) -> Result<(), RecordError> {
         let start = out.len();
         let end = self.decode_at(payload, record, now_us, out, start);
@@ -61,19 +101,33 @@ impl Plan {
         end.map(|_| ())
     }
 
+    /// Writes a row at `at` into initialised memory (grown when short) and returns where it ends.
+    #[inline]
     pub(super) fn decode_at(
         &self,
-        _payload: &[u8],
-        _record: &Record<'_>,
-        _now_us: i64,
-        _buf: &mut Vec<u8>,
+        payload: &[u8],
+        record: &Record<'_>,
+        now_us: i64,
+        buf: &mut Vec<u8>,
         at: usize,
     ) -> Result<usize, RecordError> {
-        Ok(at)
+        let mut w = Writer::new(buf, at);
+        match &self.root {
+            Root::Avro { shapes, ops } => {
+                let mut r = Reader::new(payload);
+                exec::run(ops, &mut r, &mut w, &Context { shapes, now_us }).map_err(|f| f.into_error(&self.paths))?;
+                if r.remaining() != 0 {
+                    return Err(r
+                        .fault(Class::OverlongData, "the record ends before the data does: it was written with another schema")
+                        .into_error(&self.paths));
+                }
+            }
+            Root::Json(object) => json_exec::run(object, payload, now_us, &mut w, &self.paths)?,
+        }
+        metadata::run(&self.metadata, record, now_us, &mut w).map_err(|f| f.into_error(&[]))?;
+        if w.at - at > MAX_ROW_BYTES {
+            return Err(Fault::new(Class::RowTooLarge, 0, "the row is larger than 9 MiB, the most that one append takes").into_error(&[]));
+        }
+        Ok(w.at)
     }
-}
-
-/// A row as JSON text: for a dead letter whose record is gone from Kafka.
-pub fn row_to_json(_layout: &Layout, _row: &[u8]) -> String {
-    String::new()
 }

@@ -1,0 +1,303 @@
+//! Executes a plan's operations: Avro bytes to row bytes in one pass.
+
+use crate::record::RecordErrorClass as Class;
+
+use super::civil;
+use super::fault::Fault;
+use super::ops::{ArrayOp, Code, MapOp, Op, Union};
+use super::reader::{Reader, check_utf8};
+use super::shape::Shapes;
+use super::values::{as_micros, check_partition, put_bytes, put_decimal, put_double, put_text, put_time, put_timestamp};
+use super::walk::{skip, write_json};
+use super::writer::{Tag, Writer};
+
+/// What an execution needs beside the data.
+pub(super) struct Context<'p> {
+    pub shapes: &'p Shapes,
+    pub now_us: i64,
+}
+
+/// Runs the operations of one record or RECORD.
+#[inline]
+pub(super) fn run(ops: &[Op], r: &mut Reader<'_>, w: &mut Writer<'_>, cx: &Context<'_>) -> Result<(), Fault> {
+    for op in ops {
+        if let Err(fault) = step(op, r, w, cx) {
+            return Err(fault.at_path(op.path));
+        }
+    }
+    Ok(())
+}
+
+#[inline(always)]
+fn step(op: &Op, r: &mut Reader<'_>, w: &mut Writer<'_>, cx: &Context<'_>) -> Result<(), Fault> {
+    if op.union != Union::No && is_null(op, r)? {
+        return Ok(());
+    }
+    match &op.code {
+        Code::Long => {
+            let value = r.long()?;
+            w.room(16)?;
+            w.tag(op.tag);
+            w.varint(value as u64);
+            Ok(())
+        }
+        Code::Int => {
+            let value = r.int()?;
+            w.room(16)?;
+            w.tag(op.tag);
+            w.varint(i64::from(value) as u64);
+            Ok(())
+        }
+        Code::Text => text(op.tag, r, w),
+        Code::MillisTimestamp if !op.partition => {
+            let start = r.pos;
+            let micros = r.long()?.saturating_mul(1_000);
+            put_timestamp(w, op.tag, micros, start)
+        }
+        Code::Double => {
+            let value = f64::from_le_bytes(r.array()?);
+            put_double(w, op.tag, value)
+        }
+        _ => rare(op, r, w, cx),
+    }
+}
+
+/// Reads a union's branch; whether it is null.
+#[inline(always)]
+fn is_null(op: &Op, r: &mut Reader<'_>) -> Result<bool, Fault> {
+    match op.union {
+        Union::No => Ok(false),
+        Union::Lone => r.index(1, Class::UnionIndexOutOfRange).map(|_| false),
+        Union::Nullable(null) => {
+            let branch = r.index(2, Class::UnionIndexOutOfRange)?;
+            if branch != usize::from(null) {
+                return Ok(false);
+            }
+            if op.required {
+                return Err(r.fault(Class::MissingRequired, "null for a REQUIRED column"));
+            }
+            Ok(true)
+        }
+    }
+}
+
+/// For each length up to 32, which bytes of 32 belong to the text.
+static MASKS: [[u64; 4]; 33] = masks();
+
+const fn masks() -> [[u64; 4]; 33] {
+    let mut all = [[0u64; 4]; 33];
+    let mut len = 0;
+    while len <= 32 {
+        let mut byte = 0;
+        while byte < len {
+            all[len][byte / 8] |= 0x80 << (byte % 8 * 8);
+            byte += 1;
+        }
+        len += 1;
+    }
+    all
+}
+
+/// A string: short ASCII ones are copied and checked in whole words, whatever their length.
+#[inline(always)]
+fn text(tag: Tag, r: &mut Reader<'_>, w: &mut Writer<'_>) -> Result<(), Fault> {
+    let len = r.length()?;
+    w.room(len + 48)?;
+    w.tag(tag);
+    let rest = r.data.get(r.pos..).unwrap_or_default();
+    if let Some(source) = rest.first_chunk::<32>()
+        && let Some(mask) = MASKS.get(len)
+        && let Some(target) = w.buf.get_mut(w.at..).and_then(<[u8]>::first_chunk_mut::<33>)
+    {
+        target[0] = len as u8;
+        target[1..].copy_from_slice(source);
+        if high_bits(source, mask) != 0 {
+            utf8(&source[..len], r.pos)?;
+        }
+        w.at += 1 + len;
+        r.pos += len;
+        return Ok(());
+    }
+    let bytes = r.take(len)?;
+    utf8(bytes, r.pos - len)?;
+    w.varint(len as u64);
+    w.bytes(bytes);
+    Ok(())
+}
+
+#[inline(always)]
+fn high_bits(source: &[u8; 32], mask: &[u64; 4]) -> u64 {
+    let mut high = 0;
+    for (word, mask) in source.chunks_exact(8).zip(mask) {
+        if let Some(word) = word.first_chunk() {
+            high |= u64::from_le_bytes(*word) & mask;
+        }
+    }
+    high
+}
+
+#[inline(never)]
+fn utf8(bytes: &[u8], position: usize) -> Result<(), Fault> {
+    check_utf8(bytes).map(|_| ()).map_err(|()| Fault::new(Class::InvalidUtf8, position, "a string is not UTF-8"))
+}
+
+/// All that is not in the hottest loop.
+#[inline(never)]
+fn rare(op: &Op, r: &mut Reader<'_>, w: &mut Writer<'_>, cx: &Context<'_>) -> Result<(), Fault> {
+    let (tag, start) = (op.tag, r.pos);
+    match &op.code {
+        Code::Long => word(w, tag, r.long()? as u64),
+        Code::Int => word(w, tag, i64::from(r.int()?) as u64),
+        Code::Bool => word(w, tag, u64::from(r.boolean()?)),
+        Code::Double => put_double(w, tag, f64::from_le_bytes(r.array()?)),
+        Code::Float => put_double(w, tag, f64::from(f32::from_le_bytes(r.array()?))),
+        Code::IntDouble => put_double(w, tag, f64::from(r.int()?)),
+        Code::Text => text(tag, r, w),
+        Code::BoundedText { max_chars } => put_text(w, tag, r.string()?, *max_chars, start),
+        Code::Bytes { max } => put_bytes(w, tag, r.bytes()?, *max, start),
+        Code::Fixed { size, max } => put_bytes(w, tag, r.take(*size)?, *max, start),
+        Code::Enum(symbols) => {
+            let index = r.index(symbols.len(), Class::EnumIndexOutOfRange)?;
+            w.put(&symbols[index])
+        }
+        Code::MillisTimestamp => {
+            let micros = r.long()?.saturating_mul(1_000);
+            if op.partition {
+                check_partition(micros, cx.now_us, start)?;
+            }
+            put_timestamp(w, tag, micros, start)
+        }
+        Code::Count { long, unit, to } => {
+            let count = if *long { r.long()? } else { i64::from(r.int()?) };
+            let beyond = || Fault::new(Class::ValueOutOfRange, start, "a date or time is beyond 64 bits of microseconds");
+            let micros = civil::micros(count, *unit).ok_or_else(beyond)?;
+            let value = if *to == super::ops::TimeTo::Date { micros.div_euclid(civil::DAY_MICROS) } else { micros };
+            if op.partition {
+                check_partition(as_micros(*to, value), cx.now_us, start)?;
+            }
+            put_time(w, tag, *to, value, start)
+        }
+        Code::Whole { long, column } => {
+            let value = if *long { r.long()? } else { i64::from(r.int()?) };
+            put_decimal(w, tag, column, column.from_i64(value), start)
+        }
+        Code::Decimal { size, scale, column } => {
+            let bytes = match size {
+                Some(size) => r.take(*size)?,
+                None => r.bytes()?,
+            };
+            put_decimal(w, tag, column, column.from_be_bytes(bytes, *scale), start)
+        }
+        Code::BigDecimal(column) => {
+            let mut inner = Reader::new(r.bytes()?);
+            let unscaled = inner.bytes().and_then(|b| inner.long().map(|s| (b, s)));
+            let (unscaled, scale) =
+                unscaled.map_err(|_| Fault::new(Class::InvalidDecimal, start, "a big-decimal does not hold bytes and a scale"))?;
+            put_decimal(w, tag, column, column.from_be_bytes(unscaled, scale), start)
+        }
+        Code::VariableScaleDecimal(column) => {
+            let scale = i64::from(r.int()?);
+            let unscaled = r.bytes()?;
+            put_decimal(w, tag, column, column.from_be_bytes(unscaled, scale), start)
+        }
+        Code::UuidText => {
+            let text = r.string()?;
+            uuid::Uuid::try_parse(text).map_err(|_| Fault::new(Class::InvalidUuid, start, "the text is no UUID"))?;
+            w.delimited(tag, text.as_bytes())
+        }
+        Code::Uuid { counted } => {
+            let bytes = if *counted { r.bytes()? } else { r.take(16)? };
+            let uuid = uuid::Uuid::from_slice(bytes).map_err(|_| Fault::new(Class::InvalidUuid, start, "a UUID is not 16 bytes long"))?;
+            w.delimited(tag, uuid.hyphenated().encode_lower(&mut [0; 36]).as_bytes())
+        }
+        Code::Parse(scalar) => {
+            let text = r.string()?;
+            scalar.put_parsed(w, tag, text, op.partition.then_some(cx.now_us), start)
+        }
+        Code::Duration(tags) => {
+            let message = w.open(tag)?;
+            for part in tags.iter() {
+                word(w, *part, u64::from(u32::from_le_bytes(r.array()?)))?;
+            }
+            w.close(message)
+        }
+        Code::Json(shape) => {
+            let message = w.open(tag)?;
+            write_json(cx.shapes, *shape, r, w, 0)?;
+            w.close(message)
+        }
+        Code::Skip(shape) => skip(cx.shapes, *shape, r, 0),
+        Code::Record(ops) => {
+            let message = w.open(tag)?;
+            run(ops, r, w, cx)?;
+            w.close(message)
+        }
+        Code::Union(branches) => {
+            let branch = r.index(branches.len(), Class::UnionIndexOutOfRange)?;
+            let is_null = matches!(&branches[branch].code, Code::Skip(shape) if matches!(cx.shapes.get(*shape), super::shape::Shape::Null));
+            if is_null {
+                return if op.required { Err(Fault::new(Class::MissingRequired, start, "null for a REQUIRED column")) } else { Ok(()) };
+            }
+            let message = w.open(tag)?;
+            run(&branches[branch..=branch], r, w, cx)?;
+            w.close(message)
+        }
+        Code::Array(array) => run_array(array, r, w, cx),
+        Code::Map(map) => run_map(map, r, w, cx),
+    }
+}
+
+fn word(w: &mut Writer<'_>, tag: Tag, value: u64) -> Result<(), Fault> {
+    w.room(16)?;
+    w.tag(tag);
+    w.varint(value);
+    Ok(())
+}
+
+fn run_array(array: &ArrayOp, r: &mut Reader<'_>, w: &mut Writer<'_>, cx: &Context<'_>) -> Result<(), Fault> {
+    loop {
+        let (count, end) = r.block(array.least_bytes)?;
+        if count == 0 {
+            return r.block_end(end);
+        }
+        let packed = array.packed.map(|tag| w.open(tag)).transpose()?;
+        for _ in 0..count {
+            if let Some(wrapper) = array.wrapper {
+                let message = w.open(wrapper)?;
+                run(std::slice::from_ref(&array.item), r, w, cx)?;
+                w.close(message)?;
+                continue;
+            }
+            let start = r.pos;
+            if is_null(&array.item, r)? {
+                return Err(Fault::new(
+                    Class::NullInRepeated,
+                    start,
+                    "a null inside an array: BigQuery's arrays take none (`repeated_null = \"wrap\"` under [table] keeps them)",
+                ));
+            }
+            rare(&array.item, r, w, cx)?;
+        }
+        if let Some(start) = packed {
+            w.close(start)?;
+        }
+        r.block_end(end)?;
+    }
+}
+
+fn run_map(map: &MapOp, r: &mut Reader<'_>, w: &mut Writer<'_>, cx: &Context<'_>) -> Result<(), Fault> {
+    loop {
+        // A key takes at least its length.
+        let (count, end) = r.block(1)?;
+        if count == 0 {
+            return r.block_end(end);
+        }
+        for _ in 0..count {
+            let entry = w.open(map.entry)?;
+            text(map.key, r, w)?;
+            run(std::slice::from_ref(&map.value), r, w, cx)?;
+            w.close(entry)?;
+        }
+        r.block_end(end)?;
+    }
+}
