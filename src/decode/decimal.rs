@@ -330,7 +330,7 @@ mod tests {
             match numeric().from_be_bytes(&bytes, scale) {
                 Ok(value) => {
                     let (wire, len) = numeric().wire_bytes(&value);
-                    prop_assert_eq!(&wire[..len], scaled.to_signed_bytes_le().as_slice());
+                    prop_assert_eq!(wire[..len].to_vec(), scaled.to_signed_bytes_le());
                     prop_assert!(scaled < limit && scaled > -limit);
                     prop_assert_eq!(wire_text(&ColumnType::Numeric(None), &wire[..len]).unwrap(), { let (t, n) = numeric().text(&value); String::from_utf8(t[..n].to_vec()).unwrap() });
                 }
@@ -339,7 +339,7 @@ mod tests {
             let wide = big().from_be_bytes(&bytes, scale).unwrap();
             let scaled = BigInt::from(unscaled) * BigInt::from(10).pow(38 - scale as u32);
             let (wire, len) = big().wire_bytes(&wide);
-            prop_assert_eq!(&wire[..len], scaled.to_signed_bytes_le().as_slice());
+            prop_assert_eq!(wire[..len].to_vec(), scaled.to_signed_bytes_le());
         }
     }
 }
