@@ -1,0 +1,95 @@
+//! The journal check of `tests/live` against a real BigQuery project. Kafka and the registry are the servers of `tests/live`, so
+//! `tests/live/install` comes first.
+//!
+//! Ignored unless `MILLRACE_CLOUD_PROJECT` and `MILLRACE_CLOUD_DATASET` name an existing dataset in which application default credentials
+//! may create tables, write and query; the test's tables are left there for a look, each run's under a name of its own.
+
+#[path = "../live/harness/mod.rs"]
+mod harness;
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, ensure};
+
+use harness::avro::{Stock, framed, stock_schema};
+use harness::emulator::Reader;
+use harness::installation::{Installation, avro_connector};
+use harness::journal::{Outgoing, Producer, Stream, reconcile, reconcile_exactly};
+use harness::servers::{Servers, parts};
+
+const PROJECT: &str = "MILLRACE_CLOUD_PROJECT";
+const DATASET: &str = "MILLRACE_CLOUD_DATASET";
+
+fn main() -> std::process::ExitCode {
+    let unset = std::env::var_os(PROJECT).is_none() || std::env::var_os(DATASET).is_none();
+    if unset {
+        eprintln!("tests/cloud is skipped: {PROJECT} and {DATASET} are not set");
+    }
+    harness::run(
+        &[
+            ("every_record_is_there_once", every_record_is_there_once),
+            ("nothing_is_lost_when_a_worker_is_killed", nothing_is_lost_when_a_worker_is_killed),
+        ],
+        unset,
+    )
+}
+
+/// One run's table, connector and reader in the real project.
+struct Cloud {
+    topic: String,
+    table: String,
+    installation: Installation,
+    reader: Reader,
+    schema_id: u32,
+}
+
+impl Cloud {
+    fn new(servers: &Servers, test: &str, partitions: i32) -> anyhow::Result<Self> {
+        let (project, dataset) = (std::env::var(PROJECT).context(PROJECT)?, std::env::var(DATASET).context(DATASET)?);
+        let run = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+        let topic = format!("{test}_{run}");
+        let kafka = servers.kafka()?;
+        kafka.create_topic(&topic, partitions, &[])?;
+        kafka.create_topic(&format!("{topic}.dead"), 1, &[])?;
+        let schema_id = servers.registry()?.register(&format!("{topic}-value"), &stock_schema()?, &[])?;
+        let table = format!("{dataset}.{topic}");
+        let mut installation = Installation::without_bigquery(servers, test)?;
+        installation.set("bigquery", "project", project.clone());
+        installation.connector(&topic, &avro_connector(&topic, &table, &format!("{topic}.dead")))?;
+        let reader = Reader::start(&parts()?.join("python/bin/python"), None, &project)?;
+        Ok(Self { topic, table, installation, reader, schema_id })
+    }
+}
+
+fn every_record_is_there_once(servers: &Servers) -> anyhow::Result<()> {
+    let cloud = Cloud::new(servers, "every_record_is_there_once", 4)?;
+    let mut worker = cloud.installation.start()?;
+    let (stock, producer) = (Stock::new()?, Producer::new(servers.kafka()?.client(), &cloud.topic)?);
+    for n in 0..20_000 {
+        let value = framed(cloud.schema_id, &stock.encode(n)?);
+        producer.send(Stock::reference(n), &Outgoing { partition: Some((n % 4) as i32), value: Some(&value), ..Outgoing::default() })?;
+    }
+    // A table is made first: the service may take minutes until its writers see it.
+    reconcile_exactly(&cloud.reader, &cloud.table, "reference", &producer.journal()?, Duration::from_secs(600))?;
+    ensure!(worker.metric("millrace_dead_letters_total", &[])? == 0.0, "a dead letter");
+    worker.terminate()
+}
+
+fn nothing_is_lost_when_a_worker_is_killed(servers: &Servers) -> anyhow::Result<()> {
+    let cloud = Cloud::new(servers, "nothing_is_lost_when_a_worker_is_killed", 4)?;
+    let mut worker = cloud.installation.start()?;
+    let (stock, producer) = (Stock::new()?, Producer::new(servers.kafka()?.client(), &cloud.topic)?);
+    let id = cloud.schema_id;
+    let stream =
+        Stream::start(producer, 4, 1000, move |n| (Stock::reference(n), framed(id, &stock.encode(n).expect("a stock update encodes"))));
+    worker.wait_for_metric("millrace_table_rows_durable_total", &[], 5000.0, Duration::from_secs(600))?;
+    worker.process().kill()?;
+    let mut worker = cloud.installation.start()?;
+    std::thread::sleep(Duration::from_secs(30));
+    let journal = stream.stop()?;
+    let duplicates = reconcile(&cloud.reader, &cloud.table, "reference", &journal, Duration::from_secs(300))?;
+    eprintln!("    {} records, {duplicates} duplicates after one kill", journal.len());
+    // What was appended since the last commit, at most 1 s before the kill, with its answers still on the way.
+    ensure!(duplicates <= 5000, "{duplicates} duplicates");
+    worker.terminate()
+}

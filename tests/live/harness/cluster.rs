@@ -1,0 +1,282 @@
+//! Apache Kafka: a controller of its own and three brokers, replication 3, min.insync.replicas 2, on loopback.
+//!
+//! Each broker has three listeners: plaintext, SASL_SSL with SCRAM-SHA-512, and TLS that wants a client's certificate.
+
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+
+use super::certificates::Certificates;
+use super::process::{Process, free_ports, wait_for};
+use super::registry::block;
+
+/// The user that SCRAM knows.
+pub const SCRAM_USER: &str = "warehouse";
+/// Its password.
+pub const SCRAM_PASSWORD: &str = "pass word & more";
+
+const CLUSTER_ID: &str = "MkU3OEVBNTcwNTJENDM2Qg";
+const CONTROLLER: usize = 9;
+const JAVA_OPTIONS: [&str; 6] =
+    ["-Xms64m", "-Xmx256m", "-XX:+UseSerialGC", "-XX:MaxMetaspaceSize=160m", "-XX:ReservedCodeCacheSize=64m", "-Xss512k"];
+
+/// A running cluster.
+pub struct Cluster {
+    lib: PathBuf,
+    folder: PathBuf,
+    ports: [u16; 9],
+    brokers: Mutex<[Option<Process>; 3]>,
+    _controller: Process,
+}
+
+impl Cluster {
+    /// Formats, starts, and waits until every broker leads something.
+    pub fn start(lib: &Path, folder: &Path, certificates: &Certificates) -> anyhow::Result<Self> {
+        let ports: [u16; 10] = free_ports()?;
+        let [controller_port, broker_ports @ ..] = ports;
+        std::fs::write(folder.join("log4j2.properties"), LOG4J)?;
+        let mut formats = Vec::new();
+        for node in [CONTROLLER, 1, 2, 3] {
+            let own = folder.join(node.to_string());
+            std::fs::create_dir_all(&own)?;
+            std::fs::write(own.join("server.properties"), properties(node, controller_port, &broker_ports, &own, certificates))?;
+            formats.push(java(lib, folder, node, "kafka.tools.StorageTool", |command| {
+                command.args(["format", "-t", CLUSTER_ID, "-c"]).arg(own.join("server.properties"));
+                let user = format!("SCRAM-SHA-512=[name=\"{SCRAM_USER}\",password=\"{SCRAM_PASSWORD}\"]");
+                command.args(["--add-scram", &user]);
+            })?);
+        }
+        for mut format in formats {
+            if !format.wait(Duration::from_secs(60))?.success() {
+                bail!("cannot format the storage: {}", format.log_end());
+            }
+        }
+        let controller = server(lib, folder, CONTROLLER)?;
+        let brokers = [server(lib, folder, 1)?, server(lib, folder, 2)?, server(lib, folder, 3)?].map(Some);
+        let cluster = Self {
+            lib: lib.to_owned(),
+            folder: folder.to_owned(),
+            ports: broker_ports,
+            brokers: Mutex::new(brokers),
+            _controller: controller,
+        };
+        cluster.wait_for_brokers()?;
+        Ok(cluster)
+    }
+
+    /// `bootstrap.servers` of the plaintext listeners.
+    pub fn bootstrap(&self) -> String {
+        self.listeners(0)
+    }
+
+    /// `bootstrap.servers` of the listeners that want SASL over TLS.
+    pub fn bootstrap_sasl(&self) -> String {
+        self.listeners(1)
+    }
+
+    /// `bootstrap.servers` of the listeners that want a client's certificate.
+    pub fn bootstrap_mutual_tls(&self) -> String {
+        self.listeners(2)
+    }
+
+    fn listeners(&self, kind: usize) -> String {
+        self.ports.chunks(3).map(|ports| format!("127.0.0.1:{}", ports[kind])).collect::<Vec<_>>().join(",")
+    }
+
+    /// SIGKILL to broker 1, 2 or 3.
+    pub fn kill_broker(&self, broker: usize) -> anyhow::Result<()> {
+        match self.lock()?[broker - 1].take() {
+            Some(mut process) => process.kill(),
+            None => bail!("broker {broker} does not run"),
+        }
+    }
+
+    /// Starts a killed broker again and waits until all three are in the cluster.
+    pub fn restart_broker(&self, broker: usize) -> anyhow::Result<()> {
+        self.lock()?[broker - 1] = Some(server(&self.lib, &self.folder, broker)?);
+        self.wait_for_brokers()
+    }
+
+    fn lock(&self) -> anyhow::Result<std::sync::MutexGuard<'_, [Option<Process>; 3]>> {
+        self.brokers.lock().map_err(|_| anyhow::anyhow!("a test panicked while it held the brokers"))
+    }
+
+    fn wait_for_brokers(&self) -> anyhow::Result<()> {
+        let consumer: BaseConsumer = self.client().create()?;
+        wait_for("three brokers in the cluster", Duration::from_secs(90), || {
+            for broker in self.lock()?.iter_mut().flatten() {
+                broker.check_running()?;
+            }
+            let metadata = consumer.fetch_metadata(None, Duration::from_secs(2)).ok();
+            Ok(metadata.filter(|m| m.brokers().len() == 3).map(drop))
+        })
+    }
+
+    /// A client's configuration for the plaintext listeners.
+    pub fn client(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", self.bootstrap()).set("log_level", "2");
+        config
+    }
+
+    fn admin(&self) -> anyhow::Result<AdminClient<DefaultClientContext>> {
+        Ok(self.client().create()?)
+    }
+
+    /// Creates a topic and waits until all its partitions have leaders.
+    pub fn create_topic(&self, name: &str, partitions: i32, settings: &[(&str, &str)]) -> anyhow::Result<()> {
+        let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(3));
+        for (key, value) in settings {
+            topic = topic.set(key, value);
+        }
+        let admin = self.admin()?;
+        let made = block(async { Ok(admin.create_topics([&topic], &AdminOptions::new()).await?) })?;
+        for one in made {
+            one.map_err(|(topic, code)| anyhow::anyhow!("cannot create {topic}: {code}"))?;
+        }
+        self.wait_for_leaders(name, usize::try_from(partitions)?)
+    }
+
+    /// Gives a topic more partitions: `partitions` in all.
+    pub fn grow_topic(&self, name: &str, partitions: usize) -> anyhow::Result<()> {
+        let admin = self.admin()?;
+        let made = block(async { Ok(admin.create_partitions([&NewPartitions::new(name, partitions)], &AdminOptions::new()).await?) })?;
+        for one in made {
+            one.map_err(|(topic, code)| anyhow::anyhow!("cannot grow {topic}: {code}"))?;
+        }
+        self.wait_for_leaders(name, partitions)
+    }
+
+    fn wait_for_leaders(&self, topic: &str, partitions: usize) -> anyhow::Result<()> {
+        let consumer: BaseConsumer = self.client().create()?;
+        wait_for(&format!("leaders of {topic}"), Duration::from_secs(30), || {
+            let Ok(metadata) = consumer.fetch_metadata(Some(topic), Duration::from_secs(5)) else { return Ok(None) };
+            let ready =
+                metadata.topics().iter().any(|t| t.partitions().len() == partitions && t.partitions().iter().all(|p| p.leader() >= 0));
+            Ok(ready.then_some(()))
+        })
+    }
+
+    /// The broker that leads a partition.
+    pub fn leader(&self, topic: &str, partition: i32) -> anyhow::Result<usize> {
+        let consumer: BaseConsumer = self.client().create()?;
+        let metadata = consumer.fetch_metadata(Some(topic), Duration::from_secs(10))?;
+        let found = metadata.topics().iter().flat_map(|t| t.partitions()).find(|p| p.id() == partition);
+        Ok(usize::try_from(found.with_context(|| format!("{topic} has no partition {partition}"))?.leader())?)
+    }
+
+    /// Deletes all records of a partition below `offset`, as retention would.
+    pub fn delete_records(&self, topic: &str, partition: i32, offset: i64) -> anyhow::Result<()> {
+        let mut below = TopicPartitionList::new();
+        below.add_partition_offset(topic, partition, Offset::Offset(offset))?;
+        let admin = self.admin()?;
+        let done = block(async { Ok(admin.delete_records(&below, &AdminOptions::new()).await?) })?;
+        done.elements().iter().try_for_each(|e| e.error().map_err(anyhow::Error::from))
+    }
+
+    /// The offset a group has committed for a partition.
+    pub fn committed(&self, group: &str, topic: &str, partition: i32) -> anyhow::Result<Option<i64>> {
+        let consumer: BaseConsumer = self.client().set("group.id", group).create()?;
+        let mut asked = TopicPartitionList::new();
+        asked.add_partition(topic, partition);
+        let found = consumer.committed_offsets(asked, Duration::from_secs(10))?;
+        Ok(found.elements().first().and_then(|e| e.offset().to_raw()).filter(|offset| *offset >= 0))
+    }
+}
+
+fn server(lib: &Path, folder: &Path, node: usize) -> anyhow::Result<Process> {
+    let file = folder.join(node.to_string()).join("server.properties");
+    java(lib, folder, node, "kafka.Kafka", |command| {
+        command.arg(file);
+    })
+}
+
+fn java(lib: &Path, folder: &Path, node: usize, class: &str, prepare: impl FnOnce(&mut std::process::Command)) -> anyhow::Result<Process> {
+    let log = folder.join(node.to_string()).join("out.log");
+    Process::start(&format!("Kafka node {node}"), "java", &log, |command| {
+        command
+            .args(JAVA_OPTIONS)
+            .arg(format!("-Dlog4j2.configurationFile={}", folder.join("log4j2.properties").display()))
+            .arg("-cp")
+            .arg(lib.join("*"))
+            .arg(class);
+        prepare(command);
+    })
+}
+
+fn properties(node: usize, controller_port: u16, ports: &[u16; 9], folder: &Path, certificates: &Certificates) -> String {
+    let mut text = format!(
+        "node.id={node}\ncontroller.quorum.voters={CONTROLLER}@127.0.0.1:{controller_port}\nlog.dirs={}\n{SHARED_PROPERTIES}",
+        folder.join("data").display()
+    );
+    if node == CONTROLLER {
+        text += &format!("process.roles=controller\nlisteners=CONTROLLER://127.0.0.1:{controller_port}\n");
+        text += "listener.security.protocol.map=CONTROLLER:PLAINTEXT\n";
+    } else {
+        let [plain, sasl, mutual] = [0, 1, 2].map(|kind| ports[(node - 1) * 3 + kind]);
+        text += &format!("process.roles=broker\nlisteners=PLAIN://127.0.0.1:{plain},SASL://127.0.0.1:{sasl},MUTUAL://127.0.0.1:{mutual}\n");
+        text += &format!("ssl.keystore.type=PEM\nssl.keystore.location={}\n", certificates.server_pem.display());
+        text += &format!("ssl.truststore.type=PEM\nssl.truststore.location={}\n", certificates.ca.display());
+        text += BROKER_PROPERTIES;
+    }
+    text
+}
+
+const BROKER_PROPERTIES: &str = "\
+inter.broker.listener.name=PLAIN
+listener.security.protocol.map=PLAIN:PLAINTEXT,SASL:SASL_SSL,MUTUAL:SSL,CONTROLLER:PLAINTEXT
+listener.name.sasl.sasl.enabled.mechanisms=SCRAM-SHA-512
+listener.name.sasl.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
+listener.name.mutual.ssl.client.auth=required
+";
+
+const SHARED_PROPERTIES: &str = "\
+controller.listener.names=CONTROLLER
+num.network.threads=2
+num.io.threads=2
+num.recovery.threads.per.data.dir=1
+background.threads=2
+default.replication.factor=3
+min.insync.replicas=2
+unclean.leader.election.enable=false
+num.partitions=1
+auto.create.topics.enable=false
+offsets.topic.num.partitions=4
+offsets.topic.replication.factor=3
+transaction.state.log.num.partitions=4
+transaction.state.log.replication.factor=3
+transaction.state.log.min.isr=2
+share.coordinator.state.topic.num.partitions=1
+share.coordinator.state.topic.replication.factor=3
+share.coordinator.state.topic.min.isr=2
+group.initial.rebalance.delay.ms=0
+group.min.session.timeout.ms=1000
+group.consumer.min.heartbeat.interval.ms=500
+group.consumer.heartbeat.interval.ms=1000
+group.consumer.min.session.timeout.ms=3000
+group.consumer.session.timeout.ms=10000
+log.cleaner.dedupe.buffer.size=4194304
+log.cleaner.backoff.ms=200
+log.segment.bytes=134217728
+log.segment.delete.delay.ms=1000
+controlled.shutdown.enable=true
+broker.session.timeout.ms=2000
+broker.heartbeat.interval.ms=500
+";
+
+const LOG4J: &str = "\
+status=error
+rootLogger.level=warn
+rootLogger.appenderRef.console.ref=console
+appender.console.type=Console
+appender.console.name=console
+appender.console.layout.type=PatternLayout
+appender.console.layout.pattern=%d{HH:mm:ss.SSS} %p %c{1} %m%n
+";

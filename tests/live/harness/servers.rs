@@ -1,0 +1,96 @@
+//! The servers that all tests of a run share: each is started by the first test that asks for it.
+
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+use anyhow::{Context, bail};
+use tempfile::TempDir;
+
+use super::certificates::Certificates;
+use super::cluster::Cluster;
+use super::emulator::Emulator;
+use super::process::last_lines;
+use super::registry::Registry;
+
+/// All servers of a run. Dropping it ends them and removes what they wrote.
+pub struct Servers {
+    kafka: OnceLock<Cluster>,
+    registry: OnceLock<Registry>,
+    emulator: OnceLock<Emulator>,
+    certificates: OnceLock<Certificates>,
+    // Last: removed after the servers above have ended.
+    folder: OnceLock<TempDir>,
+}
+
+impl Servers {
+    /// None started yet.
+    pub fn new() -> Self {
+        Self {
+            kafka: OnceLock::new(),
+            registry: OnceLock::new(),
+            emulator: OnceLock::new(),
+            certificates: OnceLock::new(),
+            folder: OnceLock::new(),
+        }
+    }
+
+    /// Three brokers and a controller.
+    pub fn kafka(&self) -> anyhow::Result<&Cluster> {
+        once(&self.kafka, || Cluster::start(&parts()?.join("kafka/lib"), &self.folder("kafka")?, self.certificates()?).context("Kafka"))
+    }
+
+    /// The schema registry.
+    pub fn registry(&self) -> anyhow::Result<&Registry> {
+        once(&self.registry, || Registry::start(&parts()?, &self.folder("registry")?, self.certificates()?).context("the schema registry"))
+    }
+
+    /// The BigQuery emulator, with Google's client to read it back.
+    pub fn emulator(&self) -> anyhow::Result<&Emulator> {
+        once(&self.emulator, || Emulator::start(&parts()?, &self.folder("emulator")?).context("the BigQuery emulator"))
+    }
+
+    /// The private authority and what it signed.
+    pub fn certificates(&self) -> anyhow::Result<&Certificates> {
+        once(&self.certificates, || Certificates::make(&self.folder("certificates")?))
+    }
+
+    /// The last lines of every worker of a test.
+    pub fn worker_output(&self, test: &str) -> String {
+        let Ok(entries) = self.folder(test).and_then(|folder| Ok(std::fs::read_dir(folder)?)) else { return String::new() };
+        let mut logs: Vec<PathBuf> =
+            entries.flatten().map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|e| e == "log")).collect();
+        logs.sort();
+        logs.iter().map(|log| format!("--- {}\n{}\n", log.display(), last_lines(log))).collect()
+    }
+
+    /// A folder of this run, made if it is not there.
+    pub fn folder(&self, name: &str) -> anyhow::Result<PathBuf> {
+        let base = once(&self.folder, || Ok(tempfile::Builder::new().prefix("millrace-live-").tempdir()?))?;
+        let folder = base.path().join(name);
+        std::fs::create_dir_all(&folder)?;
+        Ok(folder)
+    }
+}
+
+/// Where `tests/live/install` put the servers.
+pub fn parts() -> anyhow::Result<PathBuf> {
+    let cache = match (std::env::var_os("MILLRACE_CACHE"), std::env::var_os("HOME")) {
+        (Some(cache), _) => PathBuf::from(cache),
+        (None, Some(home)) => PathBuf::from(home).join(".cache/millrace"),
+        (None, None) => bail!("neither MILLRACE_CACHE nor HOME is set"),
+    };
+    let parts = cache.join("parts");
+    if !parts.join("jre/.version").exists() {
+        bail!("the servers are not installed in {}: run tests/live/install first", parts.display());
+    }
+    Ok(parts)
+}
+
+/// `OnceLock::get_or_init` for what can fail: a failure is tried again by the next test.
+fn once<T>(cell: &OnceLock<T>, make: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<&T> {
+    if let Some(made) = cell.get() {
+        return Ok(made);
+    }
+    let made = make()?; // the tests run one after another: nobody else makes it meanwhile
+    Ok(cell.get_or_init(|| made))
+}

@@ -1,0 +1,12 @@
+//! millrace against real servers: Apache Kafka with three brokers, a schema registry, a BigQuery emulator, each started by this program and
+//! ended with it. `tests/live/install` gets them.
+//!
+//! The tests are ignored unless asked for: `cargo test --test live -- --include-ignored [name]`, as `tests/run` does. They run one after
+//! another and share one set of servers; each has topics, groups and datasets of its own.
+
+mod harness;
+mod tests;
+
+fn main() -> std::process::ExitCode {
+    harness::run(tests::ALL, true)
+}

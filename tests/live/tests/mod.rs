@@ -1,0 +1,38 @@
+//! The tests, each a function from the shared servers to an outcome.
+
+mod brokers;
+mod columns;
+mod dead_letters;
+mod embedded;
+mod evolution;
+mod groups;
+mod registry;
+mod schema_folder;
+mod security;
+mod servers;
+mod topics;
+mod types;
+
+use crate::harness::Test;
+
+/// All tests, in the order in which they run.
+pub const ALL: &[Test] = &[
+    ("servers::start_and_are_as_strict_as_they_should_be", servers::start_and_are_as_strict_as_they_should_be),
+    ("types::every_avro_type_reads_back_as_it_was_written", types::every_avro_type_reads_back_as_it_was_written),
+    ("embedded::what_the_emulator_cannot_hold", embedded::what_the_emulator_cannot_hold),
+    ("evolution::a_new_column_in_mid_stream", evolution::a_new_column_in_mid_stream),
+    ("topics::aborted_transactions_never_arrive", topics::aborted_transactions_never_arrive),
+    ("topics::a_compacted_topic_with_gaps", topics::a_compacted_topic_with_gaps),
+    ("topics::a_batch_of_tombstones_only", topics::a_batch_of_tombstones_only),
+    ("topics::retention_overtakes_a_stopped_worker", topics::retention_overtakes_a_stopped_worker),
+    ("topics::new_partitions_and_topics_start_at_their_first_record", topics::new_partitions_and_topics_start_at_their_first_record),
+    ("schema_folder::schemas_named_by_a_header", schema_folder::schemas_named_by_a_header),
+    ("registry::references_are_resolved", registry::references_are_resolved),
+    ("registry::a_registry_that_is_down_holds", registry::a_registry_that_is_down_holds),
+    ("dead_letters::bad_records_read_back_with_their_headers", dead_letters::bad_records_read_back_with_their_headers),
+    ("security::scram_over_tls_with_a_private_authority", security::scram_over_tls_with_a_private_authority),
+    ("security::mutual_tls_with_a_private_authority", security::mutual_tls_with_a_private_authority),
+    ("groups::classic", groups::classic),
+    ("groups::consumer", groups::consumer),
+    ("brokers::one_is_killed_while_records_flow", brokers::one_is_killed_while_records_flow),
+];
