@@ -17,6 +17,9 @@ pub enum EmbeddedError {
     /// The mock cluster refuses.
     #[error("embedded broker: {0}")]
     Broker(String),
+    /// The BigQuery refuses.
+    #[error("embedded BigQuery: {0}")]
+    BigQuery(String),
     /// The registry refuses.
     #[error("embedded registry: {0}")]
     Registry(String),

@@ -1,0 +1,78 @@
+//! Books for the reconciliation: what landed in which table, and a fast way to read it back.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::shared::Shared;
+use super::state::{Table, TableKey};
+use super::values::Cell;
+
+/// A table's entry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TableBook {
+    /// Project.
+    pub project: String,
+    /// Dataset.
+    pub dataset: String,
+    /// Table.
+    pub table: String,
+    /// Rows that landed and show (rows of pending streams do not).
+    pub rows: u64,
+    /// Bytes of these rows as they are kept.
+    pub bytes: u64,
+}
+
+/// Reads the tables of a running embedded BigQuery, past all faults and stalls.
+#[derive(Debug, Clone)]
+pub struct Books(Arc<Shared>);
+
+impl Books {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self(shared)
+    }
+
+    /// All tables, by name.
+    pub fn tables(&self) -> Vec<TableBook> {
+        let tables = self.0.catalog.all_tables();
+        tables.iter().map(|table| entry(table)).collect()
+    }
+
+    /// Rows of a table that landed; `None` when there is no such table.
+    pub fn rows(&self, project: &str, dataset: &str, table: &str) -> Option<u64> {
+        let table = self.0.catalog.table(&TableKey::new(project, dataset, table)).ok()?;
+        Some(entry(&table).rows)
+    }
+
+    /// Calls `f` with the named top-level columns of every row, in the order of arrival; `f` returns whether to go on. Blocks: on a busy
+    /// runtime call it from `spawn_blocking`. Errors name a table or column that does not exist.
+    pub fn read(
+        &self,
+        project: &str,
+        dataset: &str,
+        table: &str,
+        columns: &[&str],
+        mut f: impl FnMut(&[Cell]) -> bool,
+    ) -> Result<(), String> {
+        let table = self.0.catalog.table(&TableKey::new(project, dataset, table)).map_err(|error| error.message)?;
+        let schema = table.schema();
+        let missing = |name: &str| format!("Table {} has no column {name}", table.key);
+        let indices = columns.iter().map(|name| schema.position(name).ok_or_else(|| missing(name)));
+        let indices = indices.collect::<Result<Vec<usize>, String>>()?;
+        let mut wanted = vec![false; schema.columns.len()];
+        indices.iter().for_each(|index| wanted[*index] = true);
+        let mut picked = Vec::with_capacity(indices.len());
+        table.each_row(Some(&wanted), |row| {
+            picked.clear();
+            picked.extend(indices.iter().map(|index| row.get(*index).cloned().unwrap_or(Cell::Null)));
+            f(&picked)
+        });
+        Ok(())
+    }
+}
+
+fn entry(table: &Table) -> TableBook {
+    let store = table.store.lock();
+    let TableKey { project, dataset, table } = table.key.clone();
+    TableBook { project, dataset, table, rows: store.rows(), bytes: store.bytes() }
+}
