@@ -29,6 +29,9 @@ mod progress;
 mod route;
 mod shard;
 mod shard_table;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+mod shard_tests;
 mod shard_thread;
 pub mod status;
 mod take;

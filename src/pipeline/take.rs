@@ -100,6 +100,7 @@ impl Shard {
         turn: &mut Turn,
         queue: &mut dyn crate::kafka::PartitionQueue,
     ) -> Taken {
+        let began = Instant::now();
         let now_us = self.parts.clock.now_wall_us();
         let config = &self.parts.config;
         let handle = &self.parts.handle;
@@ -208,7 +209,7 @@ impl Shard {
                 turn.records += 1;
                 turn.bytes += size as u64;
             }
-            if turn.bytes >= TURN_BYTES_MAX || (turn.records.is_multiple_of(LOOK_EVERY) && now.elapsed() >= TURN_TIME_MAX) {
+            if turn.bytes >= TURN_BYTES_MAX || (turn.records.is_multiple_of(LOOK_EVERY) && began.elapsed() >= TURN_TIME_MAX) {
                 return Flow::Yield;
             }
             flow
