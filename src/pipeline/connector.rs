@@ -27,6 +27,7 @@ use super::progress::Ownership;
 use super::route::TableRoutes;
 use super::shard::{Shard, ShardParts};
 use super::shard_thread;
+use super::stall::StallWatch;
 use super::status::{ConnectorState, ConnectorStatus, FreshnessStatus, HoldStatus, PartitionStatus, TableStatus};
 use super::worker::WorkerShared;
 use super::writers::{WriterParts, Writers};
@@ -90,6 +91,7 @@ pub struct Connector {
     writers: Arc<Writers>,
     dead_letters: Arc<DeadLetters>,
     freshness: Arc<FreshnessHistogram>,
+    stall: Arc<StallWatch>,
     metrics: Arc<ConnectorMetrics>,
     last_error: Arc<Mutex<Option<(String, bool)>>>,
     runtime: tokio::runtime::Handle,
@@ -199,12 +201,14 @@ impl Connector {
             interval: parts.fleet.worker.commit_interval.get(),
         })
         .map_err(thread_error)?;
+        let stall = Arc::new(StallWatch::default());
         let lag_task = runtime.spawn(lag::run(LagParts {
             connector: name.clone(),
             ownership: ownership.clone(),
             clients,
             metrics: metrics.clone(),
             freshness: freshness.clone(),
+            stall: stall.clone(),
             clock: clock.clone(),
         }));
         tracing::info!(connector = name, group = config.group_id(), "connector started");
@@ -219,6 +223,7 @@ impl Connector {
             writers,
             dead_letters,
             freshness,
+            stall,
             metrics,
             last_error,
             runtime,
@@ -250,13 +255,21 @@ impl Connector {
             (ConnectorState::Failed, Some(message))
         } else if let Some(hold) = holding {
             (ConnectorState::Holding, Some(hold.message.clone()))
+        } else if self.stall.since_ms().is_some() {
+            let last = self.writers.tables().iter().find_map(|table| table.last_error());
+            let why = last.map(|error| format!("; the last answer of BigQuery: {error}")).unwrap_or_default();
+            (ConnectorState::Stalled, Some(format!("records wait, and none was finished for over 30 s{why}")))
         } else if owned.is_empty() {
             (ConnectorState::Starting, group_error.map(|(message, _)| message))
         } else {
             (ConnectorState::Running, None)
         };
-        let since_ms =
-            partitions.iter().filter_map(|partition| partition.hold.as_ref().map(|hold| hold.since_ms)).min().unwrap_or(self.started_ms);
+        let since_ms = partitions
+            .iter()
+            .filter_map(|partition| partition.hold.as_ref().map(|hold| hold.since_ms))
+            .chain(self.stall.since_ms())
+            .min()
+            .unwrap_or(self.started_ms);
         self.metrics.running.set(if matches!(state, ConnectorState::Failed) { 0.0 } else { 1.0 });
         ConnectorStatus {
             name: self.name.clone(),

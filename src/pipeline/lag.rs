@@ -11,6 +11,7 @@ use crate::telemetry::metrics::{ConnectorMetrics, PartitionMetrics};
 use super::clients::ConnectorClients;
 use super::freshness::FreshnessHistogram;
 use super::progress::Ownership;
+use super::stall::{LastMove, StallWatch};
 
 /// How often the brokers are asked.
 const EVERY: Duration = Duration::from_secs(3);
@@ -69,6 +70,8 @@ pub struct LagParts {
     pub clients: Arc<ConnectorClients>,
     /// What the connector counts.
     pub metrics: Arc<ConnectorMetrics>,
+    /// Told when nothing moves.
+    pub stall: Arc<StallWatch>,
     /// Faded now and then.
     pub freshness: Arc<FreshnessHistogram>,
     /// What time it is.
@@ -77,7 +80,7 @@ pub struct LagParts {
 
 /// Asks for end offsets every few seconds and sets the gauges, until it is aborted. Nothing of it is needed for delivery.
 pub async fn run(parts: LagParts) {
-    let mut histories: HashMap<TopicPartition, (EndHistory, PartitionMetrics)> = HashMap::new();
+    let mut histories: HashMap<TopicPartition, (EndHistory, PartitionMetrics, Option<LastMove>)> = HashMap::new();
     let mut faded = Instant::now();
     loop {
         tokio::time::sleep(EVERY).await;
@@ -107,23 +110,33 @@ pub async fn run(parts: LagParts) {
             }
         };
         let now_ms = parts.clock.now_wall_us() / 1000;
+        let mut stalled_since: Option<i64> = None;
         for known in offsets {
             let (Some(end), Some(progress)) = (known.end, owned.iter().find(|progress| progress.partition == known.partition)) else {
                 continue;
             };
             let low = known.low.unwrap_or(0);
             let position = progress.head().unwrap_or(low).max(low);
-            let (history, metrics) = histories.entry(known.partition.clone()).or_insert_with(|| {
-                (EndHistory::default(), PartitionMetrics::new(&parts.connector, &known.partition.topic, known.partition.partition))
+            let (history, metrics, last_move) = histories.entry(known.partition.clone()).or_insert_with(|| {
+                (EndHistory::default(), PartitionMetrics::new(&parts.connector, &known.partition.topic, known.partition.partition), None)
             });
             history.add(now_ms, end);
             let lag = (end - position).max(0);
             progress.lag_records.store(lag, Relaxed);
             let records = progress.records.load(Relaxed).max(1);
             let mean_bytes = progress.bytes.load(Relaxed) as f64 / records as f64;
+            let since = LastMove::look(last_move, progress, lag, now_ms);
+            stalled_since = stalled_since.into_iter().chain(since).min();
             metrics.lag_records.set(lag as f64);
             metrics.lag_bytes.set(lag as f64 * mean_bytes);
             metrics.lag_seconds.set(history.lag_ms(now_ms, position).unwrap_or(0) as f64 / 1000.0);
+        }
+        parts.metrics.stalled.set(if stalled_since.is_some() { 1.0 } else { 0.0 });
+        if parts.stall.set(stalled_since) {
+            tracing::warn!(
+                connector = parts.connector,
+                "stalled: records wait, and none was finished for 30 s; see the tables' last errors in /status"
+            );
         }
     }
 }

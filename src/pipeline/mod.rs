@@ -33,6 +33,7 @@ mod shard_table;
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 mod shard_tests;
 mod shard_thread;
+mod stall;
 pub mod status;
 mod take;
 mod turn;

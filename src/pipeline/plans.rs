@@ -19,6 +19,8 @@ pub struct ReadyPlan {
     pub plan: Plan,
     /// The layout it was made for, or a newer one.
     pub layout: SharedLayout,
+    /// When it was made.
+    pub made_at: std::time::Instant,
     /// The table's generation when it was made.
     pub generation: u64,
 }
@@ -112,7 +114,7 @@ impl PlanMaker {
             None => Plan::json(&state.columns, &layout, partition, &self.options),
         }
         .map_err(|error| conflict(table, key, &error.to_string()))?;
-        Ok(ReadyPlan { plan, layout, generation })
+        Ok(ReadyPlan { plan, layout, made_at: std::time::Instant::now(), generation })
     }
 }
 

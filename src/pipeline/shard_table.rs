@@ -136,6 +136,11 @@ impl PlanList {
         }
     }
 
+    /// Forgets a plan, so that it is asked for again.
+    pub fn forget(&mut self, key: &SchemaKey) {
+        self.plans.retain(|entry| entry.key != *key);
+    }
+
     fn set(&mut self, key: &SchemaKey, state: PlanState) {
         match self.plans.iter_mut().find(|entry| entry.key == *key) {
             Some(entry) => entry.state = state,

@@ -23,6 +23,8 @@ const TURN_BYTES_MAX: u64 = 1024 * 1024;
 const TURN_TIME_MAX: Duration = Duration::from_millis(5);
 /// Records between two looks at the time.
 const LOOK_EVERY: u64 = 128;
+/// A plan for JSON is made again when it is older than this and meets a field that it does not know.
+const PLAN_OLD_AFTER: Duration = Duration::from_secs(30);
 /// Bad records that one take copies before it yields.
 const BAD_PER_TAKE_MAX: usize = 64;
 
@@ -30,6 +32,8 @@ const BAD_PER_TAKE_MAX: usize = 64;
 enum Stopped {
     /// This schema has no plan yet.
     NeedsPlan(SchemaKey, i64),
+    /// A field that the plan does not know, and the plan is old: the table may have the column by now.
+    OldPlan(SchemaKey, i64),
     /// A bad record, and the user wants to stop at it.
     AtBadRecord(RecordError, i64),
 }
@@ -202,6 +206,10 @@ impl Shard {
                             Flow::Continue
                         }
                     }
+                    Err(error) if error.class == RecordErrorClass::UnknownField && began.duration_since(ready.made_at) > PLAN_OLD_AFTER => {
+                        turn.stopped = Some(Stopped::OldPlan(key.to_key(), record.offset));
+                        return Flow::Yield;
+                    }
                     Err(error) => bad_record(record, error, ledger, turn),
                 }
             };
@@ -230,6 +238,12 @@ impl Shard {
         self.bad_backlog.extend(turn.bad);
         self.send_bad();
         match turn.stopped {
+            Some(Stopped::OldPlan(key, offset)) => {
+                if let Some(table) = self.tables.get_mut(table) {
+                    table.plans.forget(&key);
+                }
+                self.hold_for_plan(slot, table, key, offset, now);
+            }
             Some(Stopped::NeedsPlan(key, offset)) => self.hold_for_plan(slot, table, key, offset, now),
             Some(Stopped::AtBadRecord(error, offset)) => {
                 let wait = self.slots.get_mut(slot).map_or(Duration::from_secs(30), |partition| partition.backoff.next_delay());
