@@ -7,6 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use tracing::subscriber::{NoSubscriber, with_default};
 
 use super::context::ClientEvents;
 use super::error::KafkaError;
@@ -43,7 +44,12 @@ impl<C: ConsumerContext + 'static> NativeClient for ConsumerHandle<C> {
 impl<C: ConsumerContext + 'static> Drop for ConsumerHandle<C> {
     fn drop(&mut self) {
         let consumer = self.0.take();
-        if let Err(error) = thread::Builder::new().name("kafka-drop".to_owned()).spawn(move || drop(consumer)) {
+        let close = move || match consumer {
+            // rust-rdkafka closes it once more and logs the refusal as an error: it is none.
+            Some(consumer) if consumer.closed() => with_default(NoSubscriber::default(), move || drop(consumer)),
+            consumer => drop(consumer),
+        };
+        if let Err(error) = thread::Builder::new().name("kafka-drop".to_owned()).spawn(close) {
             tracing::warn!("no thread for closing a Kafka client, closed in place: {error}");
         }
     }

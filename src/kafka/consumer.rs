@@ -54,10 +54,10 @@ const BEGIN_AGAIN: Duration = Duration::from_millis(500);
 /// # Errors
 /// Properties that librdkafka or millrace's promises refuse; no thread.
 pub fn start_group(settings: GroupSettings, listener: Arc<dyn GroupListener>) -> Result<Arc<dyn GroupControl>, KafkaError> {
+    let subscription = settings.topics.subscription()?;
     let prefetch = plan(&settings)?;
     let purpose = Purpose::Member { group_id: &settings.group_id, prefetch, topics_by_regex: matches!(settings.topics, Topics::Regex(_)) };
     let properties = properties::merge(&settings.cluster, &purpose)?;
-    let subscription = settings.topics.subscription();
     let session_timeout = Duration::from_millis(properties.session_timeout_ms);
     let (commands, requests) = sync_channel(COMMANDS_MAX);
     let member = Arc::new(Member {

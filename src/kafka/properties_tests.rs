@@ -127,6 +127,54 @@ fn secrets_are_shown_nowhere() {
     assert!(!creation_error(error).to_string().contains(secret));
 }
 
+/// One request, one answer; gives back what was asked.
+fn token_endpoint(answer: &'static str) -> (String, std::thread::JoinHandle<String>) {
+    use std::io::{Read, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/token", listener.local_addr().unwrap());
+    let asked = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut request = Vec::new();
+        while !String::from_utf8_lossy(&request).contains("grant_type=") {
+            let mut part = [0; 4096];
+            let read = stream.read(&mut part).unwrap();
+            assert!(read > 0, "closed before the form came");
+            request.extend_from_slice(&part[..read]);
+        }
+        write!(
+            stream,
+            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{answer}",
+            answer.len()
+        )
+        .unwrap();
+        String::from_utf8_lossy(&request).into_owned()
+    });
+    (url, asked)
+}
+
+#[test]
+fn tokens_come_from_the_client_credentials_grant() {
+    let (url, asked) = token_endpoint(r#"{"access_token":"opaque","expires_in":120,"token_type":"Bearer"}"#);
+    let pairs = [
+        ("sasl.mechanism", "OAUTHBEARER"),
+        ("sasl.oauthbearer.method", "oidc"),
+        ("sasl.oauthbearer.client.id", "me"),
+        ("sasl.oauthbearer.client.secret", "s3cret"),
+        ("sasl.oauthbearer.scope", "kafka"),
+        ("sasl.oauthbearer.token.endpoint.url", url.as_str()),
+    ];
+    let merged = merge(&cluster(&pairs), &member()).unwrap();
+    let token = rdkafka::ClientContext::generate_oauth_token(&merged.events, None).unwrap();
+    let request = asked.join().unwrap();
+    assert!(request.starts_with("POST /token "), "{request}");
+    assert!(request.contains("Basic bWU6czNjcmV0"), "{request}");
+    assert!(request.contains("grant_type=client_credentials") && request.contains("scope=kafka"), "{request}");
+    assert_eq!((token.token.as_str(), token.principal_name.as_str()), ("opaque", "me"));
+    let left =
+        token.lifetime_ms - i64::try_from(std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis()).unwrap();
+    assert!((100_000..=120_000).contains(&left), "{left}");
+}
+
 #[test]
 fn unsecured_tokens_carry_principal_and_expiry() {
     let pairs = [

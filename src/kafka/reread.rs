@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::client::Outsider;
 use super::error::KafkaError;
+use super::properties::{self, Purpose};
 use super::queue::{KafkaPartitionQueue, NativeClient, RawEvent};
 use super::rebalance::list_of;
 use super::seam::{Flow, PartitionQueue};
@@ -21,6 +22,8 @@ use crate::record::{OwnedRecord, TopicPartition};
 
 /// Requests that may wait for the thread.
 const REQUESTS_MAX: usize = 16;
+/// Goes into `client.id`; `properties` asks librdkafka for the end of partitions under it.
+const NAME: &str = "reread";
 /// A gap between wanted offsets that is read through rather than jumped over: a jump costs round trips.
 const READ_THROUGH: i64 = 1_000;
 
@@ -45,13 +48,19 @@ impl Rereader {
     /// # Errors
     /// As [`super::start_group`].
     pub fn new(settings: &GroupSettings) -> Result<Self, KafkaError> {
-        let client = Outsider::new(&settings.cluster, &settings.group_id, "reread")?;
+        // The client is made when first needed, for rejected rows are rare; what is wrong with its properties is said now.
+        properties::merge(&settings.cluster, &Purpose::Outsider { group_id: &settings.group_id, name: NAME })?;
         let (requests, mut waiting) = mpsc::channel::<Request>(REQUESTS_MAX);
+        let (cluster, group_id) = (settings.cluster.clone(), settings.group_id.clone());
         thread::Builder::new()
             .name(format!("kafka-reread-{}", settings.cluster.connector))
             .spawn(move || {
+                let mut client: Option<Outsider> = None;
                 while let Some(request) = waiting.blocking_recv() {
-                    let answer = read(&client, &request);
+                    let answer = match client.take().map_or_else(|| Outsider::new(&cluster, &group_id, NAME), Ok) {
+                        Ok(there) => read(client.insert(there), &request),
+                        Err(error) => Err(error),
+                    };
                     // The caller may have gone: nobody needs the answer then.
                     let _unread = request.answer.send(answer);
                 }

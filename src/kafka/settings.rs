@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::error::KafkaError;
 use crate::config::{ConnectorConfig, FleetConfig, KafkaValue, StartAt};
 
 /// The cluster and how it is reached: `[kafka]` of `millrace.toml` and the authorities that TLS trusts.
@@ -56,11 +57,40 @@ impl Topics {
 
     /// The subscription in librdkafka's terms: names, or one regular expression anchored at both ends (librdkafka takes a name that begins
     /// with `^` for one).
-    pub fn subscription(&self) -> Vec<String> {
-        match self {
-            Self::List(names) => names.clone(),
-            Self::Regex(regex) => vec![format!("^({})$", regex.trim_start_matches('^').trim_end_matches('$'))],
+    ///
+    /// # Errors
+    /// An expression that the three engines concerned do not read alike: POSIX's extended one (librdkafka, classic groups), RE2 (brokers,
+    /// `group.protocol=consumer`), Rust's (planning, `check`). POSIX's takes `\d` for a `d` and would silently match nothing.
+    pub fn subscription(&self) -> Result<Vec<String>, KafkaError> {
+        let regex = match self {
+            Self::List(names) => return Ok(names.clone()),
+            Self::Regex(regex) => regex,
+        };
+        let error =
+            |message: String| Err(KafkaError::Property { origin: "connector".to_owned(), property: "topics_regex".to_owned(), message });
+        let mut characters = regex.chars().peekable();
+        while let Some(character) = characters.next() {
+            let next = characters.peek().copied();
+            match (character, next) {
+                ('\\', Some(escaped)) if escaped.is_alphanumeric() => {
+                    return error(format!(
+                        "`\\{escaped}` is not read alike by all brokers and clients: write a class such as [0-9] or [a-z_]"
+                    ));
+                }
+                ('\\', _) => {
+                    characters.next();
+                }
+                ('(', Some('?')) => return error("`(?` is not read alike by all brokers and clients: write a plain group".to_owned()),
+                ('*' | '+' | '?' | '}', Some('?')) => {
+                    return error("a lazy repetition is not read alike by all brokers and clients".to_owned());
+                }
+                _ => {}
+            }
         }
+        if let Err(wrong) = regex::Regex::new(regex) {
+            return error(wrong.to_string());
+        }
+        Ok(vec![format!("^({regex})$")])
     }
 }
 
@@ -95,5 +125,22 @@ impl GroupSettings {
             partitions_max: None,
             revoke_commit_timeout: Duration::from_secs(3),
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_regex_is_anchored_and_must_mean_the_same_everywhere() {
+        let subscription = |regex: &str| Topics::Regex(regex.to_owned()).subscription();
+        assert_eq!(subscription("sms_.*").unwrap(), ["^(sms_.*)$"]);
+        assert_eq!(subscription(r"a\.b-[0-9]+|c").unwrap(), [r"^(a\.b-[0-9]+|c)$"]);
+        for bad in [r"sms_\d+", "(?i)sms", "sms.*?", "sms("] {
+            assert!(subscription(bad).is_err_and(|e| e.to_string().contains("topics_regex")), "{bad}");
+        }
+        assert_eq!(Topics::List(vec!["a".to_owned()]).subscription().unwrap(), ["a"]);
     }
 }

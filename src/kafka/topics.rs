@@ -48,7 +48,7 @@ pub(super) fn known(client: &Outsider, topics: &Topics, timeout: Duration) -> Re
             known.take_listed(&metadata, names);
         }
         Topics::Regex(_) => {
-            let whole = topics.subscription().concat();
+            let whole = topics.subscription()?.concat();
             let regex = Regex::new(&whole).map_err(|e| KafkaError::Refused { what: "topics_regex".to_owned(), message: e.to_string() })?;
             let metadata = ask(None)?;
             known.brokers = metadata.brokers().len();

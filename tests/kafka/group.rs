@@ -1,0 +1,279 @@
+//! Members come and go; nothing is missed, nothing comes twice.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use millrace::config::StartAt;
+use millrace::kafka::{GroupError, GroupListener, LagClient, NextOffset, StartOffset, Topics, check_connector, start_group};
+use millrace::record::TopicPartition;
+use rdkafka::mocking::MockCluster;
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+
+use super::rig::{Pipeline, Protocol, Seen, Worker, produce, producer, settings, wait_until};
+
+const PARTITIONS: i32 = 8;
+const ROUNDS: usize = 120;
+const PER_ROUND: usize = 50;
+
+/// Three members join and leave while records flow. Returns how many records came more than once.
+fn join_and_leave(protocol: Protocol, group: &str) -> usize {
+    let cluster = MockCluster::new(3).unwrap();
+    cluster.create_topic("flow", PARTITIONS, 3).unwrap();
+    let brokers = cluster.bootstrap_servers();
+    let writer = {
+        let brokers = brokers.clone();
+        thread::spawn(move || {
+            let producer = producer(&brokers);
+            for round in 0..ROUNDS {
+                produce(&producer, "flow", PARTITIONS, round * PER_ROUND, PER_ROUND);
+                thread::sleep(Duration::from_millis(100));
+            }
+        })
+    };
+    let start = || Worker::start(settings(&brokers, group, &["flow"], protocol));
+    let first = start();
+    wait_until("the first member owns all", Duration::from_secs(20), || first.owned() == PARTITIONS as usize);
+    let second = start();
+    wait_until("two share", Duration::from_secs(30), || second.owned() > 0 && first.owned() + second.owned() == PARTITIONS as usize);
+    let third = start();
+    wait_until("three share", Duration::from_secs(30), || {
+        third.owned() > 0 && first.owned() + second.owned() + third.owned() == PARTITIONS as usize
+    });
+    thread::sleep(Duration::from_millis(500));
+    let mut seen: Vec<Seen> = second.close();
+    wait_until("two share again", Duration::from_secs(30), || first.owned() + third.owned() == PARTITIONS as usize);
+    seen.extend(first.close());
+    wait_until("the last owns all", Duration::from_secs(30), || third.owned() == PARTITIONS as usize);
+    writer.join().unwrap();
+    let expected = ROUNDS * PER_ROUND * PARTITIONS as usize;
+    let key = |s: &Seen| (s.partition.clone(), s.offset);
+    let before: HashSet<_> = seen.iter().map(key).collect();
+    wait_until("every record", Duration::from_secs(40), || {
+        let state = third.pipeline.state.lock();
+        state.seen.iter().map(key).chain(before.iter().cloned()).collect::<HashSet<_>>().len() == expected
+    });
+    assert!(third.pipeline.state.lock().errors.iter().all(|e| e.contains("fatal: false")));
+    let last = third.close();
+    assert_in_order(&last);
+    seen.extend(last);
+    let mut counts: HashMap<_, usize> = HashMap::new();
+    for record in &seen {
+        assert_eq!(record.value, format!("{:032}", record.offset).into_bytes(), "the value of {} at {}", record.partition, record.offset);
+        *counts.entry(key(record)).or_default() += 1;
+    }
+    assert_eq!(counts.len(), expected);
+    counts.values().filter(|count| **count > 1).count()
+}
+
+/// Within one epoch of one member, offsets rise.
+fn assert_in_order(seen: &[Seen]) {
+    let mut last: HashMap<_, i64> = HashMap::new();
+    for record in seen {
+        if let Some(before) = last.insert((record.partition.clone(), record.epoch), record.offset) {
+            assert!(record.offset > before, "{}: {} came after {before}", record.partition, record.offset);
+        }
+    }
+}
+
+#[test]
+fn cooperative_sticky_members_join_and_leave_without_loss_or_repeat() {
+    assert_eq!(join_and_leave(Protocol::CooperativeSticky, "coop"), 0);
+}
+
+#[test]
+fn range_members_join_and_leave_without_loss() {
+    // The mock refuses a commit while a join is on its way, so what was taken since the last commit comes again here; a real broker takes it.
+    let repeated = join_and_leave(Protocol::Range, "range");
+    assert!(repeated < ROUNDS * PER_ROUND * PARTITIONS as usize / 2, "{repeated} records came twice");
+}
+
+#[test]
+fn consumer_protocol_members_join_and_leave_without_loss_or_repeat() {
+    assert_eq!(join_and_leave(Protocol::Consumer, "kip848"), 0);
+}
+
+#[test]
+fn closing_does_not_wait_for_queues_that_nobody_reads() {
+    let cluster = MockCluster::new(1).unwrap();
+    cluster.create_topic("unread", 4, 1).unwrap();
+    let brokers = cluster.bootstrap_servers();
+    produce(&producer(&brokers), "unread", 4, 0, 5_000);
+    let pipeline = Pipeline::new();
+    let control = start_group(
+        settings(&brokers, "unread", &["unread"], Protocol::CooperativeSticky),
+        Arc::clone(&pipeline) as Arc<dyn GroupListener>,
+    )
+    .unwrap();
+    wait_until("all four", Duration::from_secs(20), || pipeline.state.lock().slots.len() == 4);
+    thread::sleep(Duration::from_millis(500));
+    let begun = Instant::now();
+    control.close(Duration::from_secs(20)).unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    assert!(pipeline.state.lock().slots.is_empty());
+    let after = control.commit(&[NextOffset { partition: TopicPartition::new("unread", 0), offset: 1 }], Duration::from_secs(1));
+    assert!(matches!(after, Err(GroupError::Fenced(_))), "{after:?}");
+    // The consumer itself goes on a thread of its own; it goes: no thread of librdkafka's is left for ever.
+    wait_until("librdkafka's threads are gone", Duration::from_secs(20), || {
+        let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+        !tasks.filter_map(|t| std::fs::read_to_string(t.path().join("comm")).ok()).any(|name| name.trim() == "kafka-poll-unrea")
+    });
+}
+
+#[test]
+fn commit_errors_are_typed() {
+    let cluster = MockCluster::new(1).unwrap();
+    cluster.create_topic("typed", 2, 1).unwrap();
+    let brokers = cluster.bootstrap_servers();
+    produce(&producer(&brokers), "typed", 2, 0, 10);
+    let pipeline = Pipeline::new();
+    let control =
+        start_group(settings(&brokers, "typed", &["typed"], Protocol::CooperativeSticky), Arc::clone(&pipeline) as Arc<dyn GroupListener>)
+            .unwrap();
+    wait_until("both", Duration::from_secs(20), || pipeline.state.lock().slots.len() == 2);
+    let next = |partition, offset| NextOffset { partition: TopicPartition::new("typed", partition), offset };
+    let limit = Duration::from_secs(3);
+    assert_eq!(control.commit(&[next(0, 3), next(1, 4)], limit), Ok(vec![]));
+    let foreign = control.commit(&[next(0, 5), next(7, 1)], limit).unwrap();
+    assert!(matches!(foreign.as_slice(), [(p, GroupError::Fenced(_))] if p.partition == 7), "{foreign:?}");
+    let lag = LagClient::new(&settings(&brokers, "typed", &["typed"], Protocol::CooperativeSticky)).unwrap();
+    assert_eq!(lag.partitions(limit).unwrap().len(), 2);
+    let answered = lag.query(&[TopicPartition::new("typed", 0), TopicPartition::new("typed", 1)], limit).unwrap();
+    assert_eq!(
+        answered.iter().map(|o| (o.low, o.end, o.committed)).collect::<Vec<_>>(),
+        [(Some(0), Some(10), Some(5)), (Some(0), Some(10), Some(4))]
+    );
+    let injected = |error: RDKafkaRespErr| {
+        cluster.request_errors(RDKafkaApiKey::OffsetCommit, &[error; 8]);
+        let answer = control.commit(&[next(0, 6)], limit);
+        cluster.clear_request_errors(RDKafkaApiKey::OffsetCommit);
+        let got = answer.map_or_else(|e| e, |failed| failed.into_iter().next().expect("an error").1);
+        // librdkafka takes some of them for the loss of its assignment and joins again.
+        thread::sleep(Duration::from_millis(500));
+        wait_until("both again", Duration::from_secs(20), || pipeline.state.lock().slots.len() == 2);
+        got
+    };
+    let denied = injected(RDKafkaRespErr::RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED);
+    assert!(matches!(denied, GroupError::Other(_)), "{denied:?}");
+    let rebalancing = injected(RDKafkaRespErr::RD_KAFKA_RESP_ERR_REBALANCE_IN_PROGRESS);
+    assert!(matches!(rebalancing, GroupError::Rebalancing(_)), "{rebalancing:?}");
+    let generation = injected(RDKafkaRespErr::RD_KAFKA_RESP_ERR_ILLEGAL_GENERATION);
+    assert!(matches!(generation, GroupError::Rebalancing(_)), "{generation:?}");
+    cluster.broker_round_trip_time(1, Duration::from_secs(5)).unwrap();
+    let begun = Instant::now();
+    let late = control.commit(&[next(0, 7)], Duration::from_millis(300));
+    assert!(matches!(late, Err(GroupError::TimedOut(_))), "{late:?}");
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    cluster.broker_round_trip_time(1, Duration::ZERO).unwrap();
+    assert!(control.since_last_poll() < Duration::from_secs(1));
+    assert_eq!(control.session_timeout(), Duration::from_secs(3));
+    control.close(Duration::from_secs(20)).unwrap();
+}
+
+#[test]
+fn latest_starts_at_the_end_and_a_topic_found_later_at_its_first_record() {
+    let cluster = MockCluster::new(1).unwrap();
+    cluster.create_topic("late-a", 2, 1).unwrap();
+    let brokers = cluster.bootstrap_servers();
+    let writer = producer(&brokers);
+    produce(&writer, "late-a", 2, 0, 100);
+    let mut wanted = settings(&brokers, "late", &[], Protocol::CooperativeSticky);
+    wanted.topics = Topics::Regex("late-.*".to_owned());
+    wanted.start = StartAt::Latest;
+    wanted.cluster.kafka.insert("topic.metadata.refresh.interval.ms".to_owned(), millrace::config::KafkaValue::Int(500));
+    let worker = Worker::start(wanted.clone());
+    wait_until("both partitions", Duration::from_secs(20), || worker.owned() == 2);
+    produce(&writer, "late-a", 2, 100, 10);
+    cluster.create_topic("late-b", 1, 1).unwrap();
+    produce(&writer, "late-b", 1, 0, 7);
+    wait_until("ten of each and seven", Duration::from_secs(30), || worker.seen() >= 27);
+    let starts = worker.pipeline.state.lock().starts.clone();
+    for (partition, _, start) in &starts {
+        match &*partition.topic {
+            "late-a" => assert!(matches!(start, StartOffset::Latest(100) | StartOffset::Committed(_)), "{partition}: {start:?}"),
+            _ => assert_eq!(*start, StartOffset::Earliest, "{partition}"),
+        }
+    }
+    let seen = worker.close();
+    assert_eq!(seen.len(), 27);
+    assert!(seen.iter().all(|s| &*s.partition.topic == "late-b" || s.offset >= 100));
+    // The group is not new any more: the same member again begins at what is committed.
+    let again = Worker::start(wanted);
+    wait_until("all three", Duration::from_secs(20), || again.owned() == 3);
+    let starts = again.pipeline.state.lock().starts.clone();
+    assert!(starts.iter().all(|(_, _, start)| matches!(start, StartOffset::Committed(_))), "{starts:?}");
+    assert_eq!(again.close().len(), 0);
+}
+
+#[test]
+fn a_parked_thread_wakes_promptly() {
+    let cluster = MockCluster::new(1).unwrap();
+    cluster.create_topic("wake", 1, 1).unwrap();
+    let brokers = cluster.bootstrap_servers();
+    let writer = producer(&brokers);
+    produce(&writer, "wake", 1, 0, 1);
+    let pipeline = Pipeline::new();
+    *pipeline.wake.lock() = Some(thread::current());
+    let control =
+        start_group(settings(&brokers, "wake", &["wake"], Protocol::CooperativeSticky), Arc::clone(&pipeline) as Arc<dyn GroupListener>)
+            .unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while pipeline.take() == 0 {
+        assert!(Instant::now() < deadline);
+        thread::park_timeout(Duration::from_secs(5));
+    }
+    let mut slowest = Duration::ZERO;
+    for n in 0..30 {
+        while pipeline.take() > 0 {}
+        let brokers = brokers.clone();
+        let sender = thread::spawn(move || {
+            let writer = producer(&brokers);
+            thread::sleep(Duration::from_millis(50));
+            produce(&writer, "wake", 1, n + 1, 1);
+            Instant::now()
+        });
+        let parked = Instant::now();
+        while pipeline.take() == 0 {
+            assert!(parked.elapsed() < Duration::from_secs(10), "never woken in round {n}");
+            thread::park_timeout(Duration::from_secs(5));
+        }
+        let woken = Instant::now();
+        slowest = slowest.max(woken.saturating_duration_since(sender.join().unwrap()));
+    }
+    assert!(slowest < Duration::from_millis(1_500), "the slowest wake-up took {slowest:?}: the park's own limit is 5 s");
+    pipeline.idle.store(true, Ordering::Relaxed);
+    control.close(Duration::from_secs(20)).unwrap();
+}
+
+#[tokio::test]
+async fn check_says_what_it_tried() {
+    let cluster = MockCluster::new(1).unwrap();
+    cluster.create_topic("checked", 3, 1).unwrap();
+    cluster.create_topic("checked.dead", 1, 1).unwrap();
+    let good = settings(&cluster.bootstrap_servers(), "checked", &["checked"], Protocol::CooperativeSticky);
+    let tried = check_connector(&good, Some("checked.dead"), Duration::from_secs(5)).await;
+    assert!(tried.iter().all(|t| t.outcome.is_ok()), "{tried:#?}");
+    assert!(tried.iter().any(|t| t.what == "offsets of group checked"), "{tried:#?}");
+    let nobody = settings("127.0.0.1:1", "checked", &["checked"], Protocol::CooperativeSticky);
+    let begun = Instant::now();
+    let tried = check_connector(&nobody, Some("checked.dead"), Duration::from_secs(2)).await;
+    assert!(tried.iter().any(|t| t.what == "reach the brokers" && t.outcome.is_err()), "{tried:#?}");
+    assert!(begun.elapsed() < Duration::from_secs(10));
+}
+
+#[test]
+fn a_member_that_never_reached_a_broker_says_so_and_closes() {
+    let pipeline = Pipeline::new();
+    let mut nowhere = settings("127.0.0.1:1", "nowhere", &["t"], Protocol::CooperativeSticky);
+    nowhere.partitions_max = None;
+    let begun = Instant::now();
+    let control = start_group(nowhere, Arc::clone(&pipeline) as Arc<dyn GroupListener>).unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    wait_until("an error", Duration::from_secs(10), || !pipeline.state.lock().errors.is_empty());
+    assert!(pipeline.state.lock().errors.iter().any(|e| e.contains("127.0.0.1:1")), "{:?}", pipeline.state.lock().errors);
+    let begun = Instant::now();
+    control.close(Duration::from_secs(20)).unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+}
