@@ -140,6 +140,8 @@ impl Poller {
             self.serve_requests();
         }
         self.close();
+        // Before anybody hears that it is closed: whoever asks afterwards finds no consumer.
+        drop(self.consumer);
         drop(ended);
     }
 
