@@ -3,8 +3,11 @@
 //! Belongs here: arguments, what a command prints, exit codes. Does not belong here: what a command does, when another room could do it.
 
 mod arguments;
+mod check;
+mod check_table;
 mod datagen;
 mod keys;
+mod run;
 mod schema;
 
 use std::process::ExitCode;
@@ -48,6 +51,10 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run a worker until SIGTERM or SIGINT.
+    Run(run::ConfigArgs),
+    /// Try files, connections and permissions without starting anything, and say what came out.
+    Check(check::CheckArgs),
     /// Produce stock updates to any broker, at a rate that can be changed while it runs.
     Datagen(datagen::DatagenArgs),
     /// Print the JSON Schema of millrace.toml or of a connector's file.
@@ -57,6 +64,8 @@ enum Command {
 /// Reads the arguments and runs the command they name. Wrong arguments end the process with exit code 2.
 pub fn main() -> Exit {
     match Cli::parse().command {
+        Command::Run(args) => run::run(&args),
+        Command::Check(args) => check::check(&args),
         Command::Datagen(args) => datagen::datagen(args),
         Command::Schema(args) => schema::schema(&args),
     }

@@ -166,7 +166,7 @@ impl Document {
 
     /// A mistake at these bytes.
     pub(super) fn error(&self, span: Range<usize>, key: String, message: String) -> ConfigError {
-        let before = &self.source[..self.source.floor_char_boundary(span.start)];
+        let before = self.source.get(..span.start).unwrap_or(&self.source);
         let line_start = before.rfind('\n').map_or(0, |i| i + 1);
         ConfigError {
             file: self.file.clone(),

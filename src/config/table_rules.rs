@@ -67,10 +67,8 @@ pub(super) fn check_table(connector: &ConnectorConfig, complaints: &mut Complain
 fn check_names(connector: &ConnectorConfig, complaints: &mut Complaints<'_>) {
     let table = &connector.table;
     let (name, by_topic) = (at("table.name"), at("table.by_topic"));
-    match (&table.name, table.by_topic.is_empty()) {
-        (None, true) => complaints.add_unless(&name, &[&by_topic], "missing: expected `name = \"dataset.table\"` or [table.by_topic]"),
-        (Some(_), false) => complaints.add_unless(&name, &[&by_topic], "cannot be combined with `by_topic`: one of the two"),
-        _ => {}
+    if table.name.is_none() && table.by_topic.is_empty() {
+        complaints.add_unless(&name, &[&by_topic], "missing: expected `name = \"dataset.table\"` or [table.by_topic]");
     }
     if let Some(text) = &table.name {
         check_name(&name, text, true, complaints);
@@ -82,13 +80,17 @@ fn check_names(connector: &ConnectorConfig, complaints: &mut Complaints<'_>) {
         return;
     }
     if connector.topics_regex.is_some() {
-        complaints.add(&by_topic, "needs `topics`: a new topic of `topics_regex` would have no table; use `name` with `${topic}`");
+        if table.name.is_none() {
+            let message = "does not cover new topics of `topics_regex`: set `name` too, for those that are not listed here";
+            complaints.add_unless(&by_topic, &[&name], message);
+        }
         return;
     }
-    for (i, topic) in connector.topics.iter().enumerate().filter(|(_, topic)| !table.by_topic.contains_key(*topic)) {
+    let unlisted = |topic: &&String| table.name.is_none() && !table.by_topic.contains_key(*topic);
+    for (i, topic) in connector.topics.iter().enumerate().filter(|(_, topic)| unlisted(topic)) {
         let place = at("topics").index(i);
         let shown = complaints.show(&place, topic);
-        complaints.add_unless(&place, &[&by_topic], format!("{shown} has no table in [table.by_topic]"));
+        complaints.add_unless(&place, &[&by_topic, &name], format!("{shown} has no table: add it to [table.by_topic], or set `name`"));
     }
     for topic in table.by_topic.keys().filter(|topic| !connector.topics.contains(topic)) {
         complaints.add_unless(&by_topic.clone().key(topic), &[&at("topics")], "is no topic of this connector: see `topics`");

@@ -1,1 +1,12 @@
 //! Health, metrics and status over HTTP: traits in, a router out.
+//!
+//! Belongs here: paths, codes, the page. Does not belong here: what a worker's state is (`supervisor.rs`, `pipeline/`).
+
+mod page;
+mod router;
+mod serve;
+mod view;
+
+pub use router::router;
+pub use serve::{ListenError, Server, bind};
+pub use view::{MemoryStatus, Readiness, Status, WorkerState, WorkerStatus};

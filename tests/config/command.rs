@@ -28,3 +28,43 @@ fn wrong_arguments_end_with_2() {
         assert_eq!(millrace(arguments).status.code(), Some(2), "{arguments:?}");
     }
 }
+
+/// Writes the files and runs a command over them.
+fn over(command: &[&str], fleet: &str, connectors: &[(&str, &str)]) -> Output {
+    let folder = tempfile::tempdir().unwrap();
+    write_all(folder.path(), fleet, connectors);
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let (config, connectors) = (path("millrace.toml"), path("connectors"));
+    millrace(&[command, &["--config", &config, "--connectors", &connectors]].concat())
+}
+
+#[test]
+fn mistakes_end_with_2_and_are_all_on_stderr() {
+    for command in ["check", "run"] {
+        let output = over(&[command], &FLEET.replace("project", "projekt"), &[("a.toml", &CONNECTOR.replace("topics", "topcs"))]);
+        let errors = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{errors}");
+        assert!(errors.contains("did you mean `project`?") && errors.contains("did you mean `topics`?"), "{errors}");
+    }
+}
+
+#[test]
+fn files_without_a_mistake_pass() {
+    let output = over(&["check", "--files-only"], FLEET, &[("a.toml", CONNECTOR)]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).contains("1 connectors, no mistake found"));
+}
+
+/// Nothing listens on port 1: each part is tried, fails, and says so without its password.
+#[test]
+fn check_names_what_does_not_answer() {
+    let fleet = FLEET.replace("9092", "1").replace("8081", "1").replace("urls =", "username = \"u\"\npassword = \"geheim\"\nurls =");
+    let fleet = format!("{fleet}credentials = \"none\"\nrest_endpoint = \"http://127.0.0.1:1\"\ngrpc_endpoint = \"http://127.0.0.1:1\"\n");
+    let output = over(&["check", "--timeout", "2s"], &fleet, &[("a.toml", CONNECTOR)]);
+    let (out, errors) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(1), "{out}{errors}");
+    for expected in ["Schema registry\n  ✗ http://127.0.0.1:1", "connector a\n  ", "✗ dataset p.shop"] {
+        assert!(out.contains(expected), "no `{expected}` in\n{out}{errors}");
+    }
+    assert!(!out.contains("geheim") && !errors.contains("geheim"));
+}

@@ -41,6 +41,7 @@ pub fn load(fleet: &str, connectors: &[(&str, &str)]) -> (tempfile::TempDir, Res
     (folder, loaded)
 }
 
+/// Writes `millrace.toml` and `connectors/`.
 pub fn write_all(folder: &Path, fleet: &str, connectors: &[(&str, &str)]) {
     std::fs::write(folder.join("millrace.toml"), fleet).unwrap();
     std::fs::create_dir(folder.join("connectors")).unwrap();

@@ -122,10 +122,9 @@ fn impossible_combinations() {
         ("shop.orders", "shop.${topics}", "8:8: table.name: `shop.${topics}`: only `${topic}` can stand in a table's name"),
         (
             "name = \"shop.orders\"",
-            "name = \"shop.orders\"\nby_topic = { orders = \"a.b\" }",
-            "8:8: table.name: cannot be combined with `by_topic`: one of the two",
+            "by_topic = { order = \"a.b\" }",
+            "2:11: topics[0]: `orders` has no table: add it to [table.by_topic], or set `name`",
         ),
-        ("name = \"shop.orders\"", "by_topic = { order = \"a.b\" }", "2:11: topics[0]: `orders` has no table in [table.by_topic]"),
         (
             "name = \"shop.orders\"",
             "name = \"shop.orders\"\ncluster = [\"a\"]",

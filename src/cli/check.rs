@@ -1,0 +1,188 @@
+//! `millrace check`: files first, then connections and permissions; says what it tried and what came out. Starts nothing, joins no group,
+//! changes nothing.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use super::Exit;
+use super::check_table;
+use super::run::ConfigArgs;
+use crate::bigquery::{self, BigQuery};
+use crate::config::{BadRecords, ConnectorConfig, Loaded, ValueFormat};
+use crate::kafka::{self, GroupSettings};
+use crate::schema::{FolderSource, RegistrySource};
+
+/// Arguments of `millrace check`.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Look at the files only: connect to nothing.
+    #[arg(long)]
+    files_only: bool,
+    /// How long one question may take.
+    #[arg(long, default_value = "10s")]
+    timeout: humantime::Duration,
+}
+
+/// Prints one line for each thing that was tried. 0 when all went well, 1 when something failed, 2 when the files have mistakes.
+pub fn check(args: &CheckArgs) -> Exit {
+    let loaded = match args.config.load() {
+        Ok(loaded) => loaded,
+        Err(exit) => return exit,
+    };
+    let mut report = Report::default();
+    report.good("files", format!("{} and {} connectors, no mistake found", args.config.config.display(), loaded.connectors.len()));
+    if !args.files_only {
+        let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                eprintln!("millrace: {error}");
+                return Exit::Failed;
+            }
+        };
+        runtime.block_on(connections(&loaded, args.timeout.into(), &mut report));
+        runtime.shutdown_background();
+    }
+    println!("{} tried, {} failed", report.tried, report.failed);
+    if report.failed == 0 { Exit::Fine } else { Exit::Failed }
+}
+
+/// Lines on stdout, as they come: ✓ for what works, ✗ for what does not, · for what is worth knowing.
+#[derive(Debug, Default)]
+pub(super) struct Report {
+    tried: usize,
+    failed: usize,
+}
+
+impl Report {
+    /// A heading.
+    pub(super) fn part(&mut self, name: &str) {
+        println!("{name}");
+    }
+    /// It works.
+    pub(super) fn good(&mut self, what: &str, outcome: impl AsRef<str>) {
+        self.tried += 1;
+        line("✓", what, outcome.as_ref());
+    }
+    /// It does not work.
+    pub(super) fn bad(&mut self, what: &str, outcome: impl AsRef<str>) {
+        self.tried += 1;
+        self.failed += 1;
+        line("✗", what, outcome.as_ref());
+    }
+    /// It works or does not.
+    pub(super) fn outcome(&mut self, what: &str, outcome: Result<impl AsRef<str>, impl AsRef<str>>) {
+        match outcome {
+            Ok(good) => self.good(what, good),
+            Err(bad) => self.bad(what, bad),
+        }
+    }
+    /// Not tried, or worth knowing.
+    pub(super) fn note(&mut self, what: &str, outcome: impl AsRef<str>) {
+        line("·", what, outcome.as_ref());
+    }
+}
+
+fn line(mark: &str, what: &str, outcome: &str) {
+    if outcome.is_empty() { println!("  {mark} {what}") } else { println!("  {mark} {what}: {outcome}") }
+}
+
+async fn connections(loaded: &Loaded, timeout: Duration, report: &mut Report) {
+    let fleet = &loaded.fleet;
+    report.part("BigQuery");
+    let bigquery = match bigquery::connect(&fleet.bigquery, fleet.worker.ca_file.as_deref()).await {
+        Ok(bigquery) => {
+            let token = within(timeout, bigquery.check_token()).await;
+            let what = if fleet.bigquery.credentials == "none" { "no credentials, as configured" } else { "got a token" };
+            report.outcome("credentials", token.map(|()| what));
+            Some(bigquery)
+        }
+        Err(error) => {
+            report.bad("settings", error.to_string());
+            None
+        }
+    };
+    registry(loaded, timeout, report).await;
+    for connector in &loaded.connectors {
+        report.part(&format!("connector {}", connector.name));
+        kafka_side(loaded, connector, timeout, report).await;
+        let folder = folder(connector, report).await;
+        tables(loaded, connector, bigquery.as_ref(), folder, timeout, report).await;
+    }
+}
+
+/// A question with a time limit.
+pub(super) async fn within<T, E: ToString>(timeout: Duration, question: impl Future<Output = Result<T, E>>) -> Result<T, String> {
+    match tokio::time::timeout(timeout, question).await {
+        Ok(answer) => answer.map_err(|error| error.to_string()),
+        Err(_) => Err(format!("no answer within {}", humantime::format_duration(timeout))),
+    }
+}
+
+async fn registry(loaded: &Loaded, timeout: Duration, report: &mut Report) {
+    let Some(registry) = &loaded.fleet.registry else { return };
+    report.part("Schema registry");
+    if !loaded.connectors.iter().any(|c| c.value.format == ValueFormat::Avro && c.value.schemas.is_none()) {
+        report.note("not tried", "no connector takes schemas from it");
+        return;
+    }
+    let what = registry.urls.join(", ");
+    match RegistrySource::new(registry, loaded.fleet.worker.ca_file.as_deref()) {
+        Ok(source) => report.outcome(&what, within(timeout, source.probe()).await.map(|()| "answers and takes the credentials")),
+        Err(error) => report.bad(&what, error.to_string()),
+    }
+}
+
+async fn kafka_side(loaded: &Loaded, connector: &ConnectorConfig, timeout: Duration, report: &mut Report) {
+    let settings = GroupSettings::of(&loaded.fleet, connector, loaded.fleet.worker.memory.bytes() / 4);
+    let dead = (connector.errors.bad_records == BadRecords::DeadLetter).then(|| connector.dead_letter_topic());
+    for tried in kafka::check_connector(&settings, dead.as_deref(), timeout).await {
+        report.outcome(&tried.what, tried.outcome);
+    }
+}
+
+/// Reads every schema of the connector's folder; gives the source and the names that can be used.
+async fn folder(connector: &ConnectorConfig, report: &mut Report) -> Option<(FolderSource, Vec<String>)> {
+    let folder = connector.value.schemas.as_ref()?;
+    let source = FolderSource::new(folder.clone());
+    let what = format!("schemas in {}", folder.display());
+    let probing = source.clone();
+    match tokio::task::spawn_blocking(move || probing.probe()).await {
+        Ok(Ok((names, errors))) => {
+            for error in &errors {
+                report.bad(&what, error.to_string());
+            }
+            if names.is_empty() {
+                report.bad(&what, "none that can be used");
+            } else {
+                report.good(&what, format!("{} can be used", names.len()));
+            }
+            Some((source, names))
+        }
+        Ok(Err(error)) => {
+            report.bad(&what, error.to_string());
+            None
+        }
+        Err(error) => {
+            report.bad(&what, format!("reading them panicked: {error}"));
+            None
+        }
+    }
+}
+
+async fn tables(
+    loaded: &Loaded,
+    connector: &ConnectorConfig,
+    bigquery: Option<&BigQuery>,
+    folder: Option<(FolderSource, Vec<String>)>,
+    timeout: Duration,
+    report: &mut Report,
+) {
+    let schemas = check_table::mapped(connector, &loaded.fleet, folder, report).await;
+    match bigquery {
+        Some(bigquery) => check_table::tables(connector, bigquery, &schemas, timeout, report).await,
+        None => report.note("tables", "not tried: BigQuery's settings cannot be used"),
+    }
+}

@@ -1,0 +1,55 @@
+//! `millrace run`: one worker, until it is told to stop.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::Exit;
+use crate::config::{self, Loaded};
+use crate::telemetry::{logs, metrics};
+
+/// The two places where configuration lies.
+#[derive(Debug, Args)]
+pub struct ConfigArgs {
+    /// What the fleet shares.
+    #[arg(long, default_value = "millrace.toml")]
+    pub config: PathBuf,
+    /// The folder of connector files.
+    #[arg(long, default_value = "connectors")]
+    pub connectors: PathBuf,
+}
+
+impl ConfigArgs {
+    /// Reads both; every mistake goes to stderr, one a line.
+    pub fn load(&self) -> Result<Loaded, Exit> {
+        config::load(&self.config, &self.connectors).map_err(|errors| {
+            eprintln!("{errors}");
+            Exit::Usage
+        })
+    }
+}
+
+/// Runs a worker.
+pub fn run(args: &ConfigArgs) -> Exit {
+    let loaded = match args.load() {
+        Ok(loaded) => loaded,
+        Err(exit) => return exit,
+    };
+    match start(loaded) {
+        Ok(()) => Exit::Fine,
+        Err(error) => {
+            eprintln!("millrace: {error:#}");
+            Exit::Failed
+        }
+    }
+}
+
+fn start(loaded: Loaded) -> anyhow::Result<()> {
+    logs::install(loaded.fleet.worker.log)?;
+    let prometheus = metrics::install()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("worker").build()?;
+    let ended = runtime.block_on(crate::supervisor::run(loaded, prometheus));
+    // Blocking work that hangs (a consumer that does not close) must not keep the process.
+    runtime.shutdown_background();
+    Ok(ended?)
+}

@@ -1,0 +1,144 @@
+//! The paths.
+
+use std::sync::Arc;
+
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::{StatusCode, header};
+use axum::response::{Html, IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+
+use super::page::PAGE;
+use super::view::{Readiness, Status};
+
+/// The most that a request's body may hold: nothing here takes one.
+const BODY_BYTES_MAX: usize = 4 * 1024;
+
+/// `/` (page), `/status` (JSON), `/metrics` (Prometheus), `/health/live`, `/health/ready`.
+pub fn router(status: Arc<dyn Status>) -> Router {
+    Router::new()
+        .route("/", get(async || Html(PAGE)))
+        .route("/status", get(worker))
+        .route("/metrics", get(metrics))
+        .route("/health/live", get(async || Json(serde_json::json!({ "live": true }))))
+        .route("/health/ready", get(ready))
+        .fallback(async || (StatusCode::NOT_FOUND, "paths: / /status /metrics /health/live /health/ready\n"))
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .with_state(status)
+}
+
+async fn worker(State(status): State<Arc<dyn Status>>) -> Response {
+    ([(header::CACHE_CONTROL, "no-store")], Json(status.worker())).into_response()
+}
+
+async fn metrics(State(status): State<Arc<dyn Status>>) -> Response {
+    // The exporter's page grows with tables and partitions: rendering it may take milliseconds, so not on a thread of the runtime.
+    match tokio::task::spawn_blocking(move || status.metrics()).await {
+        Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("rendering metrics failed: {error}\n")).into_response(),
+    }
+}
+
+async fn ready(State(status): State<Arc<dyn Status>>) -> Response {
+    let readiness = Readiness::of(&status.worker());
+    let code = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (code, Json(readiness)).into_response()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::http::{MemoryStatus, WorkerState, WorkerStatus};
+    use crate::pipeline::{ConnectorState, ConnectorStatus, HoldStatus, PartitionStatus};
+
+    struct Fake(WorkerStatus);
+
+    impl Status for Fake {
+        fn worker(&self) -> WorkerStatus {
+            self.0.clone()
+        }
+        fn metrics(&self) -> String {
+            "millrace_build_info 1\n".to_owned()
+        }
+    }
+
+    fn connector(name: &str, state: ConnectorState, message: Option<&str>) -> ConnectorStatus {
+        ConnectorStatus {
+            name: name.to_owned(),
+            state,
+            since_ms: 1_000,
+            message: message.map(str::to_owned),
+            partitions: Vec::new(),
+            tables: Vec::new(),
+            freshness: None,
+            dead_letters: 0,
+            skipped: 0,
+        }
+    }
+
+    fn worker(now_ms: i64, connectors: Vec<ConnectorStatus>) -> WorkerStatus {
+        let memory = MemoryStatus { budget_bytes: 1, used_bytes: 0, by_kind: vec![("plans", 0)], resident_bytes: None };
+        WorkerStatus { version: "0", state: WorkerState::Running, started_ms: 0, now_ms, memory, connectors }
+    }
+
+    /// Serves it on a port of its own and asks.
+    async fn ask(worker: WorkerStatus, path: &str) -> (u16, String) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = tokio::spawn(axum::serve(listener, router(Arc::new(Fake(worker)))).into_future());
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        server.abort();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+    }
+
+    #[tokio::test]
+    async fn readiness_says_why_not() {
+        let mut holding = connector("h", ConnectorState::Holding, Some("first"));
+        let hold = HoldStatus { cause: "table_missing", message: "create it".to_owned(), since_ms: 1 };
+        for partition in [0, 3] {
+            holding.partitions.push(PartitionStatus {
+                topic: "t".to_owned(),
+                partition,
+                position: 1,
+                committed: None,
+                lag_records: None,
+                hold: Some(hold.clone()),
+            });
+        }
+        let (code, body) = ask(worker(1_000, vec![connector("r", ConnectorState::Running, None), holding.clone()]), "/health/ready").await;
+        assert_eq!(code, 200);
+        assert_eq!(body, r#"{"ready":true,"reasons":[],"holds":["connector `h` holds t[0], t[3]: table_missing: create it"]}"#);
+        let failed = connector("f", ConnectorState::Failed, Some("fenced"));
+        let (code, body) = ask(worker(1_000, vec![failed, holding]), "/health/ready").await;
+        assert_eq!(code, 503);
+        assert!(body.starts_with(r#"{"ready":false,"reasons":["connector `f` is failed: fenced"],"#), "{body}");
+    }
+
+    #[tokio::test]
+    async fn owning_nothing_counts_as_starting_at_first_and_as_idle_later() {
+        let starting = || vec![connector("s", ConnectorState::Starting, None)];
+        assert_eq!(ask(worker(2_000, starting()), "/health/ready").await.0, 503);
+        assert_eq!(ask(worker(60_000, starting()), "/health/ready").await.0, 200);
+        let broken = vec![connector("s", ConnectorState::Starting, Some("brokers are down"))];
+        assert_eq!(ask(worker(60_000, broken), "/health/ready").await.0, 503);
+    }
+
+    #[tokio::test]
+    async fn the_other_paths() {
+        let one = || worker(1_000, vec![connector("r", ConnectorState::Running, None)]);
+        assert_eq!(ask(one(), "/health/live").await, (200, r#"{"live":true}"#.to_owned()));
+        assert_eq!(ask(one(), "/metrics").await, (200, "millrace_build_info 1\n".to_owned()));
+        let (code, status) = ask(one(), "/status").await;
+        let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+        assert_eq!((code, &status["connectors"][0]["state"]), (200, &"running".into()));
+        let (code, page) = ask(one(), "/").await;
+        assert!(code == 200 && page.contains("/status") && !page.contains("http://") && !page.contains("https://"));
+        assert_eq!(ask(one(), "/nothing").await.0, 404);
+    }
+}

@@ -1,0 +1,108 @@
+//! What is asked of a worker, and the shape of the answers.
+
+use serde::Serialize;
+
+use crate::pipeline::{ConnectorState, ConnectorStatus};
+
+/// Asked by the router, answered by the worker. Answers come at once: nothing here waits for Kafka or BigQuery.
+pub trait Status: Send + Sync + 'static {
+    /// The worker as it is now.
+    fn worker(&self) -> WorkerStatus;
+    /// The metrics in Prometheus' text format.
+    fn metrics(&self) -> String;
+}
+
+/// Where a worker is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WorkerState {
+    /// Connectors are being started.
+    Starting,
+    /// As it should be.
+    Running,
+    /// Told to stop: appends in flight are awaited, then it leaves.
+    Draining,
+}
+
+/// `GET /status`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct WorkerStatus {
+    /// The program's version.
+    pub version: &'static str,
+    /// Where it is in its life.
+    pub state: WorkerState,
+    /// When it started, milliseconds since the epoch.
+    pub started_ms: i64,
+    /// Its clock now, milliseconds since the epoch.
+    pub now_ms: i64,
+    /// Memory of records and rows, against the budget.
+    pub memory: MemoryStatus,
+    /// Its connectors, by name.
+    pub connectors: Vec<ConnectorStatus>,
+}
+
+/// Memory in bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct MemoryStatus {
+    /// What the user allowed.
+    pub budget_bytes: u64,
+    /// What is in use of it.
+    pub used_bytes: u64,
+    /// The same by kind.
+    pub by_kind: Vec<(&'static str, u64)>,
+    /// The whole process, as the kernel counts it.
+    pub resident_bytes: Option<u64>,
+}
+
+/// `GET /health/ready`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Readiness {
+    /// Whether the worker does what it should.
+    pub ready: bool,
+    /// Why it is not ready.
+    pub reasons: Vec<String>,
+    /// What is held and does not make the worker unready, for no restart and no other worker would mend it.
+    pub holds: Vec<String>,
+}
+
+/// How long a connector may own nothing before that counts as its normal state: the group has more members than partitions.
+const IDLE_AFTER_MS: i64 = 30_000;
+
+impl Readiness {
+    /// What a worker's status means for its readiness.
+    pub fn of(worker: &WorkerStatus) -> Self {
+        let (mut reasons, mut holds) = (Vec::new(), Vec::new());
+        match worker.state {
+            WorkerState::Starting => reasons.push("the worker is starting".to_owned()),
+            WorkerState::Draining => reasons.push("the worker was told to stop".to_owned()),
+            WorkerState::Running => {}
+        }
+        for connector in &worker.connectors {
+            let message = connector.message.as_deref().unwrap_or("no more is known");
+            let line = format!("connector `{}` is {}: {message}", connector.name, connector.state.as_str());
+            match connector.state {
+                ConnectorState::Running => {}
+                ConnectorState::Holding => holds.extend(holds_of(connector)),
+                // Owns nothing, long since, and nothing is wrong: there are more members than partitions.
+                ConnectorState::Starting if connector.message.is_none() && worker.now_ms - connector.since_ms > IDLE_AFTER_MS => {}
+                ConnectorState::Starting | ConnectorState::Stalled | ConnectorState::Stopped | ConnectorState::Failed => reasons.push(line),
+            }
+        }
+        Self { ready: reasons.is_empty(), reasons, holds }
+    }
+}
+
+/// A line for each cause and message: many partitions hold for the same reason.
+fn holds_of(connector: &ConnectorStatus) -> Vec<String> {
+    let mut lines: Vec<(String, Vec<String>)> = Vec::new();
+    for partition in &connector.partitions {
+        let Some(hold) = &partition.hold else { continue };
+        let why = format!("{}: {}", hold.cause, hold.message);
+        let which = format!("{}[{}]", partition.topic, partition.partition);
+        match lines.iter_mut().find(|(line, _)| *line == why) {
+            Some((_, partitions)) => partitions.push(which),
+            None => lines.push((why, vec![which])),
+        }
+    }
+    lines.into_iter().map(|(why, partitions)| format!("connector `{}` holds {}: {why}", connector.name, partitions.join(", "))).collect()
+}
