@@ -1,0 +1,79 @@
+//! Random stock updates into topics, in Confluent's framing.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::Result;
+use millrace::datagen::{Framing, MadeRecord, RecordMaker};
+use rdkafka::ClientConfig;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+
+/// So many different records are made and sent again and again: lz4 compresses within a batch, which is smaller.
+const DIFFERENT: usize = 300_000;
+
+/// What records look like, and how fast they come.
+pub struct Load<'a> {
+    pub topics: &'a [String],
+    pub partitions: i32,
+    pub schema_id: u32,
+    /// Records a second over all topics; `None` is as fast as it goes.
+    pub rate: Option<u64>,
+}
+
+impl Load<'_> {
+    /// Produces `count` records, or until `stop`; gives how many were acknowledged. Every one is, or this is an error.
+    pub fn produce(&self, client: &mut ClientConfig, count: u64, stop: &AtomicBool, done: &AtomicU64) -> Result<u64> {
+        let producer: BaseProducer = client
+            .set("compression.type", "lz4")
+            .set("linger.ms", "50")
+            .set("acks", "all")
+            .set("enable.idempotence", "true")
+            .set("queue.buffering.max.messages", "500000")
+            .create()?;
+        let values = values(self.schema_id, DIFFERENT.min(usize::try_from(count).unwrap_or(DIFFERENT)));
+        let start = Instant::now();
+        let mut sent = 0;
+        while sent < count && !stop.load(Ordering::Relaxed) {
+            if let Some(rate) = self.rate
+                && sent as f64 > start.elapsed().as_secs_f64() * rate as f64
+            {
+                producer.poll(Duration::from_millis(5));
+                continue;
+            }
+            // 500 records to a partition, then the next one: each gets batches worth compressing.
+            let turn = sent / 500;
+            let topic = &self.topics[usize::try_from(turn)? % self.topics.len()];
+            let partition = i32::try_from(turn / self.topics.len() as u64 % self.partitions.cast_unsigned() as u64)?;
+            let value = &values[usize::try_from(sent)? % values.len()];
+            let mut record = BaseRecord::<str, [u8]>::to(topic).partition(partition).payload(value);
+            while let Err((error, again)) = producer.send(record) {
+                if error != KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull) {
+                    return Err(error.into());
+                }
+                producer.poll(Duration::from_millis(10));
+                record = again;
+            }
+            sent += 1;
+            if sent % 1000 == 0 {
+                producer.poll(Duration::ZERO);
+                done.store(sent, Ordering::Relaxed);
+            }
+        }
+        producer.flush(Duration::from_secs(120))?;
+        done.store(sent, Ordering::Relaxed);
+        Ok(sent)
+    }
+}
+
+fn values(schema_id: u32, count: usize) -> Vec<Vec<u8>> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(0));
+    let mut maker = RecordMaker::new(Framing::Registry { id: schema_id }, 0.0, 1);
+    let mut record = MadeRecord::default();
+    (0..count)
+        .map(|_| {
+            maker.make(now, &mut record);
+            record.value.clone()
+        })
+        .collect()
+}
