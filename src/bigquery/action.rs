@@ -95,3 +95,231 @@ impl ErrorClass {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+mod tests {
+    use googleapis_tonic_google_cloud_bigquery_storage_v1::google::cloud::bigquery::storage::v1::storage_error::StorageErrorCode as S;
+    use tonic::Code;
+
+    use super::super::classify::Refusal;
+    use super::*;
+
+    const RETRY: Action = Action::Retry(RetryPace::Transient);
+    const SLOWER: Action = Action::Retry(RetryPace::Quota);
+
+    fn hold(cause: HoldCause) -> Action {
+        Action::Hold(cause)
+    }
+
+    /// Every row of the table of codes in the reference (section 4), with the words that the service was seen to use: what is done at
+    /// the first failure, without and with a recent change of the table.
+    #[test]
+    fn every_code_has_its_action() {
+        let rows: Vec<(Option<S>, Code, &str, ErrorClass, Action, Action)> = vec![
+            (
+                Some(S::TableNotFound),
+                Code::NotFound,
+                "Table 123:d.t is re-created.",
+                ErrorClass::TableRecreated,
+                hold(HoldCause::TableRecreated),
+                hold(HoldCause::TableRecreated),
+            ),
+            (
+                Some(S::TableNotFound),
+                Code::NotFound,
+                "Requested entity was not found.",
+                ErrorClass::TableNotFound,
+                hold(HoldCause::TableMissing),
+                RETRY,
+            ),
+            (None, Code::NotFound, "Requested entity was not found.", ErrorClass::TableNotFound, hold(HoldCause::TableMissing), RETRY),
+            (Some(S::StreamNotFound), Code::NotFound, "", ErrorClass::StreamNotFound, hold(HoldCause::TableMissing), RETRY),
+            (
+                Some(S::StreamFinalized),
+                Code::InvalidArgument,
+                "Stream has been finalized",
+                ErrorClass::StreamFinalized,
+                Action::Stop,
+                Action::Stop,
+            ),
+            (None, Code::InvalidArgument, "Stream has been finalized", ErrorClass::StreamFinalized, Action::Stop, Action::Stop),
+            (Some(S::StreamAlreadyCommitted), Code::InvalidArgument, "", ErrorClass::StreamAlreadyCommitted, Action::Stop, Action::Stop),
+            (Some(S::InvalidStreamType), Code::InvalidArgument, "", ErrorClass::InvalidStreamType, Action::Stop, Action::Stop),
+            (Some(S::InvalidStreamState), Code::InvalidArgument, "", ErrorClass::InvalidStreamState, Action::Stop, Action::Stop),
+            (
+                Some(S::SchemaMismatchExtraFields),
+                Code::InvalidArgument,
+                "Input schema has more fields than BigQuery schema, extra fields: 'x' Entity: e",
+                ErrorClass::SchemaMismatchExtraFields,
+                Action::Evolve,
+                RETRY,
+            ),
+            (
+                None,
+                Code::InvalidArgument,
+                "Input schema has more fields than BigQuery schema, extra fields: 'x' Entity: e",
+                ErrorClass::SchemaMismatchExtraFields,
+                Action::Evolve,
+                RETRY,
+            ),
+            (
+                None,
+                Code::InvalidArgument,
+                "Found incompatible fields: 'id' and/or mismatch fields, extra proto fields: 'c' extra bq fields: ''",
+                ErrorClass::SchemaIncompatible,
+                Action::Evolve,
+                RETRY,
+            ),
+            (
+                None,
+                Code::InvalidArgument,
+                "The required field x is missing in the proto message",
+                ErrorClass::SchemaIncompatible,
+                Action::Evolve,
+                RETRY,
+            ),
+            (
+                Some(S::OffsetAlreadyExists),
+                Code::AlreadyExists,
+                "The offset is within stream, expected offset 1, received 0",
+                ErrorClass::OffsetAlreadyExists,
+                Action::Stop,
+                Action::Stop,
+            ),
+            (
+                None,
+                Code::AlreadyExists,
+                "The offset is within stream, expected offset 1, received 0",
+                ErrorClass::OffsetAlreadyExists,
+                Action::Stop,
+                Action::Stop,
+            ),
+            (
+                Some(S::OffsetOutOfRange),
+                Code::OutOfRange,
+                "The offset is beyond stream, expected offset 1, received 100",
+                ErrorClass::OffsetOutOfRange,
+                Action::Stop,
+                Action::Stop,
+            ),
+            (None, Code::OutOfRange, "The offset is beyond stream", ErrorClass::OffsetOutOfRange, Action::Stop, Action::Stop),
+            (Some(S::KmsServiceError), Code::Internal, "", ErrorClass::KmsServiceError, SLOWER, SLOWER),
+            (
+                Some(S::KmsPermissionDenied),
+                Code::PermissionDenied,
+                "",
+                ErrorClass::KmsPermissionDenied,
+                hold(HoldCause::EncryptionKey),
+                hold(HoldCause::EncryptionKey),
+            ),
+            (
+                Some(S::CmekNotProvided),
+                Code::InvalidArgument,
+                "",
+                ErrorClass::KmsPermissionDenied,
+                hold(HoldCause::EncryptionKey),
+                hold(HoldCause::EncryptionKey),
+            ),
+            (
+                Some(S::InvalidCmekProvided),
+                Code::InvalidArgument,
+                "",
+                ErrorClass::KmsPermissionDenied,
+                hold(HoldCause::EncryptionKey),
+                hold(HoldCause::EncryptionKey),
+            ),
+            (
+                Some(S::CmekEncryptionError),
+                Code::Internal,
+                "",
+                ErrorClass::KmsPermissionDenied,
+                hold(HoldCause::EncryptionKey),
+                hold(HoldCause::EncryptionKey),
+            ),
+            (
+                None,
+                Code::Aborted,
+                "Closing the stream because it has been inactive for 600 seconds. Entity: e",
+                ErrorClass::Transient,
+                RETRY,
+                RETRY,
+            ),
+            (None, Code::Unavailable, "the connection is draining", ErrorClass::Transient, RETRY, RETRY),
+            (None, Code::Unavailable, "throttled: Task is overloaded (memory-protection)", ErrorClass::Transient, RETRY, RETRY),
+            (None, Code::Cancelled, "", ErrorClass::Transient, RETRY, RETRY),
+            (None, Code::Internal, "", ErrorClass::Transient, RETRY, RETRY),
+            (None, Code::DeadlineExceeded, "", ErrorClass::Transient, RETRY, RETRY),
+            (None, Code::Unknown, "transport error", ErrorClass::Transient, RETRY, RETRY),
+            (None, Code::Ok, "the RPC ended", ErrorClass::Transient, RETRY, RETRY),
+            (
+                None,
+                Code::ResourceExhausted,
+                "Exceeds 'AppendRows throughput' quota, user_id: 0000005 (status: INSUFFICIENT_TOKENS), you can issue a raise quota request",
+                ErrorClass::Throughput,
+                SLOWER,
+                SLOWER,
+            ),
+            (None, Code::ResourceExhausted, "Exceeds concurrent connections quota", ErrorClass::ConnectionQuota, SLOWER, SLOWER),
+            (None, Code::ResourceExhausted, "Exceeds 'CreateWriteStream requests' quota", ErrorClass::ConnectionQuota, SLOWER, SLOWER),
+            (None, Code::ResourceExhausted, "", ErrorClass::ResourceExhausted, SLOWER, SLOWER),
+            (
+                None,
+                Code::InvalidArgument,
+                "AppendRows request too large: 11854265 limit 10485760 Entity: e",
+                ErrorClass::RequestTooLarge,
+                Action::Split,
+                Action::Split,
+            ),
+            (
+                None,
+                Code::InvalidArgument,
+                "Value 20000 for partition column c of the destination table p:d.t is outside the allowed bounds",
+                ErrorClass::RowErrorsUnnamed,
+                Action::Split,
+                Action::Split,
+            ),
+            (
+                None,
+                Code::InvalidArgument,
+                "something else",
+                ErrorClass::InvalidArgument,
+                hold(HoldCause::UnknownError),
+                hold(HoldCause::UnknownError),
+            ),
+            (
+                None,
+                Code::PermissionDenied,
+                "Permission 'TABLES_UPDATE_DATA' denied on resource 'r' (or it may not exist).",
+                ErrorClass::PermissionDenied,
+                hold(HoldCause::PermissionDenied),
+                RETRY,
+            ),
+            (None, Code::FailedPrecondition, "", ErrorClass::FailedPrecondition, RETRY, RETRY),
+            (None, Code::Unauthenticated, "", ErrorClass::Unauthenticated, RETRY, RETRY),
+            (None, Code::Unimplemented, "", ErrorClass::Unknown, hold(HoldCause::UnknownError), hold(HoldCause::UnknownError)),
+            (None, Code::DataLoss, "", ErrorClass::Unknown, hold(HoldCause::UnknownError), hold(HoldCause::UnknownError)),
+        ];
+        for (storage, code, message, class, first, after_change) in rows {
+            let refusal = Refusal { code, storage, message: message.to_owned() };
+            assert_eq!(refusal.class(), class, "{code:?} {storage:?} {message}");
+            assert_eq!(class.action(ActionContext::default()), first, "{class:?}");
+            assert_eq!(class.action(ActionContext { changed_recently: true, attempts: 0 }), after_change, "{class:?} after a change");
+        }
+        assert_eq!(ErrorClass::RowErrors.action(ActionContext::default()), Action::DeadLetterRows);
+        assert_eq!(ErrorClass::AnswerTimeout.action(ActionContext::default()), RETRY);
+    }
+
+    #[test]
+    fn what_does_not_pass_ends_in_a_hold() {
+        let later = ActionContext { changed_recently: false, attempts: 10 };
+        for (class, cause) in [
+            (ErrorClass::SchemaMismatchExtraFields, HoldCause::TypeConflict),
+            (ErrorClass::SchemaIncompatible, HoldCause::TypeConflict),
+            (ErrorClass::Unauthenticated, HoldCause::Unauthenticated),
+            (ErrorClass::FailedPrecondition, HoldCause::UnknownError),
+        ] {
+            assert_eq!(class.action(later), hold(cause), "{class:?}");
+        }
+    }
+}

@@ -131,3 +131,32 @@ fn storage_code(details: &[prost_types::Any]) -> Option<StorageErrorCode> {
         .and_then(|error| StorageErrorCode::try_from(error.code).ok())
         .filter(|code| *code != StorageErrorCode::Unspecified)
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+mod tests {
+    use super::*;
+
+    fn storage_error(code: StorageErrorCode) -> prost_types::Any {
+        let error = storage::StorageError { code: code.into(), entity: "e".into(), error_message: "m".into() };
+        prost_types::Any { type_url: format!("type.googleapis.com/{STORAGE_ERROR}"), value: error.encode_to_vec() }
+    }
+
+    #[test]
+    fn a_storage_error_is_found_among_the_details_of_an_answer() {
+        let other = prost_types::Any { type_url: "type.googleapis.com/google.rpc.DebugInfo".into(), value: vec![1, 2, 3] };
+        let details = [other, storage_error(StorageErrorCode::KmsServiceError)];
+        let refusal = Refusal::from_parts(13, "m".into(), &details);
+        assert_eq!(refusal.class(), ErrorClass::KmsServiceError);
+        assert_eq!(refusal.describe(), "Internal KMS_SERVICE_ERROR: m");
+    }
+
+    #[test]
+    fn a_storage_error_is_found_in_the_trailer_of_the_rpc() {
+        let status = RpcStatus { code: 3, message: "m".into(), details: vec![storage_error(StorageErrorCode::SchemaMismatchExtraFields)] };
+        let status = tonic::Status::with_details(Code::InvalidArgument, "m", status.encode_to_vec().into());
+        assert_eq!(Refusal::from_status(&status).class(), ErrorClass::SchemaMismatchExtraFields);
+        let plain = tonic::Status::new(Code::InvalidArgument, "AppendRows request too large: 2 limit 1");
+        assert_eq!(Refusal::from_status(&plain).class(), ErrorClass::RequestTooLarge);
+    }
+}

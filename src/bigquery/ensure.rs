@@ -10,6 +10,7 @@ use super::tables::{Entry, RestTables, Wanted, table_error};
 use super::{TableError, TableState};
 use crate::flow::HoldCause;
 use crate::table::TableName;
+use crate::telemetry::metrics::TableMetrics;
 
 /// How often the table is looked at again after somebody was faster, before it is a hold.
 const LOOKS: u32 = 12;
@@ -105,6 +106,7 @@ impl RestTables {
         match self.rest.patch_table(table, &resource.state.etag, &body).await {
             Ok(raw) => {
                 let changed = self.note(table, entry, raw, true)?;
+                TableMetrics::new(&table.to_string()).schema_changes.increment(1);
                 tracing::info!(%table, before = resource.state.columns.len(), after = changed.state.columns.len(), "table evolved");
                 Ok(())
             }
@@ -120,6 +122,7 @@ impl RestTables {
         match self.rest.create_table(table, &body).await {
             Ok(raw) => {
                 let made = self.note(table, entry, raw, true)?;
+                TableMetrics::new(&table.to_string()).schema_changes.increment(1);
                 tracing::info!(%table, columns = made.state.columns.len(), "table created");
                 Ok(())
             }

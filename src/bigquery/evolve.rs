@@ -64,3 +64,53 @@ pub(super) fn created_columns(first: &Wanted, wishes: &[Wanted]) -> Vec<Column> 
     }
     parse(&fields).unwrap_or_else(|_| first.columns.clone())
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::bigquery::TableSpec;
+    use crate::config::Evolve;
+    use crate::table::{ColumnType, Mode};
+
+    fn wish(evolve: Evolve, columns: &[(&str, ColumnType)]) -> Wanted {
+        let column =
+            |(name, ty): &(&str, ColumnType)| Column { name: (*name).to_owned(), ty: ty.clone(), mode: Mode::Nullable, description: None };
+        Wanted {
+            spec: TableSpec { create: true, partition: None, cluster: Vec::new(), evolve },
+            columns: columns.iter().map(column).collect(),
+        }
+    }
+
+    fn names(body: &Value) -> Vec<&str> {
+        body["schema"]["fields"].as_array().unwrap().iter().map(|f| f["name"].as_str().unwrap()).collect()
+    }
+
+    #[test]
+    fn one_patch_serves_all_who_wait_and_skips_those_who_conflict() {
+        let present = json!({ "schema": { "fields": [{ "name": "id", "type": "INTEGER" }] } });
+        let resource = TableResource::parse(present).unwrap();
+        let wishes = [
+            wish(Evolve::Add, &[("id", ColumnType::Int64), ("a", ColumnType::Date)]),
+            wish(Evolve::Add, &[("A", ColumnType::Date), ("b", ColumnType::Bool)]),
+            wish(Evolve::Add, &[("a", ColumnType::Bool), ("c", ColumnType::Bool)]),
+            wish(Evolve::Never, &[("d", ColumnType::Bool)]),
+        ];
+        assert_eq!(names(&patch_body(&resource, &wishes).unwrap()), ["id", "a", "b"]);
+        assert_eq!(patch_body(&resource, &wishes[3..]), None);
+        let table = TableName { project: "p".into(), dataset: "d".into(), table: "t".into() };
+        let never = judge(&table, &resource, &wishes[3]).unwrap_err();
+        assert!(never.cause == HoldCause::EvolutionForbidden && never.message.contains("p.d.t"), "{never:?}");
+        assert_eq!(judge(&table, &resource, &wishes[0]), Ok(false));
+        let clash = wish(Evolve::Add, &[("id", ColumnType::Bool)]);
+        assert_eq!(judge(&table, &resource, &clash).unwrap_err().cause, HoldCause::TypeConflict);
+    }
+
+    #[test]
+    fn a_table_is_created_with_everybodys_columns() {
+        let first = wish(Evolve::Add, &[("id", ColumnType::Int64)]);
+        let others = [first.clone(), wish(Evolve::Add, &[("ID", ColumnType::Int64), ("x", ColumnType::Json)])];
+        let columns: Vec<String> = created_columns(&first, &others).into_iter().map(|c| c.name).collect();
+        assert_eq!(columns, ["id", "x"]);
+    }
+}

@@ -223,3 +223,100 @@ fn level<'a>(fields: &'a mut Vec<Value>, parent: &[String]) -> Result<&'a mut Ve
 fn named(field: &Value, name: &str) -> bool {
     field.get("name").and_then(Value::as_str).is_some_and(|n| n.to_lowercase() == name.to_lowercase())
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::config::{Evolve, PartitionBy};
+    use crate::table::diff;
+
+    fn column(name: &str, ty: ColumnType, mode: Mode) -> Column {
+        Column { name: name.into(), ty, mode, description: None }
+    }
+
+    #[test]
+    fn every_type_survives_json() {
+        use ColumnType as T;
+        let types = vec![
+            T::Bool,
+            T::Int64,
+            T::Float64,
+            T::Numeric(None),
+            T::Numeric(Some((20, 4))),
+            T::BigNumeric(Some((50, 0))),
+            T::BigNumeric(None),
+            T::String(None),
+            T::String(Some(10)),
+            T::Bytes(Some(3)),
+            T::Date,
+            T::Time,
+            T::DateTime,
+            T::Timestamp,
+            T::Json,
+            T::Geography,
+            T::Interval,
+            T::Range(Box::new(T::Date)),
+            T::Struct(vec![column("x", T::Int64, Mode::Repeated)]),
+        ];
+        for (ty, mode) in types.into_iter().zip([Mode::Nullable, Mode::Required, Mode::Repeated].into_iter().cycle()) {
+            let wanted = Column { description: Some("d".into()), ..column("c", ty, mode) };
+            assert_eq!(parse_field(&field_json(&wanted)).unwrap(), Some(wanted));
+        }
+    }
+
+    /// Policy tags, defaults, collation, rounding and what nobody has heard of stay, in order; new fields are last in their level.
+    #[test]
+    fn a_merge_keeps_every_property_of_what_is_there() {
+        let present = json!([
+            { "name": "Id", "type": "INTEGER", "mode": "REQUIRED", "policyTags": { "names": ["p"] }, "futureProperty": [1, 2] },
+            { "name": "r", "type": "RECORD", "mode": "REPEATED", "description": "rec", "fields": [
+                { "name": "a", "type": "STRING", "maxLength": "5", "collation": "und:ci", "defaultValueExpression": "'x'" } ] },
+            { "name": "odd", "type": "FOREIGN", "foreignTypeDefinition": "x" },
+        ]);
+        let resource = TableResource::parse(json!({ "etag": "e", "creationTime": "5", "schema": { "fields": present } })).unwrap();
+        assert_eq!((resource.state.columns.len(), resource.state.creation_time_ms), (2, 5));
+        let wanted = [
+            column("id", ColumnType::Int64, Mode::Nullable),
+            column("n", ColumnType::Numeric(Some((9, 2))), Mode::Required),
+            column("r", ColumnType::Struct(vec![column("b", ColumnType::Date, Mode::Nullable)]), Mode::Repeated),
+        ];
+        let mut fields = present.as_array().unwrap().clone();
+        merge(&mut fields, &diff(&resource.state.columns, &wanted, Evolve::AddAndRelax)).unwrap();
+        let expected = json!([
+            { "name": "Id", "type": "INTEGER", "mode": "NULLABLE", "policyTags": { "names": ["p"] }, "futureProperty": [1, 2] },
+            { "name": "r", "type": "RECORD", "mode": "REPEATED", "description": "rec", "fields": [
+                { "name": "a", "type": "STRING", "maxLength": "5", "collation": "und:ci", "defaultValueExpression": "'x'" },
+                { "name": "b", "type": "DATE", "mode": "NULLABLE" } ] },
+            { "name": "odd", "type": "FOREIGN", "foreignTypeDefinition": "x" },
+            { "name": "n", "type": "NUMERIC", "precision": "9", "scale": "2", "mode": "NULLABLE" },
+        ]);
+        assert_eq!(Value::Array(fields.clone()), expected);
+
+        let odd = [column("ODD", ColumnType::Int64, Mode::Nullable)];
+        assert!(merge(&mut fields, &diff(&resource.state.columns, &odd, Evolve::Add)).unwrap_err().contains("ODD"));
+    }
+
+    #[test]
+    fn a_created_table_is_partitioned_and_clustered_as_wanted() {
+        let spec = TableSpec {
+            create: true,
+            partition: Some(PartitionBy {
+                by: Some("ts".into()),
+                every: PartitionEvery::Month,
+                expire: Some(crate::config::HumanDuration::from_secs(86_400)),
+                require_filter: true,
+            }),
+            cluster: vec!["a".into(), "b".into()],
+            evolve: Evolve::Add,
+        };
+        let table = TableName { project: "p".into(), dataset: "d".into(), table: "t".into() };
+        let columns = [Column { description: Some("é".repeat(2000)), ..column("ts", ColumnType::Timestamp, Mode::Required) }];
+        let body = create_body(&table, &spec, &columns);
+        assert_eq!(body["timePartitioning"], json!({ "type": "MONTH", "field": "ts", "expirationMs": "86400000" }));
+        assert_eq!((&body["requirePartitionFilter"], &body["clustering"]), (&json!(true), &json!({ "fields": ["a", "b"] })));
+        assert_eq!(body["tableReference"], json!({ "projectId": "p", "datasetId": "d", "tableId": "t" }));
+        assert_eq!(body["schema"]["fields"][0]["mode"], "REQUIRED");
+        assert_eq!(body["schema"]["fields"][0]["description"].as_str().unwrap().chars().count(), 1024);
+    }
+}

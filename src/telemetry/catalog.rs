@@ -96,6 +96,10 @@ catalog! {
         "Tables created and columns added or relaxed by this worker.";
     POSSIBLE_DUPLICATE_ROWS = Counter Count "millrace_possible_duplicate_rows_total" ["table"]
         "Rows sent again although an earlier try may have landed: the upper bound of duplicates besides those after a crash.";
+    APPEND_CONNECTIONS = Gauge Count "millrace_append_connections" []
+        "Open connections of the Storage Write API, shared by tables.";
+    APPEND_IN_FLIGHT_BYTES = Gauge Bytes "millrace_append_in_flight_bytes" []
+        "Bytes of appends that BigQuery has not answered yet.";
     SCHEMA_FETCHES = Counter Count "millrace_schema_fetches_total" ["outcome"]
         "Schemas asked from the registry or the folder, by outcome: found, unknown, unusable, unavailable.";
     MEMORY_BUDGET = Gauge Bytes "millrace_memory_budget_bytes" []

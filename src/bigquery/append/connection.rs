@@ -28,9 +28,6 @@ const TRACE_ID: &str = concat!("millrace:", env!("CARGO_PKG_VERSION"));
 /// The largest answer that is read: lists of row errors can be long.
 const ANSWER_MAX_BYTES: usize = 64 << 20;
 
-const CONNECTIONS: &str = "millrace_append_connections";
-const IN_FLIGHT_BYTES: &str = "millrace_append_in_flight_bytes";
-
 /// How an append ended.
 pub(super) type Outcome = Result<(), AppendFailure>;
 
@@ -149,7 +146,7 @@ impl Connection {
         if !same {
             state.destination = Some((append.table.clone(), append.layout.clone()));
         }
-        metrics::gauge!(IN_FLIGHT_BYTES).increment(room.num_permits() as f64);
+        self.shared.in_flight_bytes.increment(room.num_permits() as f64);
         let (number, now) = (state.pushed, Instant::now());
         state.pushed += 1;
         state.last_used = now;
@@ -164,10 +161,10 @@ impl Connection {
     }
 
     async fn run(self: Arc<Self>, routing: String) {
-        metrics::gauge!(CONNECTIONS).increment(1.0);
+        self.shared.connections.increment(1.0);
         let end = self.drive(&routing).await;
         self.finish(end);
-        metrics::gauge!(CONNECTIONS).decrement(1.0);
+        self.shared.connections.decrement(1.0);
     }
 
     async fn drive(self: &Arc<Self>, routing: &str) -> End {
@@ -261,7 +258,7 @@ impl Connection {
         {
             self.shared.mark_stale(&waiting.table, self.id);
         }
-        metrics::gauge!(IN_FLIGHT_BYTES).decrement(waiting.room.num_permits() as f64);
+        self.shared.in_flight_bytes.decrement(waiting.room.num_permits() as f64);
         // Nobody listens any more when the connector was stopped.
         let _ = waiting.reply.send(outcome);
         drained.then_some(End::Idle)
@@ -298,7 +295,7 @@ impl Connection {
                 self.shared.mark_stale(&append.table, self.id);
             }
             let maybe_durable = append.number < taken;
-            metrics::gauge!(IN_FLIGHT_BYTES).decrement(append.room.num_permits() as f64);
+            self.shared.in_flight_bytes.decrement(append.room.num_permits() as f64);
             let _ = append.reply.send(Err(AppendFailure { class, message: message.clone(), row_errors: Vec::new(), maybe_durable }));
         }
     }

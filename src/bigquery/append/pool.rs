@@ -15,6 +15,7 @@ use crate::bigquery::changes::Changes;
 use crate::bigquery::{Append, AppendFailure, Appender, ErrorClass};
 use crate::config::BigQueryConfig;
 use crate::table::TableName;
+use crate::telemetry::catalog as names;
 
 /// BigQuery ends an RPC without a request for 600 s; ours end before.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(540);
@@ -60,6 +61,10 @@ pub(super) struct Shared {
     pub(super) tokens: Arc<TokenSource>,
     pub(super) changes: Arc<Changes>,
     pub(super) settings: PoolSettings,
+    /// [`crate::telemetry::catalog::APPEND_CONNECTIONS`].
+    pub(super) connections: metrics::Gauge,
+    /// [`crate::telemetry::catalog::APPEND_IN_FLIGHT_BYTES`].
+    pub(super) in_flight_bytes: metrics::Gauge,
     stale: Mutex<HashMap<TableName, u64>>,
 }
 
@@ -98,7 +103,15 @@ impl Pool {
         changes: Arc<Changes>,
         settings: PoolSettings,
     ) -> Self {
-        let shared = Arc::new(Shared { endpoint, tokens, changes, settings, stale: Mutex::default() });
+        let shared = Arc::new(Shared {
+            endpoint,
+            tokens,
+            changes,
+            settings,
+            connections: metrics::gauge!(names::APPEND_CONNECTIONS),
+            in_flight_bytes: metrics::gauge!(names::APPEND_IN_FLIGHT_BYTES),
+            stale: Mutex::default(),
+        });
         Self(Arc::new(Connections { shared, open: Mutex::default(), next_id: AtomicU64::new(1) }))
     }
 }
