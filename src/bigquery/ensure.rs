@@ -39,8 +39,11 @@ impl RestTables {
         for _ in 0..LOOKS {
             match self.look(table, &entry).await? {
                 Some(resource) => {
+                    if let Some(hold) = self.recreated(table, &entry) {
+                        return Err(hold);
+                    }
                     if judge(table, &resource, &wanted)? {
-                        return self.unless_recreated(table, &entry, &resource);
+                        return Ok(resource.state.clone());
                     }
                     if !waited {
                         // Others want the same at this moment: wait, so that most of them find it done.

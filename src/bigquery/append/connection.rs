@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use googleapis_tonic_google_cloud_bigquery_storage_v1::google::cloud::bigquery::storage::v1 as storage;
@@ -38,7 +39,9 @@ pub(super) struct Connection {
     /// The location that all its tables share, where it is known.
     pub(super) location: Option<Arc<str>>,
     /// Bytes that may still be sent before an answer; closed with the connection.
-    pub(super) room: Arc<Semaphore>,
+    room: Arc<Semaphore>,
+    /// Bytes of appends that wait for room.
+    queued_bytes: AtomicUsize,
     state: Mutex<State>,
     shared: Arc<Shared>,
 }
@@ -70,6 +73,22 @@ struct Waiting {
     room: OwnedSemaphorePermit,
 }
 
+/// Counts an append that waits for room, until it has it or is dropped.
+struct Queued<'a>(&'a AtomicUsize, usize);
+
+impl<'a> Queued<'a> {
+    fn new(counter: &'a AtomicUsize, bytes: usize) -> Self {
+        counter.fetch_add(bytes, Ordering::Relaxed);
+        Self(counter, bytes)
+    }
+}
+
+impl Drop for Queued<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(self.1, Ordering::Relaxed);
+    }
+}
+
 /// Why the RPC is over.
 enum End {
     Status(Status),
@@ -99,7 +118,7 @@ impl Connection {
                 encode(&first.table)
             ),
         };
-        let connection = Arc::new(Self { id, location, room, state: Mutex::new(state), shared });
+        let connection = Arc::new(Self { id, location, room, queued_bytes: AtomicUsize::new(0), state: Mutex::new(state), shared });
         tokio::spawn(connection.clone().run(routing));
         connection
     }
@@ -109,9 +128,16 @@ impl Connection {
         self.state.lock().phase == Phase::Open
     }
 
-    /// Bytes in flight.
+    /// Bytes in flight, and those that wait for room.
     pub(super) fn load_bytes(&self) -> usize {
-        self.shared.settings.in_flight_bytes.saturating_sub(self.room.available_permits())
+        let in_flight = self.shared.settings.in_flight_bytes.saturating_sub(self.room.available_permits());
+        in_flight + self.queued_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Waits for room for so many bytes; `None` when the connection closes.
+    pub(super) async fn room(&self, bytes: u32) -> Option<OwnedSemaphorePermit> {
+        let _queued = Queued::new(&self.queued_bytes, bytes as usize);
+        self.room.clone().acquire_many_owned(bytes).await.ok()
     }
 
     /// Whether the last append was for this table: the next one needs no schema.

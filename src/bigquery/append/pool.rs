@@ -131,7 +131,7 @@ impl Connections {
         loop {
             let connection = self.pick(&append.table);
             // Closed while we waited: nothing was sent, take another one.
-            let Ok(room) = connection.room.clone().acquire_many_owned(permits).await else { continue };
+            let Some(room) = connection.room(permits).await else { continue };
             let Some(outcome) = connection.push(&append, room) else { continue };
             return outcome.await.unwrap_or_else(|_| {
                 Err(AppendFailure {
