@@ -27,7 +27,7 @@ impl RestTables {
         {
             return Ok(resource.state.clone());
         }
-        entry.wanted.lock().push(wanted.clone());
+        let _wish = entry.wish(wanted.clone());
         let _turn = entry.turn.lock().await;
         // The one before us may have done it.
         if let Some(resource) = self.remembered(&entry)
@@ -51,9 +51,7 @@ impl RestTables {
                         jitter(self.pace.patch_jitter).await;
                         continue;
                     }
-                    let wishes = std::mem::take(&mut *entry.wanted.lock());
-                    let wishes = if wishes.is_empty() { vec![wanted.clone()] } else { wishes };
-                    self.patch(table, &entry, &resource, &wishes, &wanted).await?;
+                    self.patch(table, &entry, &resource).await?;
                 }
                 None if !wanted.spec.create => {
                     return Err(TableError {
@@ -68,8 +66,7 @@ impl RestTables {
                         jitter(self.pace.create_jitter).await;
                         continue;
                     }
-                    let wishes = std::mem::take(&mut *entry.wanted.lock());
-                    self.create(table, &entry, &wishes, &wanted).await?;
+                    self.create(table, &entry, &wanted).await?;
                 }
             }
             if let Some(resource) = self.remembered(&entry)
@@ -91,15 +88,8 @@ impl RestTables {
     }
 
     /// One patch for all wishes, unless somebody else was faster.
-    async fn patch(
-        &self,
-        table: &TableName,
-        entry: &Entry,
-        resource: &TableResource,
-        wishes: &[Wanted],
-        own: &Wanted,
-    ) -> Result<(), TableError> {
-        let Some(body) = patch_body(resource, wishes).or_else(|| patch_body(resource, std::slice::from_ref(own))) else {
+    async fn patch(&self, table: &TableName, entry: &Entry, resource: &TableResource) -> Result<(), TableError> {
+        let Some(body) = patch_body(resource, &entry.wishes()) else {
             return Err(TableError {
                 cause: HoldCause::TypeConflict,
                 message: format!("table {table}: a wanted column has the name of one whose type millrace does not know: rename it"),
@@ -120,8 +110,9 @@ impl RestTables {
         }
     }
 
-    async fn create(&self, table: &TableName, entry: &Entry, wishes: &[Wanted], own: &Wanted) -> Result<(), TableError> {
-        let body = create_body(table, &own.spec, &created_columns(own, wishes));
+    /// The table with the columns of all wishes; partitioned and clustered as the caller at hand says.
+    async fn create(&self, table: &TableName, entry: &Entry, own: &Wanted) -> Result<(), TableError> {
+        let body = create_body(table, &own.spec, &created_columns(own, &entry.wishes()));
         match self.rest.create_table(table, &body).await {
             Ok(raw) => {
                 let made = self.note(table, entry, raw, true)?;

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -45,8 +46,9 @@ pub(crate) struct RestTables {
 pub(super) struct Entry {
     /// Held by the one caller that looks at and changes the table.
     pub(super) turn: tokio::sync::Mutex<()>,
-    /// What callers want who wait for the turn.
-    pub(super) wanted: Mutex<Vec<Wanted>>,
+    /// What callers want who have the turn or wait for it.
+    wanted: Mutex<Vec<(u64, Wanted)>>,
+    next_wish: AtomicU64,
     seen: Mutex<Seen>,
 }
 
@@ -55,6 +57,32 @@ pub(super) struct Entry {
 pub(super) struct Wanted {
     pub(super) spec: TableSpec,
     pub(super) columns: Vec<Column>,
+}
+
+impl Entry {
+    /// Notes a wish for as long as the guard lives.
+    pub(super) fn wish(&self, wanted: Wanted) -> Wish<'_> {
+        let number = self.next_wish.fetch_add(1, Ordering::Relaxed);
+        self.wanted.lock().push((number, wanted));
+        Wish { entry: self, number }
+    }
+
+    /// All present wishes, in the order of their coming.
+    pub(super) fn wishes(&self) -> Vec<Wanted> {
+        self.wanted.lock().iter().map(|(_, wanted)| wanted.clone()).collect()
+    }
+}
+
+/// A wish that is withdrawn when its caller has its answer, or is gone.
+pub(super) struct Wish<'a> {
+    entry: &'a Entry,
+    number: u64,
+}
+
+impl Drop for Wish<'_> {
+    fn drop(&mut self) {
+        self.entry.wanted.lock().retain(|(number, _)| *number != self.number);
+    }
 }
 
 #[derive(Default)]

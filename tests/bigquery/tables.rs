@@ -35,7 +35,10 @@ async fn twenty_workers_create_a_table_once() {
     let wanted = columns(&["a", "b"]);
     let states = join_all(workers.iter().map(|w| async { w.ensure(&table("t"), &spec(true), &wanted).await.unwrap() })).await;
     assert!(states.iter().all(|s| s.columns == wanted));
-    let done = { let store = rest.0.lock(); (store.creates, store.patches) };
+    let done = {
+        let store = rest.0.lock();
+        (store.creates, store.patches)
+    };
     assert_eq!(done, (1, 0));
     assert!(workers.iter().all(|w| w.changed_recently(&table("t"))));
 }
@@ -88,7 +91,7 @@ async fn a_column_that_cannot_be_had_is_a_hold_that_says_why() {
     assert!(forbidden.cause == HoldCause::EvolutionForbidden && forbidden.message.contains("evolve"), "{forbidden}");
     let missing = tables.ensure(&table("other"), &spec(false), &columns(&["b"])).await.unwrap_err();
     assert!(missing.cause == HoldCause::TableMissing && missing.message.contains("create = true"), "{missing}");
-    let elsewhere = millrace::table::TableName { dataset: "nowhere".into(), ..(*table("t")).clone() };
+    let elsewhere = millrace::table::TableName { dataset: "nowhere".into(), ..(*table("none")).clone() };
     let no_dataset = tables.ensure(&elsewhere, &spec(true), &columns(&["b"])).await.unwrap_err();
     assert!(no_dataset.cause == HoldCause::TableMissing && no_dataset.message.contains("dataset"), "{no_dataset}");
     assert_eq!(rest.0.lock().patches, 0);
