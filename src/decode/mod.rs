@@ -25,6 +25,8 @@ mod row_buffer;
 mod row_json;
 mod schema_key;
 mod shape;
+#[cfg(test)]
+mod tests;
 mod values;
 mod walk;
 mod writer;
