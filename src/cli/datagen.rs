@@ -175,14 +175,28 @@ pub(super) async fn stop_on_signal(stop: Arc<AtomicBool>) {
     stop.store(true, Ordering::Relaxed);
 }
 
-/// Registers the stock update's schema; gives its id.
+/// Registers the stock update's schema; gives its id. Tries for some seconds: a registry may be starting.
 async fn register(url: &str, subject: &str) -> Result<u32> {
     let url = format!("{}/subjects/{subject}/versions", url.trim_end_matches('/'));
+    let client = reqwest::Client::new();
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        match register_once(&client, &url).await {
+            Err(_) if tries < REGISTER_TRIES => tokio::time::sleep(Duration::from_millis(500)).await,
+            outcome => return outcome,
+        }
+    }
+}
+
+/// Twenty tries, half a second apart.
+const REGISTER_TRIES: u32 = 20;
+
+async fn register_once(client: &reqwest::Client, url: &str) -> Result<u32> {
     let body = serde_json::json!({ "schema": STOCK_UPDATE_SCHEMA });
-    let answer =
-        reqwest::Client::new().post(&url).json(&body).timeout(Duration::from_secs(30)).send().await.with_context(|| url.clone())?;
+    let answer = client.post(url).json(&body).timeout(Duration::from_secs(10)).send().await.with_context(|| url.to_owned())?;
     let status = answer.status();
-    let text = answer.text().await.with_context(|| url.clone())?;
+    let text = answer.text().await.with_context(|| url.to_owned())?;
     let id = serde_json::from_str::<serde_json::Value>(&text).ok().and_then(|v| u32::try_from(v["id"].as_u64()?).ok());
     id.with_context(|| format!("{url}: {status}: {text}"))
 }

@@ -6,13 +6,17 @@ mod arguments;
 mod check;
 mod check_table;
 mod datagen;
+mod demo;
+mod embedded;
 mod keys;
+mod parent;
 mod run;
 mod schema;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use parent::EXIT_WITH_PARENT;
 
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +59,10 @@ enum Command {
     Run(run::ConfigArgs),
     /// Try files, connections and permissions without starting anything, and say what came out.
     Check(check::CheckArgs),
+    /// Run the main job with everything embedded, on this machine alone, and prove that nothing is lost.
+    Demo(demo::DemoArgs),
+    /// Serve the embedded broker, registry and BigQuery alone.
+    Embedded(embedded::EmbeddedArgs),
     /// Produce stock updates to any broker, at a rate that can be changed while it runs.
     Datagen(datagen::DatagenArgs),
     /// Print the JSON Schema of millrace.toml or of a connector's file.
@@ -63,9 +71,12 @@ enum Command {
 
 /// Reads the arguments and runs the command they name. Wrong arguments end the process with exit code 2.
 pub fn main() -> Exit {
+    parent::exit_with_parent();
     match Cli::parse().command {
         Command::Run(args) => run::run(&args),
         Command::Check(args) => check::check(&args),
+        Command::Demo(args) => demo::demo(args),
+        Command::Embedded(args) => embedded::embedded(&args),
         Command::Datagen(args) => datagen::datagen(args),
         Command::Schema(args) => schema::schema(&args),
     }

@@ -17,6 +17,10 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// An entry of this hash (its highest bit is dropped).
+    pub const fn new(offset: i64, hash: u64, bad: bool) -> Self {
+        Self { offset, tagged: Self::tag(hash, bad) }
+    }
     /// The lower 63 bits of the record's hash.
     pub const fn hash63(self) -> u64 {
         self.tagged & !BAD

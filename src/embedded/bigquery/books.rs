@@ -44,6 +44,43 @@ impl Books {
         Some(entry(&table).rows)
     }
 
+    /// As [`Self::read`], from the `from`th row on, with the moment at which each row landed, milliseconds since the epoch. Changes of
+    /// tables with a primary key show as they came.
+    pub fn read_landed(
+        &self,
+        (project, dataset, table): (&str, &str, &str),
+        columns: &[&str],
+        from: u64,
+        mut f: impl FnMut(&[Cell], i64),
+    ) -> Result<(), String> {
+        let table = self.0.catalog.table(&TableKey::new(project, dataset, table)).map_err(|error| error.message)?;
+        let schema = table.schema();
+        let missing = |name: &str| format!("Table {} has no column {name}", table.key);
+        let indices = columns.iter().map(|name| schema.position(name).ok_or_else(|| missing(name)));
+        let indices = indices.collect::<Result<Vec<usize>, String>>()?;
+        let mut wanted = vec![false; schema.columns.len()];
+        indices.iter().for_each(|index| wanted[*index] = true);
+        let ((mut number, segments), arrivals) = {
+            let store = table.store.lock();
+            (store.snapshot_from(from), store.arrivals(from))
+        };
+        let mut arrivals = arrivals.into_iter().peekable();
+        let mut picked = Vec::with_capacity(indices.len());
+        for segment in segments {
+            segment.each(&schema, Some(&wanted), &mut |row, _| {
+                number += 1;
+                if number > from {
+                    while arrivals.next_if(|(until, _)| *until < number).is_some() {}
+                    picked.clear();
+                    picked.extend(indices.iter().map(|index| row.get(*index).cloned().unwrap_or(Cell::Null)));
+                    f(&picked, arrivals.peek().map_or(0, |(_, at)| *at));
+                }
+                true
+            });
+        }
+        Ok(())
+    }
+
     /// Calls `f` with the named top-level columns of every row, in the order of arrival; `f` returns whether to go on. Blocks: on a busy
     /// runtime call it from `spawn_blocking`. Errors name a table or column that does not exist.
     pub fn read(

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::table::now_ms;
 use crate::embedded::bigquery::rows::plan::MessagePlan;
 use crate::embedded::bigquery::rows::read;
 use crate::embedded::bigquery::rows::wire::RowsReader;
@@ -32,6 +33,8 @@ pub(crate) struct Store {
     open: Option<Segment>,
     rows: u64,
     bytes: u64,
+    /// For each push: how many rows there were after it, and when it was, milliseconds since the epoch.
+    arrivals: Vec<(u64, i64)>,
 }
 
 impl Store {
@@ -43,10 +46,31 @@ impl Store {
         self.bytes
     }
 
+    /// When the rows from the `from`th on arrived, in order: (rows after that arrival, milliseconds since the epoch).
+    pub(crate) fn arrivals(&self, from: u64) -> Vec<(u64, i64)> {
+        let first = self.arrivals.partition_point(|(until, _)| *until <= from);
+        self.arrivals[first..].to_vec()
+    }
+
+    /// Segments that hold the rows from the `from`th on, with how many rows lie before the first of them.
+    pub(crate) fn snapshot_from(&self, from: u64) -> (u64, Vec<Arc<Segment>>) {
+        let mut before = 0;
+        let mut segments = self.snapshot();
+        let skipped = segments.iter().take_while(|segment| {
+            let fits = before + segment.rows() <= from;
+            before += if fits { segment.rows() } else { 0 };
+            fits
+        });
+        let skipped = skipped.count();
+        segments.drain(..skipped);
+        (before, segments)
+    }
+
     /// Adds rows in wire form that were checked by `plan`.
     pub(crate) fn push_proto(&mut self, plan: &Arc<MessagePlan>, fill: &Arc<[(usize, Cell)]>, proto_rows: &[u8], count: u64) {
         self.rows += count;
         self.bytes += proto_rows.len() as u64;
+        self.arrivals.push((self.rows, now_ms()));
         if let Some(Segment::Proto { plan: p, fill: f, bytes, rows }) = &mut self.open
             && Arc::ptr_eq(p, plan)
             && f.is_empty()
@@ -69,6 +93,7 @@ impl Store {
     /// Adds rows as cells.
     pub(crate) fn push_cells(&mut self, mut rows: Vec<Vec<Cell>>) {
         self.rows += rows.len() as u64;
+        self.arrivals.push((self.rows, now_ms()));
         self.bytes += rows.iter().map(|row| 16 * row.len() as u64).sum::<u64>();
         match &mut self.open {
             Some(Segment::Cells(cells)) if cells.len() < 10_000 => cells.append(&mut rows),
@@ -95,6 +120,14 @@ impl Store {
 }
 
 impl Segment {
+    /// How many rows.
+    fn rows(&self) -> u64 {
+        match self {
+            Self::Proto { rows, .. } => *rows,
+            Self::Cells(rows) => rows.len() as u64,
+        }
+    }
+
     /// Calls `f` for every row, widened to the schema; columns that are not `wanted` may be NULL. `f` returns whether to go on.
     pub(crate) fn each(&self, schema: &Schema, wanted: Option<&[bool]>, f: &mut dyn FnMut(Vec<Cell>, Option<Change>) -> bool) -> bool {
         match self {
@@ -130,4 +163,28 @@ pub(crate) struct Change {
 
 fn sections(text: &str) -> Vec<u64> {
     text.split('/').map(|s| u64::from_str_radix(s, 16).unwrap_or(0)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn later_rows_are_found_with_their_arrival() {
+        let mut store = Store::default();
+        store.push_cells(vec![vec![Cell::Int(0)], vec![Cell::Int(1)]]);
+        store.seal();
+        store.push_cells(vec![vec![Cell::Int(2)]]);
+        store.push_cells(vec![vec![Cell::Int(3)], vec![Cell::Int(4)]]);
+        let counts = |from| store.arrivals(from).into_iter().map(|(until, _)| until).collect::<Vec<_>>();
+        assert_eq!(counts(0), [2, 3, 5]);
+        assert_eq!(counts(2), [3, 5]);
+        assert_eq!(counts(4), [5]);
+        assert_eq!(counts(5), []);
+        assert!(store.arrivals(0).is_sorted_by_key(|(_, at)| *at));
+        for (from, before, rows) in [(0, 0, 5), (1, 0, 5), (2, 2, 3), (4, 2, 3), (5, 5, 0)] {
+            let (skipped, segments) = store.snapshot_from(from);
+            assert_eq!((skipped, segments.iter().map(|s| s.rows()).sum::<u64>()), (before, rows), "from {from}");
+        }
+    }
 }

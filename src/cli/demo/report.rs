@@ -1,0 +1,184 @@
+//! The demo's result: in words, and as one JSON object.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::reconcile::Verdict;
+use crate::cli::Exit;
+
+/// Everything that the demo found out. Its JSON form is the last line of `--report json`.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Report {
+    /// `complete`, `failed` or `inconclusive`.
+    pub(super) verdict: &'static str,
+    pub(super) produced: u64,
+    pub(super) durable_distinct: u64,
+    pub(super) duplicates: u64,
+    /// Rows landed above the committed offset at each kill, plus `possible_duplicate_rows_total`.
+    pub(super) duplicates_bound: u64,
+    pub(super) missing: u64,
+    pub(super) wrong_content: u64,
+    pub(super) unexpected_rows: u64,
+    pub(super) bad_records: u64,
+    pub(super) dead_letters: u64,
+    pub(super) duplicate_dead_letters: u64,
+    pub(super) missing_dead_letters: u64,
+    pub(super) wrong_dead_letters: u64,
+    pub(super) unacknowledged: u64,
+    pub(super) freshness_ms: Percentiles,
+    pub(super) workers: Workers,
+    pub(super) kills: u64,
+    /// How often each class of fault with a rate above zero fired.
+    pub(super) faults: BTreeMap<String, u64>,
+    /// How often the generator was stopped because unread records would have fallen out of the broker.
+    pub(super) brakes: u64,
+    pub(super) seed: u64,
+    pub(super) seconds: f64,
+    /// What else went wrong, in words.
+    pub(super) complaints: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(super) struct Percentiles {
+    pub(super) p50: Option<u64>,
+    pub(super) p99: Option<u64>,
+}
+
+/// Workers seen alive at the same time.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(super) struct Workers {
+    pub(super) min: usize,
+    pub(super) max: usize,
+}
+
+impl Report {
+    /// Puts the reconciliation's numbers in and decides.
+    pub(super) fn decide(mut self, verdict: Verdict) -> (Self, Exit) {
+        self.produced = verdict.produced;
+        self.durable_distinct = verdict.durable_distinct;
+        self.duplicates = verdict.duplicates;
+        self.missing = verdict.missing;
+        self.wrong_content = verdict.wrong_content;
+        self.unexpected_rows = verdict.unexpected_rows;
+        self.bad_records = verdict.produced - verdict.good;
+        self.dead_letters = verdict.dead_letters;
+        self.duplicate_dead_letters = verdict.duplicate_dead_letters;
+        self.missing_dead_letters = verdict.missing_dead_letters;
+        self.wrong_dead_letters = verdict.wrong_dead_letters;
+        let complete = verdict.is_complete(self.unacknowledged);
+        self.complaints.extend(verdict.examples);
+        if self.duplicates > self.duplicates_bound {
+            self.complaints.push(format!("{} duplicates exceed the bound of {}", self.duplicates, self.duplicates_bound));
+        }
+        if self.produced == 0 {
+            self.complaints.push("nothing was produced: nothing is proved".to_owned());
+        }
+        let fine = complete && self.duplicates <= self.duplicates_bound && self.produced > 0 && self.complaints.is_empty();
+        let silent: Vec<&String> = self.faults.iter().filter(|(_, n)| **n == 0).map(|(f, _)| f).collect();
+        let exit = match (fine, silent.as_slice()) {
+            (false, _) => Exit::Failed,
+            (true, []) => Exit::Fine,
+            (true, silent) => {
+                self.complaints.push(format!("never fired, so that the run proves nothing about them: {silent:?}"));
+                Exit::Inconclusive
+            }
+        };
+        self.verdict = match exit {
+            Exit::Fine => "complete",
+            Exit::Inconclusive => "inconclusive",
+            Exit::Failed | Exit::Usage => "failed",
+        };
+        (self, exit)
+    }
+
+    /// For people.
+    pub(super) fn print(&self) {
+        println!("\nreconciliation, record by record:");
+        println!(
+            "  produced          {:>10}   ({} bad on purpose, {} not acknowledged)",
+            self.produced, self.bad_records, self.unacknowledged
+        );
+        println!("  durable, distinct {:>10}", self.durable_distinct);
+        println!("  missing           {:>10}", self.missing);
+        println!("  wrong content     {:>10}", self.wrong_content);
+        println!("  unexpected rows   {:>10}", self.unexpected_rows);
+        println!(
+            "  duplicates        {:>10}   (bound {}: rows landed above the committed offset at each kill, plus those that",
+            self.duplicates, self.duplicates_bound
+        );
+        println!("                                 the workers sent again without knowing)");
+        println!(
+            "  dead letters      {:>10}   ({} missing, {} wrong, {} twice)",
+            self.dead_letters, self.missing_dead_letters, self.wrong_dead_letters, self.duplicate_dead_letters
+        );
+        let ms = |p: Option<u64>| p.map_or_else(|| "-".to_owned(), |p| p.to_string());
+        println!("  freshness         p50 {} ms, p99 {} ms", ms(self.freshness_ms.p50), ms(self.freshness_ms.p99));
+        println!("  workers           {} to {} alive, {} kills", self.workers.min, self.workers.max, self.kills);
+        for (fault, fired) in &self.faults {
+            println!("  fault             {fired:>10} x {fault}");
+        }
+        for complaint in &self.complaints {
+            println!("  ! {complaint}");
+        }
+        println!("verdict: {} (seed {})", self.verdict, self.seed);
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+mod tests {
+    use super::*;
+
+    fn report(faults: &[(&str, u64)]) -> Report {
+        Report {
+            verdict: "",
+            produced: 0,
+            durable_distinct: 0,
+            duplicates: 0,
+            duplicates_bound: 3,
+            missing: 0,
+            wrong_content: 0,
+            unexpected_rows: 0,
+            bad_records: 0,
+            dead_letters: 0,
+            duplicate_dead_letters: 0,
+            missing_dead_letters: 0,
+            wrong_dead_letters: 0,
+            unacknowledged: 0,
+            freshness_ms: Percentiles { p50: Some(1), p99: None },
+            workers: Workers { min: 1, max: 2 },
+            kills: 0,
+            faults: faults.iter().map(|(f, n)| ((*f).to_owned(), *n)).collect(),
+            brakes: 0,
+            seed: 1,
+            seconds: 1.0,
+            complaints: Vec::new(),
+        }
+    }
+
+    fn verdict() -> Verdict {
+        Verdict { produced: 10, good: 9, durable_distinct: 9, duplicates: 3, dead_letters: 1, ..Verdict::default() }
+    }
+
+    #[test]
+    fn exit_codes_follow_the_findings() {
+        assert_eq!(report(&[("a", 1)]).decide(verdict()).1, Exit::Fine);
+        assert_eq!(report(&[("a", 1), ("b", 0)]).decide(verdict()).1, Exit::Inconclusive);
+        assert_eq!(report(&[("b", 0)]).decide(Verdict { missing: 1, ..verdict() }).1, Exit::Failed);
+        assert_eq!(report(&[]).decide(Verdict { duplicates: 4, ..verdict() }).1, Exit::Failed);
+        assert_eq!(report(&[]).decide(Verdict { wrong_content: 1, ..verdict() }).1, Exit::Failed);
+        assert_eq!(report(&[]).decide(Verdict { missing_dead_letters: 1, ..verdict() }).1, Exit::Failed);
+        assert_eq!(report(&[]).decide(Verdict::default()).1, Exit::Failed, "an empty run proves nothing");
+    }
+
+    #[test]
+    fn the_json_has_what_the_readme_names() {
+        let json = serde_json::to_value(report(&[]).decide(verdict()).0).unwrap();
+        for key in ["produced", "durable_distinct", "duplicates", "missing", "dead_letters"] {
+            assert!(json[key].is_u64(), "{key}");
+        }
+        assert_eq!(json["freshness_ms"]["p50"], 1);
+        assert_eq!(json["workers"]["min"], 1);
+    }
+}

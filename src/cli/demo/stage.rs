@@ -1,0 +1,103 @@
+//! Everything around the workers: broker, registry, BigQuery, topics, dataset, and the files that the workers read.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use super::dead_letters;
+use super::faults::Profile;
+use super::flows::{DATASET, FLOWS, Flow, PROJECT};
+use crate::datagen::{Framing, STOCK_UPDATE_SCHEMA};
+use crate::embedded::bigquery::{EmbeddedBigQuery, Settings};
+use crate::embedded::broker::{BrokerSettings, EmbeddedBroker};
+use crate::embedded::registry::{EmbeddedRegistry, RegistrySettings};
+
+/// The three embedded parts, running.
+pub(super) struct Stage {
+    pub(super) broker: EmbeddedBroker,
+    pub(super) registry: EmbeddedRegistry,
+    pub(super) bigquery: EmbeddedBigQuery,
+    schema_id: u32,
+}
+
+impl Stage {
+    /// Starts the parts without faults, makes topics and dataset, registers the schema; then the faults begin.
+    pub(super) async fn start(profile: Profile, partitions: i32, brokers: u16, seed: u64) -> Result<Self> {
+        let broker = EmbeddedBroker::start(BrokerSettings { brokers, seed, ..BrokerSettings::default() }).await?;
+        let registry = EmbeddedRegistry::start(RegistrySettings { seed, ..RegistrySettings::default() }).await?;
+        let bigquery = EmbeddedBigQuery::start(Settings { seed, ..Settings::default() }).await.context("embedded BigQuery")?;
+        bigquery.create_dataset(PROJECT, DATASET).context("embedded BigQuery")?;
+        let mut schema_id = 0;
+        for flow in FLOWS {
+            broker.create_topic(flow.topic, partitions).await?;
+            broker.create_topic(flow.dead_letter_topic, dead_letters::PARTITIONS).await?;
+            if flow.schema_header.is_none() {
+                schema_id = registry.register(&format!("{}-value", flow.topic), STOCK_UPDATE_SCHEMA, Vec::new())?;
+            }
+        }
+        broker.set_faults(profile.broker());
+        registry.set_faults(profile.registry());
+        bigquery.faults().set(profile.bigquery());
+        // A short run may give a rare class no chance: each strikes its first opportunity too.
+        for class in profile.bigquery().rates.keys() {
+            bigquery.faults().fire_next(*class, None);
+        }
+        Ok(Self { broker, registry, bigquery, schema_id })
+    }
+
+    /// How a flow's records say what their schema is.
+    pub(super) fn framing(&self, flow: &Flow) -> Framing {
+        match flow.schema_header {
+            Some(header) => Framing::Header { header: header.to_owned() },
+            None => Framing::Registry { id: self.schema_id },
+        }
+    }
+
+    /// Writes `millrace.toml`, `connectors/` and `schemas/`: the shipped files as they are, and a fleet configuration for this stage.
+    pub(super) fn write_files(&self, folder: &Path, session_timeout_ms: u64) -> Result<()> {
+        let connectors = folder.join("connectors");
+        let schemas = folder.join("schemas");
+        for made in [&connectors, &schemas] {
+            std::fs::create_dir_all(made).with_context(|| made.display().to_string())?;
+        }
+        let write = |path: std::path::PathBuf, text: &str| std::fs::write(&path, text).with_context(|| path.display().to_string());
+        for flow in FLOWS {
+            write(connectors.join(format!("{}.toml", flow.connector)), flow.file)?;
+        }
+        write(schemas.join("SMSPhysicalStockUpdates_values.avsc"), STOCK_UPDATE_SCHEMA)?;
+        write(folder.join("millrace.toml"), &self.fleet_file(session_timeout_ms))
+    }
+
+    fn fleet_file(&self, session_timeout_ms: u64) -> String {
+        let mut text = String::new();
+        // Writing into a String cannot fail.
+        let _ = write!(
+            text,
+            r#"# Written by `millrace demo`.
+[kafka]
+"bootstrap.servers" = "{}"
+"session.timeout.ms" = {session_timeout_ms}
+
+[registry]
+urls = ["{}"]
+
+[bigquery]
+project = "{PROJECT}"
+credentials = "none"
+rest_endpoint = "{}"
+grpc_endpoint = "{}"
+append_timeout = "10s"
+
+[worker]
+memory = "256 MiB"
+listen = "${{env:MILLRACE_DEMO_LISTEN}}"
+"#,
+            self.broker.bootstrap_servers(),
+            self.registry.url(),
+            self.bigquery.rest_url(),
+            self.bigquery.grpc_url(),
+        );
+        text
+    }
+}
