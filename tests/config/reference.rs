@@ -90,3 +90,51 @@ fn kafka_properties_are_those_of_librdkafka() {
     }
     assert!(config::KAFKA_PROPERTIES.len() > 150);
 }
+
+/// The commented example files load, hold every key of their schemas (as a line or behind `#`), and show the real defaults.
+#[test]
+fn the_example_files_are_complete_and_true() {
+    let deploy = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy");
+    let texts = ["millrace.example.toml", "connector.example.toml"].map(|name| std::fs::read_to_string(deploy.join(name)).unwrap());
+    let (_folder, loaded) = super::load(&texts[0], &[("orders.toml", &texts[1])]);
+    loaded.unwrap();
+    for ((name, schema), text) in schemas().iter().zip(&texts) {
+        let example = json(text);
+        jsonschema::validator_for(schema).unwrap().validate(&example).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let mut keys = 0;
+        for (pointer, table) in tables_of(schema) {
+            for (key, property) in table["properties"].as_object().unwrap() {
+                keys += 1;
+                assert!(regex::Regex::new(&format!(r#"(?m)(^|[\s{{\[#."]){key}"?( = |\])"#)).unwrap().is_match(text), "{name}: no {key}");
+                let (shown, default) =
+                    (example.pointer(&format!("{pointer}/{key}")), property.get("default").filter(|default| !default.is_null()));
+                let chosen =
+                    ["create", "cluster", "metadata", "metadata_names", "by_topic", "columns", "partition", "topics", "dead_letter_topic"];
+                if let (Some(shown), Some(default)) = (shown, default)
+                    && !shown.is_object()
+                    && !chosen.contains(&key.as_str())
+                {
+                    let length = |v: &Value| v.as_str().and_then(|text| humantime::parse_duration(text).ok());
+                    assert!(
+                        shown == default || (length(shown).is_some() && length(shown) == length(default)),
+                        "{name} {key}: {shown}, {default}"
+                    );
+                }
+            }
+        }
+        assert!(keys > 20, "{name}: only {keys} keys");
+    }
+}
+
+/// The root and the tables right below it, with their JSON pointers.
+fn tables_of(schema: &Value) -> Vec<(String, &Value)> {
+    let mut tables = vec![(String::new(), schema)];
+    for (key, property) in schema["properties"].as_object().unwrap() {
+        let references = [Some(property), property["anyOf"].get(0)];
+        let target = references.into_iter().flatten().filter_map(|p| p["$ref"].as_str()).find_map(|r| schema.pointer(r.strip_prefix('#')?));
+        if let Some(table) = target.filter(|target| target["properties"].is_object()) {
+            tables.push((format!("/{key}"), table));
+        }
+    }
+    tables
+}
