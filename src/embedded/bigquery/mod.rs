@@ -10,6 +10,7 @@
 //! | `rows` | descriptors, plans, checking and reading rows |
 //! | `values` | types' ranges and text forms |
 //! | `state` | datasets, tables, rows, write streams |
+//! | `query` | `SELECT` |
 //! | `visibility` | read and write metadata clocks |
 //! | `faults`, `fault_class` | errors on demand |
 //! | `books` | what landed, for reconciliation |
@@ -22,6 +23,7 @@ mod fault_class;
 mod faults;
 mod grpc;
 mod limits;
+mod query;
 mod rest;
 mod rows;
 mod schema;

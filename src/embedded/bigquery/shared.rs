@@ -9,6 +9,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::faults::FaultControl;
+use super::rest::insert_all::InsertIds;
+use super::rest::jobs::Jobs;
 use super::settings::Settings;
 use super::state::Catalog;
 use super::state::streams::Streams;
@@ -35,6 +37,8 @@ pub(crate) struct Shared {
     pub faults: Arc<FaultControl>,
     pub visibility: Visibility,
     pub stall: watch::Sender<Stall>,
+    pub jobs: Jobs,
+    pub insert_ids: InsertIds,
     pub shutdown: CancellationToken,
     pub connections: AtomicU32,
     append_bucket: Mutex<Bucket>,
@@ -56,6 +60,8 @@ impl Shared {
             faults: Arc::new(FaultControl::new(settings.faults.clone(), settings.seed)),
             visibility: Visibility::new(settings.visibility_delay, settings.write_servers, settings.seed),
             stall: watch::Sender::new(Stall::Off),
+            jobs: Jobs::default(),
+            insert_ids: InsertIds::default(),
             shutdown: CancellationToken::new(),
             connections: AtomicU32::new(0),
             append_bucket: Mutex::new(Bucket { tokens, filled: Instant::now() }),

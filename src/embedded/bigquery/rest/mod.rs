@@ -2,6 +2,9 @@
 
 pub(super) mod control;
 pub(super) mod datasets;
+pub(super) mod insert_all;
+pub(super) mod jobs;
+pub(super) mod json_cell;
 pub(super) mod request;
 pub(super) mod row_json;
 pub(super) mod tabledata;
@@ -91,6 +94,11 @@ async fn route(shared: &Arc<Shared>, call: &Call) -> ApiResult<Answer> {
         ("PUT", ["projects", p, "datasets", d, "tables", t]) => tables::update(shared, &TableKey::new(p, d, t), call),
         ("DELETE", ["projects", p, "datasets", d, "tables", t]) => tables::delete(shared, &TableKey::new(p, d, t)),
         ("GET", ["projects", p, "datasets", d, "tables", t, "data"]) => tabledata::list(shared, &TableKey::new(p, d, t), call),
+        ("POST", ["projects", p, "datasets", d, "tables", t, "insertAll"]) => insert_all::insert_all(shared, &TableKey::new(p, d, t), call),
+        ("POST", ["projects", p, "queries"]) => jobs::query(shared, p, call),
+        ("GET", ["projects", p, "queries", id]) => jobs::results(shared, p, id, call),
+        ("POST", ["projects", p, "jobs"]) => jobs::insert(shared, p, call),
+        ("GET", ["projects", p, "jobs", id]) => jobs::get(shared, p, id),
         _ => Err(ApiError::new(404, "notFound", format!("Not found: {method} /{}", path.join("/")))),
     }
 }

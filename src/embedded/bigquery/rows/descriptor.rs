@@ -99,7 +99,6 @@ pub(crate) mod proto_type {
 }
 
 pub(crate) const LABEL_REPEATED: i32 = 3;
-pub(crate) const LABEL_REQUIRED: i32 = 2;
 
 /// What a field's type name means.
 #[derive(Debug, Clone, Copy)]
