@@ -12,20 +12,19 @@ use tokio_util::sync::CancellationToken;
 use tonic::Code;
 
 use super::codec::{AppendMessage, SizedAppend};
-use super::names::{self, StreamName};
+use super::names;
 use super::status::WriteError;
+use super::target::Target;
 use crate::embedded::bigquery::fault_class::{AppendEffect, Point};
 use crate::embedded::bigquery::limits::{APPEND_REQUEST_BYTES, ROW_ERRORS_LISTED};
 use crate::embedded::bigquery::rows::bind::{Misfit, TableTraits, bind};
 use crate::embedded::bigquery::rows::check;
-use crate::embedded::bigquery::rows::descriptor::Descriptor;
 use crate::embedded::bigquery::rows::plan::MessagePlan;
 use crate::embedded::bigquery::rows::wire::RowsReader;
 use crate::embedded::bigquery::schema::{default_value, wire};
 use crate::embedded::bigquery::shared::Shared;
 use crate::embedded::bigquery::state::Table;
 use crate::embedded::bigquery::state::catalog::Destination;
-use crate::embedded::bigquery::state::streams::WriteStream;
 use crate::embedded::bigquery::state::table::Version;
 use crate::embedded::bigquery::values::Cell;
 use crate::embedded::bigquery::visibility::Observer;
@@ -43,7 +42,7 @@ pub(crate) enum Outcome {
 }
 
 /// A refusal: in the response, or at the end of the RPC.
-enum Refusal {
+pub(super) enum Refusal {
     Answer(Box<pb::AppendRowsResponse>),
     End(WriteError),
 }
@@ -56,25 +55,17 @@ impl From<WriteError> for Refusal {
 
 /// An open connection.
 pub(crate) struct Connection {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     observer: Observer,
-    first: Option<String>,
-    is_multiplexed: bool,
+    pub(super) first: Option<String>,
+    pub(super) is_multiplexed: bool,
     /// The stream of the request before, taken apart, with its writer schema.
-    target: Option<Target>,
-    fill_defaults: bool,
+    pub(super) target: Option<Target>,
+    pub(super) fill_defaults: bool,
     plans: HashMap<PlanKey, Arc<MessagePlan>>,
     /// The schema version that each table's writer has been told.
     told: HashMap<u64, u64>,
-    lease: CancellationToken,
-}
-
-struct Target {
-    name: String,
-    parsed: StreamName,
-    created: Option<Arc<WriteStream>>,
-    schema: Bytes,
-    descriptor: Arc<Descriptor>,
+    pub(super) lease: CancellationToken,
 }
 
 /// Table (by id: two of one name differ), schema version, descriptor (its wire form), defaults on.
@@ -162,75 +153,6 @@ impl Connection {
             write_stream: self.entity().to_owned(),
             response: Some(pb::append_rows_response::Response::AppendResult(pb::append_rows_response::AppendResult { offset })),
         })
-    }
-
-    /// Finds the target of a request by the rules of first and later requests and of multiplexing.
-    fn aim(&mut self, message: &AppendMessage) -> Result<(), Refusal> {
-        let entity = if message.write_stream.is_empty() { self.entity().to_owned() } else { message.write_stream.clone() };
-        let refuse = |text: &str| -> Result<(), Refusal> { Err(WriteError::invalid(&entity, text).into()) };
-        if message.arrow_rows.is_some() {
-            return Err(WriteError::new(Code::Unimplemented, None, &entity, "Arrow rows are not supported here.").into());
-        }
-        let schema = message.proto_rows.as_ref().and_then(|data| data.writer_schema.clone());
-        if message.proto_rows.as_ref().and_then(|data| data.rows.as_ref()).is_none_or(Bytes::is_empty) {
-            return refuse("Rows must be specified in the request.");
-        }
-        match Missing::try_from(message.default_missing_value_interpretation) {
-            Ok(Missing::DefaultValue) => self.fill_defaults = true,
-            Ok(Missing::NullValue) => self.fill_defaults = false,
-            Ok(Missing::Unspecified) => {}
-            Err(_) => return refuse("Invalid default_missing_value_interpretation."),
-        }
-        let Some(first) = self.first.clone() else {
-            if message.write_stream.is_empty() {
-                return refuse("The first request on the connection must specify write_stream.");
-            }
-            let Some(schema) = schema else { return refuse("The first request on the connection must specify writer_schema.") };
-            self.first = Some(message.write_stream.clone());
-            return self.retarget(&message.write_stream, schema);
-        };
-        if !message.write_stream.is_empty() && message.write_stream != first {
-            self.is_multiplexed = true;
-        }
-        if self.is_multiplexed && message.write_stream.is_empty() {
-            return refuse("write_stream must be specified in every request of a connection that writes to several streams.");
-        }
-        let is_same = message.write_stream.is_empty() || message.write_stream == self.entity();
-        match (is_same, schema) {
-            (true, None) => Ok(()),
-            // A connection that saw one stream only ignores a new schema: clients reconnect for it.
-            (true, Some(_)) if !self.is_multiplexed => Ok(()),
-            (true, Some(schema)) if self.target.as_ref().is_some_and(|t| t.schema == schema) => Ok(()),
-            (_, Some(schema)) => self.retarget(&message.write_stream, schema),
-            (false, None) => refuse("writer_schema must be specified when the destination changes."),
-        }
-    }
-
-    fn retarget(&mut self, name: &str, schema: Bytes) -> Result<(), Refusal> {
-        let parsed = names::stream(name)?;
-        if self.is_multiplexed && (!parsed.is_default || self.target.as_ref().is_some_and(|t| t.created.is_some())) {
-            return Err(WriteError::invalid(name, "Multiplexing is supported for default streams only.").into());
-        }
-        let descriptor = Arc::new(Descriptor::parse(&schema).map_err(|problem| WriteError::invalid(name, problem))?);
-        let created = if parsed.is_default { None } else { Some(self.open(name)?) };
-        self.target = Some(Target { name: name.to_owned(), parsed, created, schema, descriptor });
-        Ok(())
-    }
-
-    /// Takes a created stream: one connection has it, the newest.
-    fn open(&mut self, name: &str) -> Result<Arc<WriteStream>, WriteError> {
-        let stream = self.shared.streams.get(name);
-        let stream = stream.ok_or_else(|| {
-            WriteError::new(Code::NotFound, Some(StorageErrorCode::StreamNotFound), name, "Requested entity was not found.")
-        })?;
-        if let Some(before) = stream.state.lock().owner.replace(self.lease.clone()) {
-            before.cancel();
-        }
-        Ok(stream)
-    }
-
-    fn target(&self) -> Result<&Target, WriteError> {
-        self.target.as_ref().ok_or_else(|| WriteError::invalid("", "The first request on the connection must specify write_stream."))
     }
 
     fn destination(&self) -> Result<(Arc<Table>, Version), Refusal> {

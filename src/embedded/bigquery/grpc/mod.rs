@@ -7,3 +7,4 @@ pub(super) mod names;
 pub(super) mod service;
 pub(super) mod status;
 pub(super) mod streams;
+pub(super) mod target;
