@@ -8,6 +8,7 @@ use pb::append_rows_request::{ProtoData, Rows};
 use pb::big_query_write_client::BigQueryWriteClient;
 use prost_types::{DescriptorProto, FieldDescriptorProto};
 use serde_json::{Value, json};
+use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 async fn start(settings: Settings) -> EmbeddedBigQuery {
@@ -52,9 +53,13 @@ fn request(extra: bool) -> pb::AppendRowsRequest {
     }
 }
 
+async fn client(bigquery: &EmbeddedBigQuery) -> BigQueryWriteClient<Channel> {
+    BigQueryWriteClient::new(Channel::from_shared(bigquery.grpc_url()).unwrap().connect().await.unwrap())
+}
+
 /// A new connection's answer to one request: 0 for a result, else the code of its error.
 async fn append(bigquery: &EmbeddedBigQuery, extra: bool) -> Result<i32, Status> {
-    let mut client = BigQueryWriteClient::connect(bigquery.grpc_url()).await.unwrap();
+    let mut client = client(&bigquery).await;
     let mut answers = client.append_rows(futures::stream::iter([request(extra)])).await?.into_inner();
     let answer = answers.message().await?.expect("an answer");
     Ok(match answer.response {
@@ -119,7 +124,7 @@ async fn a_recreated_table_swallows_rows_or_is_not_found() {
 async fn an_idle_connection_is_closed_with_aborted() {
     let bigquery = start(Settings { idle_close: Duration::from_secs(1), ..Settings::default() }).await;
     create(&bigquery).await;
-    let mut client = BigQueryWriteClient::connect(bigquery.grpc_url()).await.unwrap();
+    let mut client = client(&bigquery).await;
     let (sender, receiver) = tokio::sync::mpsc::channel(1);
     sender.send(request(false)).await.unwrap();
     let mut answers = client.append_rows(tokio_stream::wrappers::ReceiverStream::new(receiver)).await.unwrap().into_inner();
