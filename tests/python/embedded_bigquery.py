@@ -54,7 +54,7 @@ def default(name):
 
 
 def append(*requests):
-    return [brief(r) for r in writer.append_rows(iter(requests), timeout=60)]
+    return [brief(r) for r in writer.append_rows(iter(requests), retry=None, timeout=60)]
 
 
 def append_ends(*requests):
