@@ -3,6 +3,7 @@
 //!
 //! Ignored unless `MILLRACE_CLOUD_PROJECT` and `MILLRACE_CLOUD_DATASET` name an existing dataset in which application default credentials
 //! may create tables, write and query; the test's tables are left there for a look, each run's under a name of its own.
+#![allow(clippy::expect_used, reason = "tests")]
 
 #[path = "../live/harness/mod.rs"]
 mod harness;

@@ -3,6 +3,7 @@
 //!
 //! The tests are ignored unless asked for: `cargo test --test live -- --include-ignored [name]`, as `tests/run` does. They run one after
 //! another and share one set of servers; each has topics, groups and datasets of its own.
+#![allow(clippy::expect_used, reason = "tests")]
 
 mod harness;
 mod tests;
