@@ -83,20 +83,18 @@ pub fn a_registry_that_is_down_holds(servers: &Servers) -> anyhow::Result<()> {
     }
     let journal = producer.journal()?;
     let mut worker = installation.start()?;
-    worker.wait_for_metric("millrace_held_partitions", &[("connector", "down")], 2.0, WITHIN)?;
+    let held = [("connector", "down"), ("cause", "schema_source_unavailable")];
+    worker.wait_for_metric("millrace_held_partitions", &held, 2.0, WITHIN)?;
     let told = wait_for("health tells", Duration::from_secs(10), || {
         let (_, ready) = worker.get("/health/ready")?;
-        Ok(ready.contains("down").then_some(ready))
+        Ok(ready.contains("schema_source_unavailable").then_some(ready))
     })?;
-    ensure!(told.contains("registry") || told.contains("schema"), "/health/ready does not name the cause: {told}");
+    ensure!(told.contains("connector `down` holds down[0], down[1]"), "/health/ready does not name what is held: {told}");
     for status in [200, 502] {
         let gate = Gate::open(port, Behind::Rubbish(status))?;
         wait_for("a request that gets rubbish", WITHIN, || Ok((gate.connections() > 0).then_some(())))?;
         std::thread::sleep(Duration::from_secs(1));
-        ensure!(
-            worker.metric("millrace_held_partitions", &[("connector", "down")])? == 2.0,
-            "not held any more at rubbish with status {status}"
-        );
+        ensure!(worker.metric("millrace_held_partitions", &held)? == 2.0, "not held any more at rubbish with status {status}");
     }
     ensure!(reader.schema("down.rows")?.is_none(), "a table was made of rubbish");
     let _gate = Gate::open(port, Behind::Server(registry.port()))?;

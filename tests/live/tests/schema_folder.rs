@@ -74,7 +74,7 @@ pub fn schemas_named_by_a_header(servers: &Servers) -> anyhow::Result<()> {
     send(2000, 0, Some("Late"), &late_value)?;
     send(2001, 0, Some(names[0]), &stock.encode(2001)?)?;
     let behind = producer.journal()?;
-    worker.wait_for_metric("millrace_held_partitions", &[("connector", "headers")], 1.0, WITHIN)?;
+    worker.wait_for_metric("millrace_held_partitions", &[("connector", "headers"), ("cause", "schema_file_missing")], 1.0, WITHIN)?;
     send(3000, 1, Some(names[0]), &stock.encode(3000)?)?;
     journal.append(&mut producer.journal()?);
     reconcile_exactly(reader, "headers.rows", "reference", &journal, WITHIN)?;

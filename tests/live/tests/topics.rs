@@ -188,9 +188,14 @@ pub fn retention_overtakes_a_stopped_worker(servers: &Servers) -> anyhow::Result
     let after = producer.journal()?;
     kafka.delete_records("retention", 0, 150)?;
     let mut worker = small.installation.start()?;
-    worker.wait_for_metric("millrace_held_partitions", &[("connector", "retention")], 1.0, SECONDS_60)?;
-    let status = worker.status()?.to_string();
-    ensure!(status.contains("100") && status.contains("150"), "/status does not report the range 100 to 150: {status}");
+    worker.wait_for_metric("millrace_held_partitions", &[("connector", "retention"), ("cause", "lost_range")], 1.0, SECONDS_60)?;
+    let status = worker.status()?;
+    let hold = &status["connectors"][0]["partitions"][0]["hold"];
+    let message = hold["message"].as_str().unwrap_or_default();
+    ensure!(
+        hold["cause"] == "lost_range" && message.contains("offsets 100 to 149 of retention"),
+        "/status does not report the range: {status}"
+    );
     std::thread::sleep(Duration::from_secs(3));
     ensure!(rows(reader, "retention.rows", "id")?.len() == 100, "rows arrived although the partition holds");
     ensure!(kafka.committed("connect-retention", "retention", 0)? == Some(100), "the hold moved the committed offset");
