@@ -60,7 +60,9 @@ impl RegistryClient {
     pub fn new(config: &RegistryConfig, ca_file: Option<&Path>) -> Result<Self, RegistrySetupError> {
         // reqwest takes the process's provider; whoever came first has set it, and that is as good.
         let _already_set = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let mut builder = Client::builder().use_rustls_tls().timeout(config.timeout.get()).connect_timeout(config.timeout.get());
+        // HTTP/1.1, as Confluent's own clients speak it: over HTTP/2 Apicurio 3.3.3 compresses its answers twice.
+        let mut builder =
+            Client::builder().use_rustls_tls().http1_only().timeout(config.timeout.get()).connect_timeout(config.timeout.get());
         if let Some(path) = ca_file {
             for certificate in Certificate::from_pem_bundle(&read(path)?).map_err(|e| bad_pem(path, &e))? {
                 builder = builder.add_root_certificate(certificate);

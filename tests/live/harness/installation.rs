@@ -103,3 +103,8 @@ dead_letter_topic = "{dead_letters}"
 "#
     )
 }
+
+/// The same connector with appends once a second: the emulator spends its time on appends, hardly on their rows.
+pub fn patient(connector: &str) -> String {
+    format!("{connector}\n[delivery]\nlinger = \"1s\"\n")
+}
