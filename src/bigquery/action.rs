@@ -112,11 +112,14 @@ mod tests {
         Action::Hold(cause)
     }
 
+    /// StorageError, gRPC status, BigQuery's words; the class, and the action without and with a recent change.
+    type Row = (Option<S>, Code, &'static str, ErrorClass, Action, Action);
+
     /// Every row of the table of codes in the reference (section 4), with the words that the service was seen to use: what is done at
     /// the first failure, without and with a recent change of the table.
     #[test]
     fn every_code_has_its_action() {
-        let rows: Vec<(Option<S>, Code, &str, ErrorClass, Action, Action)> = vec![
+        let rows: Vec<Row> = vec![
             (
                 Some(S::TableNotFound),
                 Code::NotFound,

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::atomic::AtomicBool;
-use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -167,11 +167,9 @@ impl Poller {
 
     fn serve_requests(&mut self) {
         let mut due: Vec<(TopicPartition, BeginAt)> = Vec::new();
-        loop {
-            match self.requests.try_recv() {
-                Ok(Command::Begin(partition, at)) => due.push((partition, at)),
-                Ok(Command::Close) | Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
-            }
+        // `Close` ends it as an empty queue does: the caller looks at `is_closing`.
+        while let Ok(Command::Begin(partition, at)) = self.requests.try_recv() {
+            due.push((partition, at));
         }
         let now = Instant::now();
         self.later.retain(|(partition, at, when)| {

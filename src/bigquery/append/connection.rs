@@ -9,18 +9,18 @@ use googleapis_tonic_google_cloud_bigquery_storage_v1::google::cloud::bigquery::
 use http::{HeaderMap, HeaderValue, Method, Request, Version};
 use parking_lot::Mutex;
 use storage::AppendRowsResponse;
-use storage::append_rows_response::Response as Answer;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tonic::client::GrpcService;
 use tonic::codec::{Codec, Streaming};
 use tonic::{Code, Status};
 
+use super::answer::{Outcome, concerns_one_append, needs_fresh_connection, outcome_of};
 use super::outbox::{Outbox, OutboxBody};
 use super::pool::Shared;
 use super::request::{Head, encode_head};
 use crate::bigquery::classify::Refusal;
 use crate::bigquery::rest::encode;
-use crate::bigquery::{Append, AppendFailure, ErrorClass, RowError};
+use crate::bigquery::{Append, AppendFailure, ErrorClass};
 use crate::table::{SharedLayout, TableName};
 
 const METHOD: &str = "/google.cloud.bigquery.storage.v1.BigQueryWrite/AppendRows";
@@ -28,9 +28,6 @@ const METHOD: &str = "/google.cloud.bigquery.storage.v1.BigQueryWrite/AppendRows
 const TRACE_ID: &str = concat!("millrace:", env!("CARGO_PKG_VERSION"));
 /// The largest answer that is read: lists of row errors can be long.
 const ANSWER_MAX_BYTES: usize = 64 << 20;
-
-/// How an append ended.
-pub(super) type Outcome = Result<(), AppendFailure>;
 
 /// One AppendRows RPC.
 pub(super) struct Connection {
@@ -54,7 +51,17 @@ struct State {
     pushed: u64,
     /// What the last request was for: its schema need not be said again.
     destination: Option<(Arc<TableName>, SharedLayout)>,
+    /// Several streams were seen: requests may change table and schema.
+    shared_by_tables: bool,
     last_used: Instant,
+}
+
+impl State {
+    fn takes(&self, append: &Append) -> bool {
+        let same =
+            |(table, layout): &(Arc<TableName>, SharedLayout)| **table != *append.table || layout.descriptor == append.layout.descriptor;
+        self.shared_by_tables || self.destination.as_ref().is_none_or(same)
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -105,6 +112,7 @@ impl Connection {
             outbox: Outbox::default(),
             waiting: VecDeque::new(),
             pushed: 0,
+            shared_by_tables: false,
             destination: None,
             last_used: Instant::now(),
         };
@@ -153,6 +161,17 @@ impl Connection {
         }
     }
 
+    /// Whether rows of this table and layout may go over it. While it has seen one stream only, a server may ignore another schema for that
+    /// stream (storage.proto: "subsequent requests"); once several streams share it, each change of schema counts.
+    pub(super) fn suits(&self, append: &Append) -> bool {
+        let state = self.state.lock();
+        state.shared_by_tables
+            || state
+                .destination
+                .as_ref()
+                .is_none_or(|(table, layout)| **table != *append.table || layout.descriptor == append.layout.descriptor)
+    }
+
     /// Queues an append. `None`: it takes no more, use another one.
     pub(super) fn push(&self, append: &Append, room: OwnedSemaphorePermit) -> Option<oneshot::Receiver<Outcome>> {
         let (reply, outcome) = oneshot::channel();
@@ -160,6 +179,11 @@ impl Connection {
         if state.phase != Phase::Open {
             return None;
         }
+        if !state.takes(append) {
+            return None; // it took another layout since it was picked
+        }
+        let other_table = state.destination.as_ref().is_some_and(|(table, _)| **table != *append.table);
+        state.shared_by_tables |= other_table;
         let same = state.destination.as_ref().is_some_and(|(table, layout)| {
             **table == *append.table && (Arc::ptr_eq(layout, &append.layout) || layout.descriptor == append.layout.descriptor)
         });
@@ -316,55 +340,22 @@ impl Connection {
             return;
         }
         tracing::warn!(connection = self.id, class = class.as_str(), unanswered = waiting.len(), message, "append connection ended");
-        for append in waiting {
-            if needs_fresh_connection(class) {
+        // Answers come in order: a refusal that ends the RPC is that of the first append without an answer. It says nothing of the others, whose
+        // tables may be other ones.
+        let refuses_one = concerns_one_append(class);
+        for (place, append) in waiting.into_iter().enumerate() {
+            let refused = refuses_one && place == 0;
+            if refused && needs_fresh_connection(class) {
                 self.shared.mark_stale(&append.table, self.id);
             }
-            let maybe_durable = append.number < taken;
+            let maybe_durable = append.number < taken && !refused;
+            let (class, message) = if refuses_one && !refused {
+                (ErrorClass::Transient, format!("the connection ended with the refusal of another append ({message})"))
+            } else {
+                (class, message.clone())
+            };
             self.shared.in_flight_bytes.decrement(append.room.num_permits() as f64);
-            let _ = append.reply.send(Err(AppendFailure { class, message: message.clone(), row_errors: Vec::new(), maybe_durable }));
+            let _ = append.reply.send(Err(AppendFailure { class, message, row_errors: Vec::new(), maybe_durable }));
         }
-    }
-}
-
-/// Failures that a connection opened later may not have: it learns the table anew.
-fn needs_fresh_connection(class: ErrorClass) -> bool {
-    matches!(
-        class,
-        ErrorClass::SchemaMismatchExtraFields
-            | ErrorClass::SchemaIncompatible
-            | ErrorClass::TableNotFound
-            | ErrorClass::TableRecreated
-            | ErrorClass::StreamNotFound
-            | ErrorClass::PermissionDenied
-    )
-}
-
-fn outcome_of(response: AppendRowsResponse) -> Outcome {
-    let row_errors: Vec<RowError> = response
-        .row_errors
-        .into_iter()
-        .filter_map(|error| Some(RowError { index: u32::try_from(error.index).ok()?, message: error.message }))
-        .collect();
-    let refused = |class, message| Err(AppendFailure { class, message, row_errors: Vec::new(), maybe_durable: false });
-    match response.response {
-        Some(Answer::AppendResult(_)) if row_errors.is_empty() => Ok(()),
-        Some(Answer::Error(status)) => {
-            let refusal = Refusal::from_parts(status.code, status.message, &status.details);
-            if row_errors.is_empty() {
-                return refused(refusal.class(), refusal.describe());
-            }
-            Err(AppendFailure { class: ErrorClass::RowErrors, message: refusal.describe(), row_errors, maybe_durable: false })
-        }
-        _ if !row_errors.is_empty() => {
-            let message = "rows were refused".to_owned();
-            Err(AppendFailure { class: ErrorClass::RowErrors, message, row_errors, maybe_durable: false })
-        }
-        _ => Err(AppendFailure {
-            class: ErrorClass::Unknown,
-            message: "BigQuery's answer holds neither a result nor an error".to_owned(),
-            row_errors,
-            maybe_durable: true,
-        }),
     }
 }

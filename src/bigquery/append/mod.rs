@@ -3,6 +3,7 @@
 //! Our own client below tonic's codec: rows arrive in wire form and leave as they are, in HTTP/2 frames behind a small head ([`request`]),
 //! so that a row is never copied again.
 
+mod answer;
 mod connection;
 mod outbox;
 mod pool;

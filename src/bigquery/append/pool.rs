@@ -129,7 +129,7 @@ impl Connections {
         // An append larger than all the room takes all of it.
         let permits = u32::try_from(size.clamp(1, self.shared.settings.in_flight_bytes)).unwrap_or(u32::MAX);
         loop {
-            let connection = self.pick(&append.table);
+            let connection = self.pick(&append);
             // Closed while we waited: nothing was sent, take another one.
             let Some(room) = connection.room(permits).await else { continue };
             let Some(outcome) = connection.push(&append, room) else { continue };
@@ -146,7 +146,8 @@ impl Connections {
 
     /// The connection for the next append of this table: the one that knows its schema, unless it is busy; else the idlest; else, below
     /// the limit, a new one.
-    fn pick(&self, table: &TableName) -> Arc<Connection> {
+    fn pick(&self, append: &Append) -> Arc<Connection> {
+        let table = &*append.table;
         let settings = &self.shared.settings;
         let location = settings.location.clone().or_else(|| self.shared.changes.location(table));
         let stale = self.shared.youngest_stale(table);
@@ -154,7 +155,7 @@ impl Connections {
 
         let mut open = self.open.lock();
         open.retain(|c| c.is_open());
-        let best = open.iter().filter(|c| c.location == location && c.id > stale).min_by_key(|c| {
+        let best = open.iter().filter(|c| c.location == location && c.id > stale && c.suits(append)).min_by_key(|c| {
             let load = c.load_bytes();
             (load > busy, !c.last_was(table), load)
         });
