@@ -50,7 +50,7 @@ pub(super) fn days(year: i64, month: i64, day: i64) -> Option<i64> {
 #[inline(always)]
 pub(super) const fn pack_time(micros: i64) -> i64 {
     let seconds = micros / 1_000_000;
-    (seconds / 3_600) << 32 | (seconds / 60 % 60) << 26 | (seconds % 60) << 20 | micros % 1_000_000
+    ((seconds / 3_600) << 32) | ((seconds / 60 % 60) << 26) | ((seconds % 60) << 20) | (micros % 1_000_000)
 }
 
 /// DATETIME packed: as TIME, then day 37-41, month 42-45, year 46-59.
@@ -127,7 +127,7 @@ pub(super) fn datetime_text(micros: i64) -> Text {
 }
 
 /// Takes up to `most` digits off the front, at least `least`.
-fn digits<'t>(text: &'t str, least: usize, most: usize) -> Option<(i64, &'t str)> {
+fn digits(text: &str, least: usize, most: usize) -> Option<(i64, &str)> {
     let n = text.bytes().take(most).take_while(u8::is_ascii_digit).count();
     if n < least {
         return None;

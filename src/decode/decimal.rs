@@ -129,7 +129,7 @@ impl DecimalColumn {
     }
 
     /// A decimal of this scale whose unscaled value is big-endian two's complement (Avro's form).
-    pub fn from_be_bytes(&self, bytes: &[u8], scale: i64) -> Result<Decimal, Misfit> {
+    pub fn fit_be_bytes(&self, bytes: &[u8], scale: i64) -> Result<Decimal, Misfit> {
         let negative = bytes.first().is_some_and(|b| b & 0x80 != 0);
         let fill = if negative { 0xff } else { 0 };
         let significant = &bytes[bytes.iter().take_while(|b| **b == fill).count()..];
@@ -149,7 +149,7 @@ impl DecimalColumn {
     }
 
     /// A whole number.
-    pub fn from_i64(&self, value: i64) -> Result<Decimal, Misfit> {
+    pub fn fit_i64(&self, value: i64) -> Result<Decimal, Misfit> {
         self.fit(value < 0, U256([value.unsigned_abs(), 0, 0, 0]), 0)
     }
 
@@ -268,7 +268,7 @@ pub(super) fn wire_text(ty: &ColumnType, bytes: &[u8]) -> Option<String> {
     )?;
     let mut be = bytes.to_vec();
     be.reverse();
-    let value = column.from_be_bytes(&be, i64::from(column.wire_scale)).ok()?;
+    let value = column.fit_be_bytes(&be, i64::from(column.wire_scale)).ok()?;
     let (text, len) = column.text(&value);
     String::from_utf8(text[..len].to_vec()).ok()
 }
@@ -327,7 +327,7 @@ mod tests {
             let fill = if unscaled < 0 { 0xff } else { 0 };
             bytes.splice(0..0, vec![fill; sign_bytes]);
             let limit = BigInt::from(10).pow(38);
-            match numeric().from_be_bytes(&bytes, scale) {
+            match numeric().fit_be_bytes(&bytes, scale) {
                 Ok(value) => {
                     let (wire, len) = numeric().wire_bytes(&value);
                     prop_assert_eq!(wire[..len].to_vec(), scaled.to_signed_bytes_le());
@@ -336,7 +336,7 @@ mod tests {
                 }
                 Err(e) => prop_assert!(e == Misfit::TooLarge && (scaled.clone() >= limit || scaled <= -limit)),
             }
-            let wide = big().from_be_bytes(&bytes, scale).unwrap();
+            let wide = big().fit_be_bytes(&bytes, scale).unwrap();
             let scaled = BigInt::from(unscaled) * BigInt::from(10).pow(38 - scale as u32);
             let (wire, len) = big().wire_bytes(&wide);
             prop_assert_eq!(wire[..len].to_vec(), scaled.to_signed_bytes_le());

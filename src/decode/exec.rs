@@ -179,26 +179,26 @@ fn rare(op: &Op, r: &mut Reader<'_>, w: &mut Writer<'_>, cx: &Context<'_>) -> Re
         }
         Code::Whole { long, column } => {
             let value = if *long { r.long()? } else { i64::from(r.int()?) };
-            put_decimal(w, tag, column, column.from_i64(value), start)
+            put_decimal(w, tag, column, column.fit_i64(value), start)
         }
         Code::Decimal { size, scale, column } => {
             let bytes = match size {
                 Some(size) => r.take(*size)?,
                 None => r.bytes()?,
             };
-            put_decimal(w, tag, column, column.from_be_bytes(bytes, *scale), start)
+            put_decimal(w, tag, column, column.fit_be_bytes(bytes, *scale), start)
         }
         Code::BigDecimal(column) => {
             let mut inner = Reader::new(r.bytes()?);
             let unscaled = inner.bytes().and_then(|b| inner.long().map(|s| (b, s)));
             let (unscaled, scale) =
                 unscaled.map_err(|_| Fault::new(Class::InvalidDecimal, start, "a big-decimal does not hold bytes and a scale"))?;
-            put_decimal(w, tag, column, column.from_be_bytes(unscaled, scale), start)
+            put_decimal(w, tag, column, column.fit_be_bytes(unscaled, scale), start)
         }
         Code::VariableScaleDecimal(column) => {
             let scale = i64::from(r.int()?);
             let unscaled = r.bytes()?;
-            put_decimal(w, tag, column, column.from_be_bytes(unscaled, scale), start)
+            put_decimal(w, tag, column, column.fit_be_bytes(unscaled, scale), start)
         }
         Code::UuidText => {
             let text = r.string()?;

@@ -9,7 +9,8 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 
-use super::connection::{Connection, Outcome};
+use super::answer::Outcome;
+use super::connection::Connection;
 use crate::bigquery::auth::TokenSource;
 use crate::bigquery::changes::Changes;
 use crate::bigquery::{Append, AppendFailure, Appender, ErrorClass};

@@ -183,7 +183,8 @@ impl<'a> Demo<'a> {
         }
         let crashes = self.fleet.crashes.len();
         self.fleet.replace_crashed()?;
-        for crash in self.fleet.crashes[crashes..].to_vec() {
+        let new: Vec<String> = self.fleet.crashes.iter().skip(crashes).cloned().collect();
+        for crash in new {
             self.event(&crash);
         }
         let alive = self.fleet.alive();

@@ -254,7 +254,7 @@ fn typed_literal(kind: &DataType, value: &Value) -> ApiResult<Cell> {
         Some(ColumnType::Timestamp) => civil::parse_timestamp(&text).map(Cell::Timestamp),
         Some(ColumnType::Numeric | ColumnType::Bignumeric) => {
             let limits = DecimalLimits { type_scale: 38, parameters: None };
-            limits.from_text(&text).ok().map(|v| Cell::Decimal(v.into_big()))
+            limits.read_text(&text).ok().map(|v| Cell::Decimal(v.into_big()))
         }
         _ => None,
     };

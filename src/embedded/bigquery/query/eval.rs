@@ -157,7 +157,7 @@ fn read_as(text: &str, like: &Cell) -> Result<Cell, String> {
         Cell::Time(_) => civil::parse_time(text).map(Cell::Time),
         Cell::Datetime(_) => civil::parse_datetime(text).map(Cell::Datetime),
         Cell::Timestamp(_) => civil::parse_timestamp(text).map(Cell::Timestamp),
-        Cell::Decimal(_) => DecimalLimits { type_scale: 38, parameters: None }.from_text(text).ok().map(|v| Cell::Decimal(v.into_big())),
+        Cell::Decimal(_) => DecimalLimits { type_scale: 38, parameters: None }.read_text(text).ok().map(|v| Cell::Decimal(v.into_big())),
         _ => None,
     };
     read.ok_or_else(|| format!("Could not cast literal \"{text}\" to the type it is compared with"))

@@ -114,7 +114,7 @@ fn single(value: &Value, column: &Column, at: &str, ignore_unknown: bool) -> Res
         (ColumnType::Float64, Value::Number(number)) => number.as_f64().map(Cell::Float).ok_or_else(|| bad("double")),
         (ColumnType::Float64, Value::String(text)) => float(text).map(Cell::Float).ok_or_else(|| bad("double")),
         (ColumnType::Numeric | ColumnType::Bignumeric, Value::Number(_) | Value::String(_)) => {
-            let value = column.decimal_limits().from_text(&shown());
+            let value = column.decimal_limits().read_text(&shown());
             value
                 .map(|v| Cell::Decimal(v.into_big()))
                 .map_err(|problem| fault(at, format!("Invalid {} value: {} {problem}", column.kind.rest_name(), shown())))

@@ -136,11 +136,11 @@ fn fit<'a>(kind: ColumnType, max_length: Option<u64>, decimal: &DecimalLimits, s
         (ColumnType::Float64, Scalar::Double(v)) => CellRef::Float(v),
         (ColumnType::Numeric | ColumnType::Bignumeric, scalar) => CellRef::Decimal(
             match scalar {
-                Scalar::Bytes(v) => decimal.from_bytes(v),
-                Scalar::Text(v) => decimal.from_text(v),
-                Scalar::Int(v) => decimal.from_int(v.into()),
-                Scalar::UInt(v) => decimal.from_int(v.into()),
-                Scalar::Double(v) => decimal.from_double(v),
+                Scalar::Bytes(v) => decimal.read_bytes(v),
+                Scalar::Text(v) => decimal.read_text(v),
+                Scalar::Int(v) => decimal.read_int(v.into()),
+                Scalar::UInt(v) => decimal.read_int(v.into()),
+                Scalar::Double(v) => decimal.read_double(v),
                 _ => Err("has a wrong type"),
             }
             .map_err(|problem| format!("value {problem}"))?,

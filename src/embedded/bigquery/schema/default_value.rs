@@ -55,7 +55,7 @@ fn literal(text: &str, column: &Column) -> Result<Cell, String> {
         (ColumnType::Int64, None) => text.parse().map(Cell::Int).map_err(|_| wrong()),
         (ColumnType::Float64, None) => text.parse().ok().filter(|v: &f64| v.is_finite()).map(Cell::Float).ok_or_else(wrong),
         (ColumnType::Numeric | ColumnType::Bignumeric, body) if typed || prefix.is_empty() => {
-            let value = column.decimal_limits().from_text(body.as_deref().unwrap_or(text));
+            let value = column.decimal_limits().read_text(body.as_deref().unwrap_or(text));
             value.map(|v| Cell::Decimal(v.into_big())).map_err(|problem| format!("{text} {problem}"))
         }
         (ColumnType::String, Some(body)) if prefix.is_empty() => {

@@ -38,7 +38,7 @@ impl DecimalValue {
 
 impl DecimalLimits {
     /// From the bytes form: value x 10^scale, little-endian two's complement.
-    pub(crate) fn from_bytes(&self, bytes: &[u8]) -> Result<DecimalValue, &'static str> {
+    pub(crate) fn read_bytes(&self, bytes: &[u8]) -> Result<DecimalValue, &'static str> {
         let widest = if self.type_scale == 9 { 16 } else { 32 };
         if bytes.is_empty() || bytes.len() > widest {
             return Err("has an encoding of a wrong length");
@@ -63,14 +63,14 @@ impl DecimalLimits {
     }
 
     /// From text: `[+-]digits[.digits][e[+-]digits]`. More decimal places than the column has are refused, never rounded.
-    pub(crate) fn from_text(&self, text: &str) -> Result<DecimalValue, &'static str> {
+    pub(crate) fn read_text(&self, text: &str) -> Result<DecimalValue, &'static str> {
         let (unscaled, scale) = parse(text).ok_or("is not a number")?;
         let kept = rescale(unscaled, scale).ok_or("has too many decimal places")?;
         self.fitted(kept)
     }
 
     /// From a double: its shortest decimal form, rounded to the type's scale (half away from zero), since a double carries noise digits.
-    pub(crate) fn from_double(&self, value: f64) -> Result<DecimalValue, &'static str> {
+    pub(crate) fn read_double(&self, value: f64) -> Result<DecimalValue, &'static str> {
         if !value.is_finite() {
             return Err("is not a finite number");
         }
@@ -85,7 +85,7 @@ impl DecimalLimits {
     }
 
     /// From a whole number.
-    pub(crate) fn from_int(&self, value: i128) -> Result<DecimalValue, &'static str> {
+    pub(crate) fn read_int(&self, value: i128) -> Result<DecimalValue, &'static str> {
         self.fitted(BigInt::from(value) * BigInt::from(10).pow(KEPT_SCALE))
     }
 
@@ -178,37 +178,37 @@ mod tests {
             ("abc", "is not a number"),
             ("", "is not a number"),
         ] {
-            assert_eq!(shown(NUMERIC.from_text(text)), expected, "{text}");
+            assert_eq!(shown(NUMERIC.read_text(text)), expected, "{text}");
         }
     }
 
     #[test]
     fn numeric_by_bytes() {
-        assert_eq!(shown(NUMERIC.from_bytes(&1_250_000_000_i64.to_le_bytes()[..4])), "1.25");
-        assert_eq!(shown(NUMERIC.from_bytes(&[0xFF])), "-0.000000001");
-        assert_eq!(shown(NUMERIC.from_bytes(&i128::MAX.to_le_bytes())), "is out of range");
-        assert_eq!(shown(NUMERIC.from_bytes(&[])), "has an encoding of a wrong length");
-        assert_eq!(shown(NUMERIC.from_bytes(&[0; 17])), "has an encoding of a wrong length");
+        assert_eq!(shown(NUMERIC.read_bytes(&1_250_000_000_i64.to_le_bytes()[..4])), "1.25");
+        assert_eq!(shown(NUMERIC.read_bytes(&[0xFF])), "-0.000000001");
+        assert_eq!(shown(NUMERIC.read_bytes(&i128::MAX.to_le_bytes())), "is out of range");
+        assert_eq!(shown(NUMERIC.read_bytes(&[])), "has an encoding of a wrong length");
+        assert_eq!(shown(NUMERIC.read_bytes(&[0; 17])), "has an encoding of a wrong length");
     }
 
     #[test]
     fn bignumeric_ends() {
         let end = "578960446186580977117854925043439539266.34992332820282019728792003956564819967";
-        assert_eq!(shown(BIG.from_text(end)), end);
+        assert_eq!(shown(BIG.read_text(end)), end);
         assert_eq!(
-            shown(BIG.from_text("578960446186580977117854925043439539266.34992332820282019728792003956564819968")),
+            shown(BIG.read_text("578960446186580977117854925043439539266.34992332820282019728792003956564819968")),
             "is out of range"
         );
-        assert_eq!(shown(BIG.from_bytes(&[0; 33])), "has an encoding of a wrong length");
+        assert_eq!(shown(BIG.read_bytes(&[0; 33])), "has an encoding of a wrong length");
     }
 
     #[test]
     fn parameters() {
         let limits = DecimalLimits { type_scale: 9, parameters: Some((5, 2)) };
-        assert_eq!(shown(limits.from_text("999.99")), "999.99");
-        assert_eq!(shown(limits.from_text("1000")), "has too many digits");
-        assert_eq!(shown(limits.from_text("1.001")), "has too many decimal places");
-        assert_eq!(shown(limits.from_bytes(&1_000_000_000_000_i64.to_le_bytes())), "exceeds the column's precision or scale");
-        assert_eq!(shown(limits.from_double(0.005)), "0.01");
+        assert_eq!(shown(limits.read_text("999.99")), "999.99");
+        assert_eq!(shown(limits.read_text("1000")), "has too many digits");
+        assert_eq!(shown(limits.read_text("1.001")), "has too many decimal places");
+        assert_eq!(shown(limits.read_bytes(&1_000_000_000_000_i64.to_le_bytes())), "exceeds the column's precision or scale");
+        assert_eq!(shown(limits.read_double(0.005)), "0.01");
     }
 }
