@@ -29,10 +29,7 @@ impl Journal {
     fn mark(&self, rows: &[(u64, u64)], stream: &str) {
         let mut seen = self.seen.lock();
         for (partition, offset) in rows {
-            if !seen.contains_key(&(stream.to_owned(), *partition)) {
-                seen.insert((stream.to_owned(), *partition), Vec::new());
-            }
-            let words = seen.get_mut(&(stream.to_owned(), *partition)).expect("inserted above");
+            let words = seen.entry((stream.to_owned(), *partition)).or_default();
             let (word, bit) = ((offset / 64) as usize, offset % 64);
             if words.len() <= word {
                 words.resize(word + 1024, 0);

@@ -59,7 +59,7 @@ async fn client(bigquery: &EmbeddedBigQuery) -> BigQueryWriteClient<Channel> {
 
 /// A new connection's answer to one request: 0 for a result, else the code of its error.
 async fn append(bigquery: &EmbeddedBigQuery, extra: bool) -> Result<i32, Status> {
-    let mut client = client(&bigquery).await;
+    let mut client = client(bigquery).await;
     let mut answers = client.append_rows(futures::stream::iter([request(extra)])).await?.into_inner();
     let answer = answers.message().await?.expect("an answer");
     Ok(match answer.response {

@@ -1,3 +1,5 @@
+//! The registry as its clients meet it.
+
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
 

@@ -1,19 +1,18 @@
 //! A shard with everything around it played: queues, consumer, tables, BigQuery, dead-letter topic. The oracle holds every published head against
 //! what was acknowledged.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod played;
+
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::SeqCst};
-use std::thread::Thread;
 use std::time::{Duration, Instant};
 
-use async_trait::async_trait;
-use futures::FutureExt;
-use futures::future::BoxFuture;
 use parking_lot::Mutex;
-use rand::{Rng, SeedableRng};
+use rand::SeedableRng;
 
-use super::dead_letters::{DeadLetters, Letter, LetterBox, LetterError, Rereader};
+use self::played::{Control, Log, LogQueue, OneTable, Post, Sink};
+use super::dead_letters::{DeadLetters, Letter};
 use super::events::{ShardEvent, ShardHandle};
 use super::fence::Fence;
 use super::plans::PlanMaker;
@@ -22,189 +21,13 @@ use super::route::TableRoutes;
 use super::shard::{Shard, ShardParts};
 use super::worker::WorkerShared;
 use super::writers::{WriterParts, Writers};
-use crate::bigquery::{Append, AppendFailure, Appender, ErrorClass, RowError, TableError, TableSpec, TableState, Tables};
+use crate::bigquery::TableSpec;
 use crate::config::{ConnectorConfig, Evolve};
-use crate::decode::{DecodeOptions, split_rows};
-use crate::flow::{Budget, Clock, HoldCause, SystemClock};
-use crate::kafka::{Assigned, Epoch, Flow, GroupControl, GroupError, NextOffset, PartitionQueue, StartOffset, Taken};
-use crate::record::{NoHeaders, OwnedRecord, Record, TopicPartition};
-use crate::table::{Column, ColumnType, Mode, TableName};
+use crate::decode::DecodeOptions;
+use crate::flow::{Budget, Clock, SystemClock};
+use crate::kafka::{Assigned, Epoch, StartOffset};
+use crate::record::TopicPartition;
 use crate::telemetry::metrics::ConnectorMetrics;
-
-/// A partition's log: value by offset, and where the consumer stands.
-struct Log {
-    values: Vec<Option<Vec<u8>>>,
-    position: AtomicI64,
-    paused: std::sync::atomic::AtomicBool,
-}
-
-struct LogQueue(Arc<Log>);
-
-impl PartitionQueue for LogQueue {
-    fn take(&mut self, on_record: &mut dyn FnMut(&Record<'_>) -> Flow) -> Taken {
-        let mut taken = Taken::default();
-        while !self.0.paused.load(SeqCst) {
-            let offset = self.0.position.load(SeqCst);
-            let Some(value) = self.0.values.get(offset as usize) else { break };
-            self.0.position.store(offset + 1, SeqCst);
-            taken.records += 1;
-            let record = Record {
-                topic: "t",
-                partition: 0,
-                offset,
-                timestamp_ms: Some(1),
-                key: Some(b"k"),
-                value: value.as_deref(),
-                headers: &NoHeaders,
-            };
-            if on_record(&record) == Flow::Yield {
-                break;
-            }
-        }
-        taken
-    }
-    fn wake_on_data(&mut self, _thread: Thread) {}
-}
-
-struct Control(Arc<Log>);
-
-impl GroupControl for Control {
-    fn commit(&self, _offsets: &[NextOffset], _timeout: Duration) -> Result<Vec<(TopicPartition, GroupError)>, GroupError> {
-        Ok(Vec::new())
-    }
-    fn pause(&self, _partition: &TopicPartition) -> Result<(), GroupError> {
-        self.0.paused.store(true, SeqCst);
-        Ok(())
-    }
-    fn seek_and_resume(&self, _partition: &TopicPartition, offset: i64, _timeout: Duration) -> Result<(), GroupError> {
-        self.0.position.store(offset, SeqCst);
-        self.0.paused.store(false, SeqCst);
-        Ok(())
-    }
-    fn restart_at(&self, _partition: &TopicPartition, _offset: Option<i64>) -> Result<(), GroupError> {
-        Ok(())
-    }
-    fn watermarks(&self, _partition: &TopicPartition, _timeout: Duration) -> Result<(i64, i64), GroupError> {
-        Ok((0, self.0.values.len() as i64))
-    }
-    fn since_last_poll(&self) -> Duration {
-        Duration::ZERO
-    }
-    fn session_timeout(&self) -> Duration {
-        Duration::from_secs(10)
-    }
-    fn close(&self, _timeout: Duration) -> Result<(), GroupError> {
-        Ok(())
-    }
-}
-
-/// BigQuery with a will of its own. Rows are counted by their bytes.
-struct Sink {
-    rows: Mutex<BTreeMap<Vec<u8>, u32>>,
-    rng: Mutex<rand_chacha::ChaCha8Rng>,
-    trouble: bool,
-    failures: AtomicU64,
-}
-
-impl Appender for Sink {
-    fn append(&self, append: Append) -> BoxFuture<'static, Result<(), AppendFailure>> {
-        let rows: Vec<Vec<u8>> = split_rows(&append.rows).map(|range| append.rows[range].to_vec()).collect();
-        assert_eq!(rows.len(), append.row_count as usize, "the count says what the bytes hold");
-        let fail = |class, maybe_durable, row_errors| Err(AppendFailure { class, message: "as told".into(), row_errors, maybe_durable });
-        let rejected: Vec<RowError> = rows
-            .iter()
-            .enumerate()
-            .filter(|(_, row)| row.windows(6).any(|w| w == b"reject"))
-            .map(|(index, _)| RowError { index: index as u32, message: "no".into() })
-            .take(2)
-            .collect();
-        let (dice, delay) = {
-            let mut rng = self.rng.lock();
-            (rng.random_range(0..100), rng.random_range(0..3))
-        };
-        let result = if !rejected.is_empty() {
-            fail(ErrorClass::RowErrors, false, rejected)
-        } else if !self.trouble || dice < 60 {
-            let mut landed = self.rows.lock();
-            rows.into_iter().for_each(|row| *landed.entry(row).or_default() += 1);
-            Ok(())
-        } else {
-            self.failures.fetch_add(1, SeqCst);
-            match dice {
-                60..75 => fail(ErrorClass::Transient, false, Vec::new()),
-                75..85 => {
-                    let mut landed = self.rows.lock();
-                    rows.into_iter().for_each(|row| *landed.entry(row).or_default() += 1);
-                    fail(ErrorClass::Transient, true, Vec::new())
-                }
-                // A lone row that is too large is a dead letter: only several may be.
-                85..95 if append.row_count > 1 => fail(ErrorClass::RequestTooLarge, false, Vec::new()),
-                85..95 => fail(ErrorClass::Transient, false, Vec::new()),
-                _ => fail(ErrorClass::PermissionDenied, false, Vec::new()),
-            }
-        };
-        async move {
-            tokio::time::sleep(Duration::from_millis(delay)).await;
-            result
-        }
-        .boxed()
-    }
-}
-
-struct OneTable;
-
-#[async_trait]
-impl Tables for OneTable {
-    async fn get(&self, _table: &TableName) -> Result<Option<TableState>, TableError> {
-        let column = |name: &str, ty| Column { name: name.into(), ty, mode: Mode::Nullable, description: None };
-        Ok(Some(TableState {
-            columns: vec![column("n", ColumnType::Int64), column("s", ColumnType::String(None))],
-            etag: "e".into(),
-            creation_time_ms: 1,
-            time_partition: None,
-        }))
-    }
-    async fn ensure(&self, table: &TableName, _spec: &TableSpec, _wanted: &[Column]) -> Result<TableState, TableError> {
-        self.get(table).await?.ok_or(TableError { cause: HoldCause::TableMissing, message: "none".into(), retry_after: None })
-    }
-    fn changed_recently(&self, _table: &TableName) -> bool {
-        false
-    }
-}
-
-#[derive(Default)]
-struct Post {
-    letters: Mutex<Vec<Letter>>,
-    refuse: AtomicU64,
-}
-
-#[async_trait]
-impl LetterBox for Post {
-    async fn put(&self, _topic: &str, letter: Letter) -> Result<(), LetterError> {
-        if self.refuse.load(SeqCst) > 0 {
-            self.refuse.fetch_sub(1, SeqCst);
-            return Err(LetterError::Refused("as told".into()));
-        }
-        self.letters.lock().push(letter);
-        Ok(())
-    }
-}
-
-#[async_trait]
-impl Rereader for Post {
-    async fn reread(&self, partition: &TopicPartition, offsets: &[i64]) -> Result<Vec<Option<OwnedRecord>>, String> {
-        let again = |offset: &i64| OwnedRecord {
-            topic: partition.topic.clone(),
-            partition: partition.partition,
-            offset: *offset,
-            timestamp_ms: Some(1),
-            key: None,
-            value: Some(bytes::Bytes::from_static(b"again")),
-            headers: Vec::new(),
-        };
-        Ok(offsets.iter().map(|offset| Some(again(offset))).collect())
-    }
-}
 
 struct Stage {
     shard: Shard,
