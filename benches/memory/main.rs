@@ -40,6 +40,9 @@ struct Arguments {
     /// Records in the topics when the worker starts.
     #[arg(long, default_value_t = 4_000_000)]
     backlog: u64,
+    /// Records in a batch on the broker. librdkafka holds at least one batch of every partition, about 440 bytes a record.
+    #[arg(long, default_value_t = 500)]
+    batch: u64,
     #[arg(long, default_value = "256 MiB")]
     memory: String,
     /// Given by cargo bench.
@@ -69,7 +72,8 @@ fn main() -> Result<()> {
     let registry = Registry::start()?;
     let topics: Vec<String> = (0..arguments.connectors).map(|n| format!("stock-{n}")).collect();
     kafka.create_topics(&topics, arguments.partitions)?;
-    let load = |rate| Load { topics: &topics, partitions: arguments.partitions, schema_id: registry.schema_id, rate };
+    let load =
+        |rate| Load { topics: &topics, partitions: arguments.partitions, schema_id: registry.schema_id, batch: arguments.batch, rate };
     let (stop, done) = (AtomicBool::new(false), AtomicU64::new(0));
     load(None).produce(&mut kafka.client(), arguments.backlog, &stop, &done)?;
     println!(

@@ -17,6 +17,8 @@ pub struct Load<'a> {
     pub topics: &'a [String],
     pub partitions: i32,
     pub schema_id: u32,
+    /// So many records to a partition, then the next one: what a batch on the broker holds at most.
+    pub batch: u64,
     /// Records a second over all topics; `None` is as fast as it goes.
     pub rate: Option<u64>,
 }
@@ -41,8 +43,7 @@ impl Load<'_> {
                 producer.poll(Duration::from_millis(5));
                 continue;
             }
-            // 500 records to a partition, then the next one: each gets batches worth compressing.
-            let turn = sent / 500;
+            let turn = sent / self.batch;
             let topic = &self.topics[usize::try_from(turn)? % self.topics.len()];
             let partition = i32::try_from(turn / self.topics.len() as u64 % self.partitions.cast_unsigned() as u64)?;
             let value = &values[usize::try_from(sent)? % values.len()];

@@ -70,7 +70,13 @@ fn main() -> Result<()> {
     let topic = "stock".to_owned();
     kafka.create_topics(std::slice::from_ref(&topic), arguments.partitions)?;
     let start = Instant::now();
-    let load = Load { topics: std::slice::from_ref(&topic), partitions: arguments.partitions, schema_id: registry.schema_id, rate: None };
+    let load = Load {
+        topics: std::slice::from_ref(&topic),
+        partitions: arguments.partitions,
+        schema_id: registry.schema_id,
+        batch: 500,
+        rate: None,
+    };
     load.produce(&mut kafka.client(), arguments.records, &AtomicBool::new(false), &AtomicU64::new(0))?;
     println!("loaded {} records in {:.1} s", arguments.records, start.elapsed().as_secs_f64());
 
