@@ -108,7 +108,7 @@ fn run(args: DatagenArgs) -> Result<bool> {
             Framing::Registry { id: runtime.block_on(register(url, &subject))? }
         }
     };
-    let generator = Generator::start(GeneratorSettings {
+    let settings = GeneratorSettings {
         brokers: args.brokers,
         topic: args.topic,
         framing,
@@ -118,7 +118,8 @@ fn run(args: DatagenArgs) -> Result<bool> {
         seed: args.seed,
         count: args.count,
         properties: args.properties,
-    })?;
+    };
+    let generator = Generator::start(settings, Arc::new(Journal::default()))?;
     watch(&generator, &rate, args.duration, &stop);
     let journal = generator.stop()?;
     if let Some(path) = &args.journal {

@@ -92,12 +92,11 @@ pub struct Generator {
 }
 
 impl Generator {
-    /// Starts it.
+    /// Starts it; acknowledgements go to `journal`.
     ///
     /// # Errors
     /// When librdkafka refuses the settings.
-    pub fn start(settings: GeneratorSettings) -> Result<Self, GeneratorError> {
-        let journal = Arc::new(Journal::default());
+    pub fn start(settings: GeneratorSettings, journal: Arc<Journal>) -> Result<Self, GeneratorError> {
         let mut config = ClientConfig::new();
         config
             .set("bootstrap.servers", &settings.brokers)

@@ -62,8 +62,11 @@ impl Profile {
     /// All rates in words, one a line; empty without faults.
     pub(in crate::cli) fn describe(self) -> Vec<String> {
         let percent = |share: f64| format!("{:.2}%", share * 100.0);
-        let mut lines: Vec<String> =
-            self.broker().iter().map(|(f, share)| format!("{} of its requests: {}", percent(share), f.as_str())).collect();
+        let mut lines: Vec<String> = self
+            .broker()
+            .iter()
+            .map(|(f, share)| format!("{} of its requests, and the tenth at the latest: {}", percent(share), f.as_str()))
+            .collect();
         if self != Self::None {
             lines.push("the first three requests, then as below: registry_down, registry_rubbish, registry_slow".to_owned());
         }

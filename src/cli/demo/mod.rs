@@ -3,6 +3,7 @@
 mod committed;
 mod dead_letters;
 mod faults;
+mod finish;
 mod fleet;
 mod flows;
 mod freshness;

@@ -21,6 +21,8 @@ pub(super) struct WorkerNumbers {
     pub(super) held: BTreeMap<String, u64>,
     /// (connector, partition) that it owns.
     pub(super) owned: Vec<(String, i32)>,
+    /// How many partitions that are, by the worker's own count.
+    pub(super) assigned: u64,
     pub(super) resident_bytes: u64,
 }
 
@@ -45,6 +47,7 @@ fn read(text: &str) -> WorkerNumbers {
     let mut numbers = WorkerNumbers {
         possible_duplicates: sum(names::POSSIBLE_DUPLICATE_ROWS),
         dead_letters: sum(names::DEAD_LETTERS),
+        assigned: sum(names::ASSIGNED_PARTITIONS),
         resident_bytes: sum(names::RESIDENT_MEMORY),
         ..WorkerNumbers::default()
     };

@@ -55,6 +55,9 @@ impl BrokerFault {
     }
 }
 
+/// Each class with a share strikes the tenth request of its kind at the latest: short runs meet the rare ones too.
+const FIRST_STRIKE: u64 = 10;
+
 /// The share of requests of its kind that each class of fault strikes, 0 to 1.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct BrokerFaultRates(BTreeMap<BrokerFault, f64>);
@@ -94,11 +97,13 @@ struct State {
     rng: ChaCha8Rng,
     rates: BrokerFaultRates,
     fired: BTreeMap<BrokerFault, u64>,
+    /// Requests that each class could have struck.
+    chances: BTreeMap<BrokerFault, u64>,
 }
 
 impl FaultDice {
     pub(super) fn new(seed: u64, rates: BrokerFaultRates) -> Self {
-        Self { state: Mutex::new(State { rng: ChaCha8Rng::seed_from_u64(seed), rates, fired: BTreeMap::new() }) }
+        Self { state: Mutex::new(State { rng: ChaCha8Rng::seed_from_u64(seed), rates, fired: BTreeMap::new(), chances: BTreeMap::new() }) }
     }
 
     pub(super) fn set(&self, rates: BrokerFaultRates) {
@@ -108,8 +113,13 @@ impl FaultDice {
     /// What happens to a request of this kind.
     pub(super) fn draw(&self, api: i16) -> Option<Strike> {
         let mut state = self.state.lock();
-        let State { rng, rates, fired } = &mut *state;
-        let hit = rates.iter().filter(|(f, _)| f.api() == api).find(|(_, share)| rng.random_bool(*share)).map(|(f, _)| f)?;
+        let State { rng, rates, fired, chances } = &mut *state;
+        let strikes = |(fault, share): &(BrokerFault, f64)| {
+            let chance = chances.entry(*fault).or_default();
+            *chance += 1;
+            rng.random_bool(*share) || (*chance >= FIRST_STRIKE && !fired.contains_key(fault))
+        };
+        let hit = rates.iter().filter(|(f, _)| f.api() == api).find(strikes).map(|(f, _)| f)?;
         *fired.entry(hit).or_default() += 1;
         Some(match hit {
             BrokerFault::ProduceError => Strike::Refuse(RDKafkaApiKey::Produce, RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION),
