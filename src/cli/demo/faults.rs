@@ -65,7 +65,7 @@ impl Profile {
         let mut lines: Vec<String> = self
             .broker()
             .iter()
-            .map(|(f, share)| format!("{} of its requests, and the tenth at the latest: {}", percent(share), f.as_str()))
+            .map(|(f, share)| format!("{} of its requests, and one of the first ones: {}", percent(share), f.as_str()))
             .collect();
         if self != Self::None {
             lines.push("the first three requests, then as below: registry_down, registry_rubbish, registry_slow".to_owned());

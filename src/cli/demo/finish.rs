@@ -13,7 +13,7 @@ use crate::cli::Exit;
 
 /// For how long after its death a worker's last appends may land (see [`rows_at_risk`]): less than the group takes to give its
 /// partitions to another.
-const SETTLE_MS: i64 = 1_000;
+const SETTLE_MS: i64 = 2_500;
 /// How long the workers may take to stop.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -27,9 +27,9 @@ use crate::cli::datagen::stop_on_signal;
 use crate::cli::keys::{Key, Keys};
 use crate::datagen::{Brake, Generator, GeneratorSettings, Journal, Rate};
 
-/// Short, so that a killed worker's partitions move soon; librdkafka's mock cluster lets every rebalance take a second less than this, and
-/// accepts no commits meanwhile.
-const SESSION_TIMEOUT_MS: u64 = 2_000;
+/// Short, so that a killed worker's partitions move soon, but above the 3 s that librdkafka's mock cluster lets a group's first join take: it
+/// drops members whose session ends meanwhile. Every later rebalance takes a second less than this there, without commits being accepted.
+const SESSION_TIMEOUT_MS: u64 = 4_000;
 const TICK: Duration = Duration::from_millis(200);
 /// How long the workers may take to finish what is in the topics when nothing more is produced.
 const DRAIN_LIMIT: Duration = Duration::from_secs(90);
@@ -165,10 +165,13 @@ impl<'a> Demo<'a> {
         self.picture.phase = "starting";
         let wanted = FLOWS.len() as u64 * u64::from(self.args.partitions.unsigned_abs());
         let begun = Instant::now();
-        while self.numbers.iter().map(|n| n.assigned).sum::<u64>() != wanted && begun.elapsed() < READY_LIMIT {
+        while self.numbers.iter().map(|n| n.assigned).sum::<u64>() != wanted {
             self.tick().await?;
             if self.stop.load(Ordering::Relaxed) {
                 return Ok(());
+            }
+            if begun.elapsed() > READY_LIMIT {
+                bail!("the workers do not own all {wanted} partitions {READY_LIMIT:?} after their start");
             }
         }
         self.event(&format!("the workers own all partitions {:.1} s after their start", begun.elapsed().as_secs_f64()));

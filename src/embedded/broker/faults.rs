@@ -46,6 +46,14 @@ impl BrokerFault {
         }
     }
 
+    /// The request of its kind at which a class with a share strikes at the latest: short runs meet the rare ones too. Commits are few.
+    const fn first_strike(self) -> u64 {
+        match self {
+            Self::CommitError | Self::CommitAnswerLost => 3,
+            Self::ProduceError | Self::FetchError | Self::ConnectionCut | Self::SlowFetch => 10,
+        }
+    }
+
     const fn api(self) -> i16 {
         match self {
             Self::ProduceError => PRODUCE,
@@ -54,9 +62,6 @@ impl BrokerFault {
         }
     }
 }
-
-/// Each class with a share strikes the tenth request of its kind at the latest: short runs meet the rare ones too.
-const FIRST_STRIKE: u64 = 10;
 
 /// The share of requests of its kind that each class of fault strikes, 0 to 1.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -117,7 +122,7 @@ impl FaultDice {
         let strikes = |(fault, share): &(BrokerFault, f64)| {
             let chance = chances.entry(*fault).or_default();
             *chance += 1;
-            rng.random_bool(*share) || (*chance >= FIRST_STRIKE && !fired.contains_key(fault))
+            rng.random_bool(*share) || (*chance >= fault.first_strike() && !fired.contains_key(fault))
         };
         let hit = rates.iter().filter(|(f, _)| f.api() == api).find(strikes).map(|(f, _)| f)?;
         *fired.entry(hit).or_default() += 1;

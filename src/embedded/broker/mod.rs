@@ -4,7 +4,8 @@
 //! the ports that were asked for and rewrites the broker addresses in answers. As every request passes the relay, faults are drawn there, and
 //! what fired is known exactly. What the mock cluster cannot do: CreateTopics (use [`EmbeddedBroker::create_topic`]), transactions' aborts
 //! (records of an aborted one are visible), and more than 5 MiB or 100,000 records a partition ([`RETAINED_BYTES`], [`RETAINED_RECORDS`]):
-//! older ones are deleted, read or not.
+//! older ones are deleted, read or not. Classic groups: the first join takes 3 s and drops members whose session is shorter, so
+//! session.timeout.ms must be above that; every later rebalance takes session.timeout.ms less a second, and refuses commits meanwhile.
 
 mod cluster;
 mod faults;
@@ -181,7 +182,7 @@ mod tests {
         let consumer: BaseConsumer = ClientConfig::new()
             .set("bootstrap.servers", servers)
             .set("group.id", group)
-            .set("session.timeout.ms", "3000")
+            .set("session.timeout.ms", "4000")
             .set("auto.offset.reset", "earliest")
             .set("enable.auto.commit", "false")
             .create()
