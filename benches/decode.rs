@@ -14,6 +14,10 @@ use millrace::table::LayoutHistory;
 use prost::encoding::{int64, string};
 use rand::{Rng, SeedableRng};
 
+// The program's own allocator.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 const RECORDS: usize = 20_000;
 const ROUNDS: usize = 15;
 const GOAL_RECORDS_PER_S: f64 = 8.0e6;

@@ -4,6 +4,7 @@ use crate::record::RecordErrorClass as Class;
 
 use super::civil;
 use super::fault::Fault;
+use super::hot::stretch;
 use super::ops::{ArrayOp, Code, MapOp, Op, Union};
 use super::reader::{Reader, check_utf8};
 use super::shape::Shapes;
@@ -17,54 +18,30 @@ pub(super) struct Context<'p> {
     pub now_us: i64,
 }
 
-/// Runs the operations of one record or RECORD.
-#[inline]
+/// Runs the operations of one record or RECORD: stretches of common ones in [`stretch`], others one by one.
 pub(super) fn run(ops: &[Op], r: &mut Reader<'_>, w: &mut Writer<'_>, cx: &Context<'_>) -> Result<(), Fault> {
-    for op in ops {
-        if let Err(fault) = step(op, r, w, cx) {
-            return Err(fault.at_path(op.path));
-        }
+    let mut next = 0;
+    loop {
+        let stop = stretch(ops, next, *r, w.buf, w.at);
+        (next, r.pos, w.at) = (stop.next, stop.pos, stop.at);
+        let Some(op) = ops.get(next) else { return Ok(()) };
+        let outcome = match stop.fault {
+            Some(fault) => Err(fault),
+            None => step(op, r, w, cx),
+        };
+        outcome.map_err(|fault| fault.at_path(op.path))?;
+        next += 1;
     }
-    Ok(())
 }
 
-#[inline(always)]
+/// One operation, any.
 fn step(op: &Op, r: &mut Reader<'_>, w: &mut Writer<'_>, cx: &Context<'_>) -> Result<(), Fault> {
-    if op.union != Union::No && is_null(op, r)? {
-        return Ok(());
-    }
-    match &op.code {
-        Code::Long => {
-            let value = r.long()?;
-            w.room(16)?;
-            w.tag(op.tag);
-            w.varint(value as u64);
-            Ok(())
-        }
-        Code::Int => {
-            let value = r.int()?;
-            w.room(16)?;
-            w.tag(op.tag);
-            w.varint(i64::from(value) as u64);
-            Ok(())
-        }
-        Code::Text => text(op.tag, r, w),
-        Code::MillisTimestamp if !op.partition => {
-            let start = r.pos;
-            let micros = r.long()?.saturating_mul(1_000);
-            put_timestamp(w, op.tag, micros, start)
-        }
-        Code::Double => {
-            let value = f64::from_le_bytes(r.array()?);
-            put_double(w, op.tag, value)
-        }
-        _ => rare(op, r, w, cx),
-    }
+    if is_null(op, r)? { Ok(()) } else { rare(op, r, w, cx) }
 }
 
 /// Reads a union's branch; whether it is null.
 #[inline(always)]
-fn is_null(op: &Op, r: &mut Reader<'_>) -> Result<bool, Fault> {
+pub(super) fn is_null(op: &Op, r: &mut Reader<'_>) -> Result<bool, Fault> {
     match op.union {
         Union::No => Ok(false),
         Union::Lone => r.index(1, Class::UnionIndexOutOfRange).map(|_| false),
@@ -81,67 +58,19 @@ fn is_null(op: &Op, r: &mut Reader<'_>) -> Result<bool, Fault> {
     }
 }
 
-/// For each length up to 32, which bytes of 32 belong to the text.
-static MASKS: [[u64; 4]; 33] = masks();
-
-const fn masks() -> [[u64; 4]; 33] {
-    let mut all = [[0u64; 4]; 33];
-    let mut len = 0;
-    while len <= 32 {
-        let mut byte = 0;
-        while byte < len {
-            all[len][byte / 8] |= 0x80 << (byte % 8 * 8);
-            byte += 1;
-        }
-        len += 1;
-    }
-    all
-}
-
-/// A string: short ASCII ones are copied and checked in whole words, whatever their length.
-#[inline(always)]
+/// A string of any length.
 fn text(tag: Tag, r: &mut Reader<'_>, w: &mut Writer<'_>) -> Result<(), Fault> {
-    let len = r.length()?;
-    w.room(len + 48)?;
-    w.tag(tag);
-    let rest = r.data.get(r.pos..).unwrap_or_default();
-    if let Some(source) = rest.first_chunk::<32>()
-        && let Some(mask) = MASKS.get(len)
-        && let Some(target) = w.buf.get_mut(w.at..).and_then(<[u8]>::first_chunk_mut::<33>)
-    {
-        target[0] = len as u8;
-        target[1..].copy_from_slice(source);
-        if high_bits(source, mask) != 0 {
-            utf8(&source[..len], r.pos)?;
-        }
-        w.at += 1 + len;
-        r.pos += len;
-        return Ok(());
-    }
-    let bytes = r.take(len)?;
-    utf8(bytes, r.pos - len)?;
-    w.varint(len as u64);
-    w.bytes(bytes);
-    Ok(())
-}
-
-#[inline(always)]
-fn high_bits(source: &[u8; 32], mask: &[u64; 4]) -> u64 {
-    let mut high = 0;
-    for (word, mask) in source.chunks_exact(8).zip(mask) {
-        if let Some(word) = word.first_chunk() {
-            high |= u64::from_le_bytes(*word) & mask;
-        }
-    }
-    high
+    let bytes = r.bytes()?;
+    utf8(bytes, r.pos - bytes.len())?;
+    w.delimited(tag, bytes)
 }
 
 #[inline(never)]
-fn utf8(bytes: &[u8], position: usize) -> Result<(), Fault> {
+pub(super) fn utf8(bytes: &[u8], position: usize) -> Result<(), Fault> {
     check_utf8(bytes).map(|_| ()).map_err(|()| Fault::new(Class::InvalidUtf8, position, "a string is not UTF-8"))
 }
 
-/// All that is not in the hottest loop.
+/// A value whose union was read.
 #[inline(never)]
 fn rare(op: &Op, r: &mut Reader<'_>, w: &mut Writer<'_>, cx: &Context<'_>) -> Result<(), Fault> {
     let (tag, start) = (op.tag, r.pos);

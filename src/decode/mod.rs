@@ -13,6 +13,7 @@ mod decimal;
 mod exec;
 mod fault;
 mod framing;
+mod hot;
 mod json_exec;
 mod json_plan;
 mod mapped;

@@ -7,19 +7,30 @@ use super::fault::Fault;
 /// A cursor over one record's data.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Reader<'d> {
+    /// The data, and possibly padding behind it, so that whole words can be looked at up to the data's end.
     pub data: &'d [u8],
     pub pos: usize,
+    /// Where the data ends.
+    end: usize,
 }
+
+/// Padding that lets every look-ahead stay within the slice.
+pub(super) const PADDING_BYTES: usize = 40;
 
 impl<'d> Reader<'d> {
     pub const fn new(data: &'d [u8]) -> Self {
-        Self { data, pos: 0 }
+        Self { data, pos: 0, end: data.len() }
+    }
+
+    /// A cursor over the first `end` bytes of `data`; what follows is padding.
+    pub fn padded(data: &'d [u8], end: usize) -> Self {
+        Self { data, pos: 0, end: end.min(data.len()) }
     }
 
     /// Bytes not yet read.
     #[inline(always)]
     pub const fn remaining(&self) -> usize {
-        self.data.len() - self.pos
+        self.end - self.pos
     }
 
     /// A failure at the present position.
@@ -34,16 +45,17 @@ impl<'d> Reader<'d> {
         if let Some(chunk) = self.data.get(self.pos..).and_then(<[u8]>::first_chunk::<8>) {
             let word = u64::from_le_bytes(*chunk);
             let stops = !word & 0x8080_8080_8080_8080;
-            if stops != 0 {
+            let len = (stops.trailing_zeros() as usize >> 3) + 1;
+            if stops != 0 && self.pos + len <= self.end {
                 let x = word & (stops ^ (stops - 1)) & 0x7f7f_7f7f_7f7f_7f7f;
                 let x = (x & 0x007f_007f_007f_007f) | ((x & 0x7f00_7f00_7f00_7f00) >> 1);
                 let x = (x & 0x0000_3fff_0000_3fff) | ((x & 0x3fff_0000_3fff_0000) >> 2);
                 let x = (x & 0x0000_0000_0fff_ffff) | ((x & 0x0fff_ffff_0000_0000) >> 4);
-                self.pos += (stops.trailing_zeros() as usize >> 3) + 1;
+                self.pos += len;
                 return Ok(x);
             }
         }
-        let (value, pos) = slow_varint(self.data, self.pos)?;
+        let (value, pos) = slow_varint(self.data.get(..self.end).unwrap_or_default(), self.pos)?;
         self.pos = pos;
         Ok(value)
     }
@@ -52,12 +64,12 @@ impl<'d> Reader<'d> {
     #[inline(always)]
     fn short_varint(&mut self) -> Result<u64, Fault> {
         match self.data.get(self.pos) {
-            Some(&byte) if byte < 0x80 => {
+            Some(&byte) if byte < 0x80 && self.pos < self.end => {
                 self.pos += 1;
                 Ok(u64::from(byte))
             }
             _ => {
-                let (value, pos) = slow_varint(self.data, self.pos)?;
+                let (value, pos) = slow_varint(self.data.get(..self.end).unwrap_or_default(), self.pos)?;
                 self.pos = pos;
                 Ok(value)
             }
@@ -103,29 +115,28 @@ impl<'d> Reader<'d> {
     /// The next `n` bytes.
     #[inline(always)]
     pub fn take(&mut self, n: usize) -> Result<&'d [u8], Fault> {
-        match self.data.get(self.pos..self.pos.saturating_add(n)) {
-            Some(bytes) => {
-                self.pos += n;
-                Ok(bytes)
-            }
-            None => Err(self.truncated()),
+        if n > self.remaining() {
+            return Err(self.truncated());
         }
+        let bytes = self.data.get(self.pos..self.pos + n).unwrap_or_default();
+        self.pos += n;
+        Ok(bytes)
     }
 
     #[cold]
     fn truncated(&self) -> Fault {
-        Fault::new(Class::TruncatedData, self.data.len(), "the data ends before the record does")
+        Fault::new(Class::TruncatedData, self.end, "the data ends before the record does")
     }
 
     /// The next `N` bytes.
     #[inline(always)]
     pub fn array<const N: usize>(&mut self) -> Result<[u8; N], Fault> {
         match self.data.get(self.pos..).and_then(<[u8]>::first_chunk::<N>) {
-            Some(bytes) => {
+            Some(bytes) if N <= self.remaining() => {
                 self.pos += N;
                 Ok(*bytes)
             }
-            None => Err(self.truncated()),
+            _ => Err(self.truncated()),
         }
     }
 
@@ -237,6 +248,8 @@ mod tests {
                     let mut reader = Reader::new(data);
                     assert_eq!((reader.long().unwrap(), reader.pos), (value, bytes.len()));
                 }
+                let cut = Reader::padded(&padded, bytes.len() - 1).long().unwrap_err();
+                assert_eq!((cut.class, cut.position), (Class::TruncatedData, bytes.len() - 1), "padding is no data");
             }
         }
     }

@@ -44,6 +44,10 @@ impl RowOrigins {
     pub fn get(&self, row: usize) -> Option<RowOrigin> {
         Some(RowOrigin { slot: *self.slots.get(row)?, offset: *self.offsets.get(row)? })
     }
+    fn reserve(&mut self, rows: usize) {
+        self.slots.reserve(rows);
+        self.offsets.reserve(rows);
+    }
     /// Adds the origin of the next row.
     pub fn push(&mut self, origin: RowOrigin) {
         self.slots.push(origin.slot);
@@ -72,6 +76,8 @@ pub struct RowBuffer {
     used: usize,
     /// Bytes that the last row's length took: the guess for the next one.
     length_guess: usize,
+    /// Room to make with the first row: what the buffer before this one came to.
+    first_room: usize,
     origins: RowOrigins,
 }
 
@@ -89,7 +95,7 @@ pub struct ClosedRows {
 impl RowBuffer {
     /// An empty buffer. It takes memory with its first row.
     pub fn new(layout: SharedLayout) -> Self {
-        Self { layout, bytes: Vec::new(), used: 0, length_guess: 1, origins: RowOrigins::default() }
+        Self { layout, bytes: Vec::new(), used: 0, length_guess: 1, first_room: 0, origins: RowOrigins::default() }
     }
 
     /// Decodes a record into the next row and returns the bytes that it takes, tag and length included.
@@ -103,7 +109,7 @@ impl RowBuffer {
         debug_assert!(plan.layout_version() <= self.layout.version, "a plan newer than the buffer's layout");
         let before = self.used;
         if self.bytes.len() < before + ROW_OVERHEAD {
-            self.bytes.resize(before + 1024, 0);
+            self.grow(before);
         }
         let start = before + 1 + self.length_guess;
         let end = plan.decode_at(payload, record, now_us, &mut self.bytes, start)?;
@@ -125,6 +131,16 @@ impl RowBuffer {
         self.used = before + 1 + length + row;
         self.origins.push(origin);
         Ok(self.used - before)
+    }
+
+    #[cold]
+    fn grow(&mut self, before: usize) {
+        if self.bytes.is_empty() {
+            // Zeroed by the allocator, where it need not touch fresh pages for it.
+            self.bytes = vec![0; self.first_room.max(1024)];
+        } else {
+            self.bytes.resize((before + 1024).max(self.bytes.len() * 2), 0);
+        }
     }
 
     /// Rows so far.
@@ -158,9 +174,13 @@ impl RowBuffer {
         ClosedRows { layout: self.layout, rows: Bytes::from(self.bytes), origins: self.origins }
     }
 
-    /// The rows so far, closed; this buffer goes on empty with `layout`.
+    /// The rows so far, closed; this buffer goes on empty with `layout`, and
+    /// will take as much memory at once as it held now.
     pub fn take(&mut self, layout: SharedLayout) -> ClosedRows {
-        std::mem::replace(self, Self::new(layout)).close()
+        let (first_room, rows) = (self.used + self.used / 16, self.len_rows());
+        let mut next = Self { first_room, length_guess: self.length_guess, ..Self::new(layout) };
+        next.origins.reserve(rows);
+        std::mem::replace(self, next).close()
     }
 }
 

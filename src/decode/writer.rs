@@ -61,7 +61,7 @@ impl<'b> Writer<'b> {
         if self.at - self.row_start + n > MAX_ROW_BYTES + 4096 {
             return Err(Fault::new(RecordErrorClass::RowTooLarge, 0, "the row is larger than 9 MiB, the most that one append takes"));
         }
-        let len = (self.at + n).max(self.buf.len() + self.buf.len() / 2).max(1024);
+        let len = (self.at + n).max(self.buf.len() * 2).max(1024);
         self.buf.resize(len, 0);
         Ok(())
     }
@@ -78,15 +78,9 @@ impl<'b> Writer<'b> {
     /// Room for 10 bytes must be there.
     #[inline(always)]
     pub fn varint(&mut self, value: u64) {
-        if value < 1 << 56
-            && let Some(room) = self.buf.get_mut(self.at..self.at + 8)
-        {
-            let (word, len) = spread(value);
-            room.copy_from_slice(&word.to_le_bytes());
-            self.at += len;
-            return;
+        if let Some(room) = self.buf.get_mut(self.at..).and_then(<[u8]>::first_chunk_mut::<10>) {
+            self.at += put_varint(room, value);
         }
-        self.long_varint(value);
     }
 
     #[inline(never)]
@@ -162,16 +156,31 @@ impl<'b> Writer<'b> {
     }
 }
 
-/// The groups of seven bits of a value below 2^56 as bytes with continuation bits, and how many bytes.
+/// The continuation bits of a varint's first eight bytes, by its length.
+static CONTINUED: [u64; 11] = {
+    let mut all = [0x8080_8080_8080_8080_u64; 11];
+    let mut len = 0;
+    while len < 9 {
+        all[len] = if len == 0 { 0 } else { 0x8080_8080_8080_8080 & ((1 << (8 * (len - 1))) - 1) };
+        len += 1;
+    }
+    all
+};
+
+/// Writes a varint and returns its length. Without a branch: neither the length nor the sign of random numbers can be predicted.
 #[inline(always)]
-fn spread(value: u64) -> (u64, usize) {
+pub(super) fn put_varint(room: &mut [u8; 10], value: u64) -> usize {
     let len = varint_len(value);
     let mut x = (value & 0x0000_0000_0fff_ffff) | ((value & 0x00ff_ffff_f000_0000) << 4);
     x = (x & 0x0000_3fff_0000_3fff) | ((x & 0x0fff_c000_0fff_c000) << 2);
     x = (x & 0x007f_007f_007f_007f) | ((x & 0x3f80_3f80_3f80_3f80) << 1);
-    // Continuation bits on all bytes but the last.
-    let bits = 0x8080_8080_8080_8080_u64 & ((1u64 << (8 * (len - 1))) - 1);
-    (x | bits, len)
+    x |= CONTINUED[len];
+    // The ninth byte continues when there is a tenth.
+    let high = value >> 56;
+    let tail = (high & 0x7f) | (high & 0x80) | (high >> 7 << 8);
+    room[..8].copy_from_slice(&x.to_le_bytes());
+    room[8..].copy_from_slice(&(tail as u16).to_le_bytes());
+    len
 }
 
 /// Bytes that a varint takes: one for each seven bits.
