@@ -14,6 +14,9 @@ const ROOM_BYTES: usize = 64;
 /// The longest text that is copied and checked in whole words.
 const SHORT_TEXT_BYTES: usize = 32;
 
+/// The last bytes of the data are read from a padded copy: a text of theirs could not be read in whole words.
+pub(super) const TAIL_BYTES: usize = SHORT_TEXT_BYTES;
+
 /// Where a stretch ended.
 pub(super) struct Stop {
     /// The operation to go on with: not common, or without room; or the one that failed.
@@ -23,11 +26,14 @@ pub(super) struct Stop {
     pub fault: Option<Fault>,
 }
 
-/// Runs common operations from `next` on, until one that is not, or until the room ends. What an unfinished operation read is not counted.
+/// Runs common operations from `next` on, until one that is not, until less than `least` bytes are left, or until the room ends. What an unfinished operation read is not counted.
 #[inline(never)]
-pub(super) fn stretch(ops: &[Op], mut next: usize, mut r: Reader<'_>, out: &mut [u8], mut at: usize) -> Stop {
+pub(super) fn stretch(ops: &[Op], mut next: usize, mut r: Reader<'_>, least: usize, out: &mut [u8], mut at: usize) -> Stop {
     let (mut pos, mut fault) = (r.pos, None);
     while let Some(op) = ops.get(next) {
+        if r.remaining() < least {
+            break;
+        }
         let Some(room) = out.get_mut(at..).and_then(<[u8]>::first_chunk_mut::<ROOM_BYTES>) else { break };
         if op.union != Union::No {
             match is_null(op, &mut r) {

@@ -10,7 +10,7 @@ use super::json_plan::{JsonCompiler, Object};
 use super::mapped::map_schema;
 use super::metadata::{self, Metadata};
 use super::ops::Op;
-use super::reader::{PADDING_BYTES, Reader};
+use super::reader::Reader;
 use super::shape::Shapes;
 use super::writer::{MAX_ROW_BYTES, Writer};
 use super::{AvroSchema, DecodeOptions, Unmappable, json_exec};
@@ -32,9 +32,6 @@ pub struct Plan {
     metadata: Box<[Metadata]>,
     paths: Vec<String>,
 }
-
-/// Data up to this length is copied once before it is read.
-const SHORT_BYTES: usize = 256 - PADDING_BYTES;
 
 #[derive(Debug)]
 enum Root {
@@ -117,15 +114,7 @@ impl Plan {
         let mut w = Writer::new(buf, at);
         match &self.root {
             Root::Avro { shapes, ops } => {
-                // Short data is copied where it can be read in whole words to its end.
-                let mut padded = [0; SHORT_BYTES + PADDING_BYTES];
-                let mut r = match padded.get_mut(..payload.len()) {
-                    Some(start) if payload.len() <= SHORT_BYTES => {
-                        start.copy_from_slice(payload);
-                        Reader::padded(&padded, payload.len())
-                    }
-                    _ => Reader::new(payload),
-                };
+                let mut r = Reader::new(payload);
                 exec::run(ops, &mut r, &mut w, &Context { shapes, now_us }).map_err(|f| f.into_error(&self.paths))?;
                 if r.remaining() != 0 {
                     return Err(r

@@ -14,17 +14,19 @@ pub(super) struct Reader<'d> {
     end: usize,
 }
 
-/// Padding that lets every look-ahead stay within the slice.
-pub(super) const PADDING_BYTES: usize = 40;
-
 impl<'d> Reader<'d> {
     pub const fn new(data: &'d [u8]) -> Self {
         Self { data, pos: 0, end: data.len() }
     }
 
-    /// A cursor over the first `end` bytes of `data`; what follows is padding.
-    pub fn padded(data: &'d [u8], end: usize) -> Self {
-        Self { data, pos: 0, end: end.min(data.len()) }
+    /// A cursor at `pos` over the first `end` bytes of `data`; what follows is padding.
+    pub fn padded(data: &'d [u8], pos: usize, end: usize) -> Self {
+        Self { data, pos, end: end.min(data.len()) }
+    }
+
+    /// The last `N` bytes of the data.
+    pub fn last<const N: usize>(&self) -> Option<&'d [u8; N]> {
+        self.data.get(..self.end).and_then(<[u8]>::last_chunk)
     }
 
     /// Bytes not yet read.
@@ -248,7 +250,7 @@ mod tests {
                     let mut reader = Reader::new(data);
                     assert_eq!((reader.long().unwrap(), reader.pos), (value, bytes.len()));
                 }
-                let cut = Reader::padded(&padded, bytes.len() - 1).long().unwrap_err();
+                let cut = Reader::padded(&padded, 0, bytes.len() - 1).long().unwrap_err();
                 assert_eq!((cut.class, cut.position), (Class::TruncatedData, bytes.len() - 1), "padding is no data");
             }
         }

@@ -20,8 +20,9 @@ pub(super) fn skip(shapes: &Shapes, id: ShapeId, r: &mut Reader<'_>, depth: usiz
     if depth > MAX_JSON_DEPTH {
         return Err(r.fault(Class::TooDeep, "values are nested deeper than 500"));
     }
+    let id = branch_of(shapes, id, r)?;
     match shapes.get(id) {
-        Shape::Null => Ok(()),
+        Shape::Null | Shape::Union(_) => Ok(()),
         Shape::Boolean => r.boolean().map(|_| ()),
         Shape::Int | Shape::Count { long: false, .. } => r.int().map(|_| ()),
         Shape::Long | Shape::Count { long: true, .. } => r.long().map(|_| ()),
@@ -38,10 +39,6 @@ pub(super) fn skip(shapes: &Shapes, id: ShapeId, r: &mut Reader<'_>, depth: usiz
             r.bytes().map(|_| ())
         }
         Shape::Record(record) => record.fields.iter().try_for_each(|f| skip(shapes, f.shape, r, depth + 1)),
-        Shape::Union(branches) => {
-            let branch = r.index(branches.len(), Class::UnionIndexOutOfRange)?;
-            skip(shapes, branches[branch], r, depth + 1)
-        }
         Shape::Array(item) => {
             let least = shapes.least_bytes(*item);
             loop {
@@ -70,14 +67,57 @@ pub(super) fn skip(shapes: &Shapes, id: ShapeId, r: &mut Reader<'_>, depth: usiz
     }
 }
 
+/// The type of the branch that a union's value has; any other type as it is. (A union stands in no union.)
+fn branch_of(shapes: &Shapes, id: ShapeId, r: &mut Reader<'_>) -> Result<ShapeId, Fault> {
+    match shapes.get(id) {
+        Shape::Union(branches) => Ok(branches[r.index(branches.len(), Class::UnionIndexOutOfRange)?]),
+        _ => Ok(id),
+    }
+}
+
 /// Reads a value and writes it as JSON text: bytes as base64, decimals and times as their text forms, the branches of unions as they are.
+///
+/// It calls itself up to 500 deep on a thread's usual stack: what is no RECORD, array or map is kept out of its frame.
 pub(super) fn write_json(shapes: &Shapes, id: ShapeId, r: &mut Reader<'_>, w: &mut Writer<'_>, depth: usize) -> Result<(), Fault> {
     if depth > MAX_JSON_DEPTH {
         return Err(r.fault(Class::TooDeep, "a JSON value is nested deeper than BigQuery's 500"));
     }
-    let start = r.pos;
+    let id = branch_of(shapes, id, r)?;
     match shapes.get(id) {
-        Shape::Null => w.put(b"null"),
+        Shape::Record(record) => {
+            w.put(b"{")?;
+            for (i, field) in record.fields.iter().enumerate() {
+                separate(w, i == 0)?;
+                quoted(w, &field.name)?;
+                w.put(b":")?;
+                write_json(shapes, field.shape, r, w, depth + 1)?;
+            }
+            w.put(b"}")
+        }
+        Shape::Array(item) => {
+            w.put(b"[")?;
+            elements(r, w, shapes.least_bytes(*item), &mut |r, w| write_json(shapes, *item, r, w, depth + 1))?;
+            w.put(b"]")
+        }
+        Shape::Map(value) => {
+            w.put(b"{")?;
+            elements(r, w, 1, &mut |r, w| {
+                quoted(w, r.string()?)?;
+                w.put(b":")?;
+                write_json(shapes, *value, r, w, depth + 1)
+            })?;
+            w.put(b"}")
+        }
+        scalar => write_scalar(scalar, r, w),
+    }
+}
+
+/// A value without others in it.
+#[inline(never)]
+fn write_scalar(shape: &Shape, r: &mut Reader<'_>, w: &mut Writer<'_>) -> Result<(), Fault> {
+    let start = r.pos;
+    match shape {
+        Shape::Null | Shape::Record(_) | Shape::Array(_) | Shape::Map(_) | Shape::Union(_) => w.put(b"null"),
         Shape::Boolean => {
             let value = r.boolean()?;
             w.put(if value { b"true" } else { b"false" })
@@ -125,35 +165,6 @@ pub(super) fn write_json(shapes: &Shapes, id: ShapeId, r: &mut Reader<'_>, w: &m
             }
             w.put(format!("{{\"months\":{},\"days\":{},\"millis\":{}}}", parts[0], parts[1], parts[2]).as_bytes())
         }
-        Shape::Record(record) => {
-            w.put(b"{")?;
-            for (i, field) in record.fields.iter().enumerate() {
-                separate(w, i == 0)?;
-                quoted(w, &field.name)?;
-                w.put(b":")?;
-                write_json(shapes, field.shape, r, w, depth + 1)?;
-            }
-            w.put(b"}")
-        }
-        Shape::Union(branches) => {
-            let branch = r.index(branches.len(), Class::UnionIndexOutOfRange)?;
-            write_json(shapes, branches[branch], r, w, depth + 1)
-        }
-        Shape::Array(item) => {
-            let least = shapes.least_bytes(*item);
-            w.put(b"[")?;
-            elements(r, w, least, |r, w| write_json(shapes, *item, r, w, depth + 1))?;
-            w.put(b"]")
-        }
-        Shape::Map(value) => {
-            w.put(b"{")?;
-            elements(r, w, 1, |r, w| {
-                quoted(w, r.string()?)?;
-                w.put(b":")?;
-                write_json(shapes, *value, r, w, depth + 1)
-            })?;
-            w.put(b"}")
-        }
     }
 }
 
@@ -162,7 +173,7 @@ fn elements(
     r: &mut Reader<'_>,
     w: &mut Writer<'_>,
     least: usize,
-    mut one: impl FnMut(&mut Reader<'_>, &mut Writer<'_>) -> Result<(), Fault>,
+    one: &mut dyn FnMut(&mut Reader<'_>, &mut Writer<'_>) -> Result<(), Fault>,
 ) -> Result<(), Fault> {
     let mut first = true;
     loop {

@@ -61,8 +61,8 @@ impl<'b> Writer<'b> {
         if self.at - self.row_start + n > MAX_ROW_BYTES + 4096 {
             return Err(Fault::new(RecordErrorClass::RowTooLarge, 0, "the row is larger than 9 MiB, the most that one append takes"));
         }
-        let len = (self.at + n).max(self.buf.len() * 2).max(1024);
-        self.buf.resize(len, 0);
+        // As much again as the row has: what the caller keeps in the buffer before it does not count.
+        self.buf.resize(self.at + n + (self.at - self.row_start).max(512), 0);
         Ok(())
     }
 

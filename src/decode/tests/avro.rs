@@ -136,6 +136,13 @@ fn recursion_is_json_by_choice() {
     assert_eq!(shown(&plan, &payload).unwrap(), json!({"v": 1, "next": {"v": 2, "next": {"v": 3, "next": null}}}));
     let endless: Vec<u8> = (0..10_000).flat_map(|_| [long(1), long(1)].concat()).collect();
     assert_eq!(shown(&plan, &endless).unwrap_err().class, crate::record::RecordErrorClass::TooDeep);
+    let tree =
+        schema(r#"{"type":"record","name":"N","fields":[{"name":"v","type":"int"},{"name":"kids","type":{"type":"map","values":"N"}}]}"#);
+    let plan = own_plan(&tree, &options("recursive = \"json\"")).unwrap();
+    let deep =
+        |levels| [long(0), (0..levels).flat_map(|_| [long(1), bytes("k"), long(0)].concat()).collect(), vec![0; levels + 1]].concat();
+    assert!(shown(&plan, &deep(200)).is_ok());
+    assert_eq!(shown(&plan, &deep(10_000)).unwrap_err().class, crate::record::RecordErrorClass::TooDeep);
 }
 
 #[test]
