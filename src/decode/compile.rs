@@ -41,7 +41,7 @@ impl Compiler<'_> {
 
     fn field(&mut self, field: &Mapped, table: &[Column], laid: &[LaidColumn], top: bool) -> Result<Op, Unmappable> {
         if let Read::Skip(shape) = field.read {
-            return Ok(self.op(field, Code::Skip(shape), Tag::default(), false));
+            return Ok(self.op(field, Code::Skip(shape), Tag::default()).seal());
         }
         let missing = |what: &str| Unmappable::missing(format!("{what} lacks column `{}` (field `{}`)", field.name, field.path));
         let column = table.iter().find(|c| same_name(&c.name, &field.name)).ok_or_else(|| missing("the table"))?;
@@ -53,17 +53,17 @@ impl Compiler<'_> {
         let mut op = self.value(field, &wanted, column, place)?;
         op.partition = top && self.partition.is_some_and(|p| same_name(p, &field.name));
         op.required = column.mode == Mode::Required;
-        Ok(op)
+        Ok(op.seal())
     }
 
-    fn op(&mut self, field: &Mapped, code: Code, tag: Tag, required: bool) -> Op {
+    fn op(&mut self, field: &Mapped, code: Code, tag: Tag) -> Op {
         let union = match field.branch {
             Branch::Plain => Union::No,
             Branch::Nullable(null) => Union::Nullable(null),
             Branch::Lone => Union::Lone,
         };
         self.paths.push(field.path.clone());
-        Op { code, tag, union, required, partition: false, path: self.paths.len() as u32 - 1 }
+        Op::new(code, tag, union, self.paths.len() as u32 - 1)
     }
 
     /// The operation for a value of `field` in `column`, REPEATED or not.
@@ -121,7 +121,7 @@ impl Compiler<'_> {
             WireForm::Bool | WireForm::Int32 | WireForm::Int64 => 0,
             WireForm::String | WireForm::Bytes | WireForm::Message => 2,
         };
-        Ok(self.op(field, code, Tag::new(place.number, wire_type), false))
+        Ok(self.op(field, code, Tag::new(place.number, wire_type)))
     }
 
     /// How a value of this type is written into this column; `None` when it cannot be without loss.

@@ -4,7 +4,7 @@ use crate::record::RecordErrorClass as Class;
 
 use super::civil;
 use super::fault::Fault;
-use super::hot::{TAIL_BYTES, stretch};
+use super::hot::stretch;
 use super::ops::{ArrayOp, Code, MapOp, Op, Union};
 use super::reader::{Reader, check_utf8};
 use super::shape::Shapes;
@@ -22,41 +22,11 @@ pub(super) struct Context<'p> {
 pub(super) fn run(ops: &[Op], r: &mut Reader<'_>, w: &mut Writer<'_>, cx: &Context<'_>) -> Result<(), Fault> {
     let mut next = 0;
     loop {
-        let stop = stretch(ops, next, *r, TAIL_BYTES, w.buf, w.at);
-        (next, r.pos, w.at) = (stop.next, stop.pos, stop.at);
-        match (ops.get(next), stop.fault) {
-            (None, _) => return Ok(()),
-            (Some(op), Some(fault)) => return Err(fault.at_path(op.path)),
-            (Some(_), None) if r.remaining() < TAIL_BYTES => return run_tail(ops, next, r, w, cx),
-            (Some(op), None) => step(op, r, w, cx).map_err(|fault| fault.at_path(op.path))?,
-        }
-        next += 1;
-    }
-}
-
-/// As [`run`], for the last bytes of the data: they are copied to where whole words can be read to their end.
-fn run_tail(ops: &[Op], mut next: usize, r: &mut Reader<'_>, w: &mut Writer<'_>, cx: &Context<'_>) -> Result<(), Fault> {
-    let mut tail = [0; 2 * TAIL_BYTES + 8];
-    let (start, end) = match (r.last::<TAIL_BYTES>(), r.remaining()) {
-        (Some(last), left) => {
-            tail[..TAIL_BYTES].copy_from_slice(last);
-            (r.pos + left - TAIL_BYTES, TAIL_BYTES)
-        }
-        (None, left) => {
-            let rest = r.data.get(r.pos..r.pos + left).unwrap_or_default();
-            tail[..rest.len()].copy_from_slice(rest);
-            (r.pos, rest.len())
-        }
-    };
-    loop {
-        let stop = stretch(ops, next, Reader::padded(&tail, r.pos - start, end), 0, w.buf, w.at);
-        (next, r.pos, w.at) = (stop.next, start + stop.pos, stop.at);
-        match (ops.get(next), stop.fault) {
-            (None, _) => return Ok(()),
-            (Some(op), Some(fault)) => return Err(Fault { position: start + fault.position, ..fault }.at_path(op.path)),
-            (Some(op), None) => step(op, r, w, cx).map_err(|fault| fault.at_path(op.path))?,
-        }
-        next += 1;
+        let stop = stretch(ops, next, r.data, r.end, r.pos, w.buf, w.at);
+        (r.pos, w.at) = (stop.pos, stop.at);
+        let Some(op) = ops.get(stop.next) else { return Ok(()) };
+        step(op, r, w, cx).map_err(|fault| fault.at_path(op.path))?;
+        next = stop.next + 1;
     }
 }
 

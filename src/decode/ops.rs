@@ -30,6 +30,22 @@ pub(super) struct Op {
     pub partition: bool,
     /// Index into the plan's paths.
     pub path: u32,
+    /// Whether the loop of common operations knows it.
+    pub hot: Hot,
+    /// For that loop: a union's branch comes first; the byte that is null, the byte that is the value.
+    pub has_branch: bool,
+    pub null_branch: u8,
+    pub value_branch: u8,
+}
+
+/// The operations of the loop of common ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Hot {
+    No,
+    Int,
+    Long,
+    Text,
+    Millis,
 }
 
 /// How a value is read and written.
@@ -149,6 +165,29 @@ pub(super) enum Scalar {
 }
 
 impl Op {
+    /// An operation; where it may be common, [`Self::seal`] it when it is complete.
+    pub const fn new(code: Code, tag: Tag, union: Union, path: u32) -> Self {
+        Self { code, tag, union, required: false, partition: false, path, hot: Hot::No, has_branch: false, null_branch: 0, value_branch: 0 }
+    }
+
+    /// Marks it for the loop of common operations, if it is one.
+    pub fn seal(mut self) -> Self {
+        self.hot = match self.code {
+            Code::Int => Hot::Int,
+            Code::Long => Hot::Long,
+            Code::Text => Hot::Text,
+            Code::MillisTimestamp if !self.partition => Hot::Millis,
+            _ => Hot::No,
+        };
+        match self.union {
+            Union::No => {}
+            // Zigzag: branch 1 is the byte 2.
+            Union::Nullable(null) => (self.has_branch, self.null_branch, self.value_branch) = (true, 2 * null, 2 - 2 * null),
+            Union::Lone => self.hot = Hot::No,
+        }
+        self
+    }
+
     /// Bytes of memory, roughly.
     pub fn size_bytes(&self) -> usize {
         let of = |ops: &[Self]| ops.iter().map(Self::size_bytes).sum::<usize>();

@@ -6,6 +6,7 @@ use crate::table::{Column, Layout};
 use super::compile::Compiler;
 use super::exec::{self, Context};
 use super::fault::Fault;
+use super::hot::WINDOW_BYTES;
 use super::json_plan::{JsonCompiler, Object};
 use super::mapped::map_schema;
 use super::metadata::{self, Metadata};
@@ -32,6 +33,10 @@ pub struct Plan {
     metadata: Box<[Metadata]>,
     paths: Vec<String>,
 }
+
+/// Data up to these lengths is copied once before it is read.
+const SHORT_BYTES: usize = 256 - WINDOW_BYTES;
+const MEDIUM_BYTES: usize = 2048 - WINDOW_BYTES;
 
 #[derive(Debug)]
 enum Root {
@@ -114,13 +119,14 @@ impl Plan {
         let mut w = Writer::new(buf, at);
         match &self.root {
             Root::Avro { shapes, ops } => {
-                let mut r = Reader::new(payload);
-                exec::run(ops, &mut r, &mut w, &Context { shapes, now_us }).map_err(|f| f.into_error(&self.paths))?;
-                if r.remaining() != 0 {
-                    return Err(r
-                        .fault(Class::OverlongData, "the record ends before the data does: it was written with another schema")
-                        .into_error(&self.paths));
+                let cx = Context { shapes, now_us };
+                // Short data is copied to where it can be read in whole words to its end.
+                match payload.len() {
+                    0..=SHORT_BYTES => padded::<{ SHORT_BYTES + WINDOW_BYTES }>(ops, payload, &mut w, &cx),
+                    ..=MEDIUM_BYTES => padded::<{ MEDIUM_BYTES + WINDOW_BYTES }>(ops, payload, &mut w, &cx),
+                    _ => whole(ops, Reader::new(payload), &mut w, &cx),
                 }
+                .map_err(|f| f.into_error(&self.paths))?;
             }
             Root::Json(object) => json_exec::run(object, payload, now_us, &mut w, &self.paths)?,
         }
@@ -129,5 +135,24 @@ impl Plan {
             return Err(Fault::new(Class::RowTooLarge, 0, "the row is larger than 9 MiB, the most that one append takes").into_error(&[]));
         }
         Ok(w.at)
+    }
+}
+
+/// Runs the operations over a padded copy of the data; `N` is its length and [`WINDOW_BYTES`] at least.
+#[inline(always)]
+fn padded<const N: usize>(ops: &[Op], payload: &[u8], w: &mut Writer<'_>, cx: &Context<'_>) -> Result<(), Fault> {
+    let mut copy = [0; N];
+    if let Some(start) = copy.get_mut(..payload.len()) {
+        start.copy_from_slice(payload);
+    }
+    whole(ops, Reader::padded(&copy, payload.len()), w, cx)
+}
+
+/// Runs the operations, which must read the data to its end.
+fn whole(ops: &[Op], mut r: Reader<'_>, w: &mut Writer<'_>, cx: &Context<'_>) -> Result<(), Fault> {
+    exec::run(ops, &mut r, w, cx)?;
+    match r.remaining() {
+        0 => Ok(()),
+        _ => Err(r.fault(Class::OverlongData, "the record ends before the data does: it was written with another schema")),
     }
 }

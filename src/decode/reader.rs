@@ -11,7 +11,7 @@ pub(super) struct Reader<'d> {
     pub data: &'d [u8],
     pub pos: usize,
     /// Where the data ends.
-    end: usize,
+    pub end: usize,
 }
 
 impl<'d> Reader<'d> {
@@ -19,14 +19,9 @@ impl<'d> Reader<'d> {
         Self { data, pos: 0, end: data.len() }
     }
 
-    /// A cursor at `pos` over the first `end` bytes of `data`; what follows is padding.
-    pub fn padded(data: &'d [u8], pos: usize, end: usize) -> Self {
-        Self { data, pos, end: end.min(data.len()) }
-    }
-
-    /// The last `N` bytes of the data.
-    pub fn last<const N: usize>(&self) -> Option<&'d [u8; N]> {
-        self.data.get(..self.end).and_then(<[u8]>::last_chunk)
+    /// A cursor over the first `end` bytes of `data`; what follows is padding.
+    pub fn padded(data: &'d [u8], end: usize) -> Self {
+        Self { data, pos: 0, end: end.min(data.len()) }
     }
 
     /// Bytes not yet read.
@@ -50,11 +45,8 @@ impl<'d> Reader<'d> {
             let len = (stops.trailing_zeros() as usize >> 3) + 1;
             if stops != 0 && self.pos + len <= self.end {
                 let x = word & (stops ^ (stops - 1)) & 0x7f7f_7f7f_7f7f_7f7f;
-                let x = (x & 0x007f_007f_007f_007f) | ((x & 0x7f00_7f00_7f00_7f00) >> 1);
-                let x = (x & 0x0000_3fff_0000_3fff) | ((x & 0x3fff_0000_3fff_0000) >> 2);
-                let x = (x & 0x0000_0000_0fff_ffff) | ((x & 0x0fff_ffff_0000_0000) >> 4);
                 self.pos += len;
-                return Ok(x);
+                return Ok(gather(x));
             }
         }
         let (value, pos) = slow_varint(self.data.get(..self.end).unwrap_or_default(), self.pos)?;
@@ -206,6 +198,14 @@ const fn unzigzag(value: u64) -> i64 {
     (value >> 1) as i64 ^ -((value & 1) as i64)
 }
 
+/// Eight groups of seven bits, a byte each, to one number.
+#[inline(always)]
+pub(super) const fn gather(groups: u64) -> u64 {
+    let x = (groups & 0x007f_007f_007f_007f) | ((groups & 0x7f00_7f00_7f00_7f00) >> 1);
+    let x = (x & 0x0000_3fff_0000_3fff) | ((x & 0x3fff_0000_3fff_0000) >> 2);
+    (x & 0x0000_0000_0fff_ffff) | ((x & 0x0fff_ffff_0000_0000) >> 4)
+}
+
 /// UTF-8, checked by SIMD where it pays.
 #[inline]
 pub(super) fn check_utf8(bytes: &[u8]) -> Result<&str, ()> {
@@ -250,7 +250,7 @@ mod tests {
                     let mut reader = Reader::new(data);
                     assert_eq!((reader.long().unwrap(), reader.pos), (value, bytes.len()));
                 }
-                let cut = Reader::padded(&padded, 0, bytes.len() - 1).long().unwrap_err();
+                let cut = Reader::padded(&padded, bytes.len() - 1).long().unwrap_err();
                 assert_eq!((cut.class, cut.position), (Class::TruncatedData, bytes.len() - 1), "padding is no data");
             }
         }
