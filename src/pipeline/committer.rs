@@ -11,7 +11,7 @@ use crate::telemetry::metrics::ConnectorMetrics;
 use super::fence::Fence;
 use super::progress::Ownership;
 
-/// How long a commit may take. The lock of [`Ownership`] is held meanwhile, and a revocation waits for it.
+/// How long a commit may take. A revocation waits for it.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What the committer needs.
@@ -88,7 +88,8 @@ fn commit_once(parts: &CommitterParts) {
                         progress.set_committed(next.offset);
                     }
                 }
-                if failed.is_empty() {
+                // Membership is proved by one partition's commit, but not by one that may have been sent before the pause.
+                if fenced && failed.len() < offsets.len() {
                     parts.fence.lower();
                 }
             }

@@ -1,7 +1,7 @@
 //! One connector in one worker: its consumer, shards, writers, committer; started, asked, stopped.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use crate::bigquery::{Appender, TableSpec, Tables};
 use crate::config::{ConnectorConfig, FleetConfig};
 use crate::decode::DecodeOptions;
-use crate::flow::{BudgetKind, Clock, Lease, SystemClock};
+use crate::flow::{BudgetKind, Clock, HoldCause, Lease, SystemClock};
 use crate::kafka::{GroupControl, GroupSettings, start_group};
 use crate::schema::SchemaSource;
 use crate::telemetry::metrics::ConnectorMetrics;
@@ -31,6 +31,9 @@ use super::stall::StallWatch;
 use super::status::{ConnectorState, ConnectorStatus, FreshnessStatus, HoldStatus, PartitionStatus, TableStatus};
 use super::worker::WorkerShared;
 use super::writers::{WriterParts, Writers};
+
+/// A partition that waits for a plan for longer than this is shown as holding.
+const PLAN_PENDING_MAX_MS: i64 = 3_000;
 
 /// What a connector is made of.
 pub struct ConnectorParts {
@@ -94,6 +97,7 @@ pub struct Connector {
     stall: Arc<StallWatch>,
     metrics: Arc<ConnectorMetrics>,
     last_error: Arc<Mutex<Option<(String, bool)>>>,
+    joined: Arc<AtomicBool>,
     runtime: tokio::runtime::Handle,
     _prefetch: Lease,
 }
@@ -121,6 +125,7 @@ impl Connector {
         let freshness = Arc::new(FreshnessHistogram::default());
         let ownership = Arc::new(Ownership::default());
         let last_error = Arc::new(Mutex::new(None));
+        let joined = Arc::new(AtomicBool::new(false));
         let spec = TableSpec {
             create: config.table.create,
             partition: config.table.partition.clone(),
@@ -169,6 +174,7 @@ impl Connector {
             revoke_deadline: parts.fleet.worker.revoke_deadline.get(),
             metrics: metrics.clone(),
             last_error: last_error.clone(),
+            joined: joined.clone(),
         });
         let control = start_group(settings, listener).map_err(|error| kafka_error(&error))?;
         fence.set_session_timeout(control.session_timeout());
@@ -226,6 +232,7 @@ impl Connector {
             stall,
             metrics,
             last_error,
+            joined,
             runtime,
             _prefetch: prefetch,
         })
@@ -234,6 +241,7 @@ impl Connector {
     /// What it says about itself now.
     pub fn status(&self) -> ConnectorStatus {
         let owned = self.ownership.snapshot();
+        let now_ms = SystemClock::new().now_wall_us() / 1000;
         let partitions: Vec<PartitionStatus> = owned
             .iter()
             .map(|progress| PartitionStatus {
@@ -247,8 +255,9 @@ impl Connector {
             .collect();
         let failed = self.shards.iter().any(|(_, thread)| thread.is_finished());
         let group_error = self.last_error.lock().clone();
-        // A hold for a plan lasts milliseconds and is no news.
-        let holding = partitions.iter().filter_map(|partition| partition.hold.as_ref()).find(|hold| hold.cause != "plan_pending");
+        // A hold for a plan lasts milliseconds as a rule and is no news.
+        let news = |hold: &&HoldStatus| hold.cause != HoldCause::PlanPending.as_str() || now_ms - hold.since_ms > PLAN_PENDING_MAX_MS;
+        let holding = partitions.iter().filter_map(|partition| partition.hold.as_ref()).find(news);
         let (state, message) = if failed {
             (ConnectorState::Failed, Some("a shard's thread ended; see the log, restart the worker".to_owned()))
         } else if let Some((message, true)) = group_error {
@@ -259,7 +268,7 @@ impl Connector {
             let last = self.writers.tables().iter().find_map(|table| table.last_error());
             let why = last.map(|error| format!("; the last answer of BigQuery: {error}")).unwrap_or_default();
             (ConnectorState::Stalled, Some(format!("records wait, and none was finished for over 30 s{why}")))
-        } else if owned.is_empty() {
+        } else if owned.is_empty() && !self.joined.load(Relaxed) {
             (ConnectorState::Starting, group_error.map(|(message, _)| message))
         } else {
             (ConnectorState::Running, None)

@@ -176,7 +176,8 @@ impl DeadLetters {
         for row in rows {
             by_partition.entry(row.partition.clone()).or_default().push(row);
         }
-        for (partition, rows) in by_partition {
+        for (partition, mut rows) in by_partition {
+            rows.sort_by_key(|row| row.offset);
             let offsets: Vec<i64> = rows.iter().map(|row| row.offset).collect();
             let records = self.rereader.reread(&partition, &offsets).await?;
             for (row, record) in rows.into_iter().zip(records) {

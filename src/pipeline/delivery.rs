@@ -154,13 +154,10 @@ impl Run<'_> {
         if let Some(held) = self.context.health.held() {
             return Step::GiveUp(part, held.cause, held.message);
         }
-        let Some(mut part) = self.without_gone(part) else { return Step::Done };
+        // Rows go out a second time without knowing that the first time failed: from here, or from whoever owns their partition now.
+        self.count_duplicates(&part);
+        let Some(mut part) = self.without_gone(Part { maybe_durable: false, ..part }) else { return Step::Done };
         let table = &self.job.table;
-        if part.maybe_durable {
-            // The one place where rows go out a second time without knowing that the first time failed.
-            table.metrics.possible_duplicate_rows.increment(u64::from(part.indices.len()));
-            part.maybe_durable = false;
-        }
         let append = Append {
             table: table.name.clone(),
             layout: self.job.rows.layout.clone(),
@@ -237,12 +234,15 @@ impl Run<'_> {
                 self.reject(part, vec![(0, error)]).await
             }
             Action::DeadLetterRows => {
-                let rejected: Vec<(u32, RecordError)> = failure
+                let mut rejected: Vec<(u32, RecordError)> = failure
                     .row_errors
                     .iter()
                     .filter(|row| row.index < part.indices.len())
                     .map(|row| (row.index, RecordError::new(Stage::Append, RecordErrorClass::RejectedByBigQuery, row.message.clone())))
                     .collect();
+                // A row may have several errors, and is one dead letter.
+                rejected.sort_by_key(|(index, _)| *index);
+                rejected.dedup_by_key(|(index, _)| *index);
                 if rejected.is_empty() {
                     return self.give_up(HoldCause::UnknownError, format!("BigQuery rejected rows without naming one: {failure}"));
                 }

@@ -94,6 +94,9 @@ pub async fn run(parts: LagParts) {
         let names: Vec<TopicPartition> = owned.iter().map(|progress| progress.partition.clone()).collect();
         histories.retain(|partition, _| names.contains(partition));
         if names.is_empty() {
+            // Whoever has the partitions now says how they do.
+            parts.stall.set(None);
+            parts.metrics.stalled.set(0.0);
             continue;
         }
         let clients = parts.clients.clone();

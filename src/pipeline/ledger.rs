@@ -152,6 +152,12 @@ impl Ledger {
         self.abandoned > 0
     }
 
+    /// Records that are finished although the head lies before them.
+    pub fn finished_beyond_head(&self) -> u64 {
+        let beyond = self.spans.iter().filter(|span| self.head.is_none_or(|head| head < span.next));
+        beyond.map(|span| u64::from(span.records - span.pending - span.abandoned)).sum()
+    }
+
     /// Goes back to the head, once nothing is pending: abandoned records come again, finished spans above the head are skipped when they do.
     /// `None` while something is pending, or when nothing was abandoned.
     pub fn rewind(&mut self) -> Option<Rewind> {
@@ -261,6 +267,20 @@ mod tests {
         assert_eq!(ledger.head(), Some(2), "0 was finished now, 1 before the rewind");
         ledger.finish(c, 1);
         assert_eq!(ledger.head(), Some(2), "answers for spans before the rewind change nothing");
+    }
+
+    #[test]
+    fn finished_records_beyond_the_head_are_counted() {
+        let mut ledger = Ledger::new(Some(0));
+        let a = ledger.enter(0);
+        ledger.close_span();
+        let b = ledger.enter(1);
+        ledger.enter(2);
+        ledger.finish(b, 1);
+        assert_eq!((ledger.head(), ledger.finished_beyond_head()), (Some(0), 1));
+        ledger.finish(a, 1);
+        ledger.finish(b, 1);
+        assert_eq!((ledger.head(), ledger.finished_beyond_head()), (Some(3), 0));
     }
 
     #[derive(Debug, Clone)]

@@ -1,6 +1,7 @@
 //! Rebalances: partitions to shards and back. Runs on the poll thread, and never waits longer than the revoke deadline.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
@@ -26,6 +27,8 @@ pub struct Rebalances {
     pub ownership: Arc<Ownership>,
     /// How long a revocation waits for appends in flight.
     pub revoke_deadline: Duration,
+    /// Whether the group has given it an assignment, be it empty, that was not lost since.
+    pub joined: Arc<AtomicBool>,
     /// What it counts.
     pub metrics: Arc<ConnectorMetrics>,
     /// The last error of the group, for health.
@@ -76,6 +79,7 @@ impl Rebalances {
 
 impl GroupListener for Rebalances {
     fn assigned(&self, partitions: Vec<Assigned>) {
+        self.joined.store(true, SeqCst);
         self.metrics.rebalances_assigned.increment(1);
         let names: Vec<String> = partitions.iter().map(|assigned| assigned.partition.to_string()).collect();
         tracing::info!(connector = self.connector, partitions = names.join(" "), "partitions assigned");
@@ -102,13 +106,17 @@ impl GroupListener for Rebalances {
         self.metrics.rebalances_revoked.increment(1);
         let deadline = Instant::now() + self.revoke_deadline;
         let heads = self.ask(partitions, deadline, |partitions, reply| ShardEvent::Revoke { partitions, deadline, reply });
-        self.ownership.remove(partitions);
+        for progress in self.ownership.remove(partitions) {
+            // Also where a shard did not answer in time.
+            progress.set_gone();
+        }
         let names: Vec<String> = partitions.iter().map(ToString::to_string).collect();
         tracing::info!(connector = self.connector, partitions = names.join(" "), drained = heads.len(), "partitions revoked");
         heads
     }
 
     fn lost(&self, partitions: &[TopicPartition]) {
+        self.joined.store(false, SeqCst);
         self.metrics.rebalances_lost.increment(1);
         for progress in self.ownership.remove(partitions) {
             progress.set_gone();

@@ -23,6 +23,7 @@ mod health;
 mod lag;
 mod ledger;
 mod listener;
+mod lost_range;
 mod partition;
 mod plans;
 mod progress;

@@ -23,6 +23,13 @@ pub enum Wait {
     Table,
     /// This moment.
     Until(Instant),
+    /// This moment, and that nothing of the partition is under way: then it begins again, with a new assignment.
+    Restart {
+        /// When.
+        at: Instant,
+        /// Where; `None`: at the first record that is left.
+        offset: Option<i64>,
+    },
     /// The user: a change of the configuration, which comes with a restart.
     User,
 }
@@ -125,6 +132,17 @@ impl Partition {
             self.last_hold = Some((info, now_ms));
         }
         self.progress.set_hold(None);
+    }
+
+    /// How many finished records come again when this assignment ends: those beyond the head, and unless the group is `given` the head, those
+    /// beyond the last commit. An upper bound: gaps between offsets count as records.
+    pub fn finished_again_records(&self, given: bool) -> u64 {
+        let since_commit = match (given, self.ledger.head(), self.progress.committed()) {
+            (true, ..) | (_, None, _) => 0,
+            (false, Some(head), Some(committed)) => u64::try_from(head - committed).unwrap_or(0),
+            (false, Some(_), None) => self.progress.records.load(std::sync::atomic::Ordering::Relaxed),
+        };
+        since_commit + self.ledger.finished_beyond_head()
     }
 
     /// Publishes head and next offset.

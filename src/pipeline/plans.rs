@@ -63,8 +63,15 @@ impl PlanMaker {
     pub fn request(self: &Arc<Self>, table: Arc<TableEntry>, key: SchemaKey, shard: ShardHandle) {
         let maker = self.clone();
         self.runtime.spawn(async move {
-            let answer = maker.make(&table, &key).await;
             let name = (*table.name).clone();
+            // In a task of its own: partitions wait for an answer, whatever becomes of the question.
+            let asked = key.clone();
+            let made = tokio::spawn(async move { maker.make(&table, &asked).await }).await;
+            let answer = made.unwrap_or_else(|error| PlanAnswer::Hold {
+                cause: HoldCause::UnknownError,
+                message: format!("making the plan of {key} failed, please report it: {error}"),
+                retry_after: None,
+            });
             // A shard that has ended wants no plan.
             shard.send(ShardEvent::Plan { table: name, key, answer }).await;
         });
@@ -100,8 +107,9 @@ impl PlanMaker {
                 json_columns(&present, &self.options).map_err(|error| conflict(table, key, &error.to_string()))?
             }
         };
-        table.want(key, &wanted);
         let state = self.tables.ensure(&table.name, &self.spec, &wanted).await.map_err(table_answer)?;
+        // Not before: a schema that the table does not take would keep the rows of all others waiting when the table is looked at.
+        table.want(key, &wanted);
         let used: Vec<Column> = match &schema {
             Some(_) => state.columns.iter().filter(|column| names(&wanted, column)).cloned().collect(),
             // Plain JSON may name any column that the table has.

@@ -116,10 +116,13 @@ fn known(offset: i64) -> Option<i64> {
     (offset != UNKNOWN).then_some(offset)
 }
 
-/// The partitions that this worker owns for one connector. Its lock is held while offsets are committed, so that a revocation that takes a
-/// partition out never races with a commit for it.
+/// The partitions that this worker owns for one connector. A revocation that takes a partition out waits for a commit that is on its way;
+/// those who only look do not.
 #[derive(Debug, Default)]
 pub struct Ownership {
+    /// Held while offsets are committed: seconds, when the brokers are slow.
+    commit_turn: Mutex<()>,
+    /// Held for moments.
     owned: Mutex<HashMap<TopicPartition, Arc<PartitionProgress>>>,
 }
 
@@ -131,6 +134,7 @@ impl Ownership {
 
     /// Takes partitions out; waits for a commit that is on its way.
     pub fn remove(&self, partitions: &[TopicPartition]) -> Vec<Arc<PartitionProgress>> {
+        let _turn = self.commit_turn.lock();
         let mut owned = self.owned.lock();
         partitions.iter().filter_map(|partition| owned.remove(partition)).collect()
     }
@@ -148,7 +152,8 @@ impl Ownership {
         even_unchanged: bool,
         commit: impl FnOnce(&[NextOffset], &HashMap<TopicPartition, Arc<PartitionProgress>>) -> R,
     ) -> R {
-        let owned = self.owned.lock();
+        let _turn = self.commit_turn.lock();
+        let owned = self.owned.lock().clone();
         let mut offsets: Vec<NextOffset> = owned
             .values()
             .filter_map(|progress| {

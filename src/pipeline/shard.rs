@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use crate::config::ConnectorConfig;
 use crate::decode::Framing;
 use crate::flow::{Budget, BudgetKind, Clock, HoldCause, Lease};
-use crate::kafka::{GroupControl, NextOffset};
+use crate::kafka::{Epoch, GroupControl, NextOffset};
 use crate::record::TopicPartition;
 use crate::table::TableName;
 use crate::telemetry::metrics::{ConnectorMetrics, PartitionMetrics};
@@ -55,7 +55,7 @@ pub struct ShardParts {
 
 /// A revocation that waits for appends in flight.
 pub(super) struct Draining {
-    pub slots: Vec<usize>,
+    pub slots: Vec<(usize, Epoch)>,
     pub deadline: Instant,
     pub reply: SyncSender<Vec<NextOffset>>,
 }
@@ -126,6 +126,10 @@ impl Shard {
             assigned.queue.wake_on_data(std::thread::current());
             let Some(state) = self.slots.get_mut(slot) else { continue };
             state.ledger = super::ledger::Ledger::new(progress.committed());
+            if !Arc::ptr_eq(&state.progress, &progress) {
+                // Also when its end was not heard of in time: rows of the former assignment are not sent any more.
+                state.progress.set_gone();
+            }
             state.progress = progress;
             state.owned = true;
             state.draining = false;

@@ -6,6 +6,8 @@ use super::progress::PartitionProgress;
 
 /// Without progress for this long while records wait, a connector is stalled.
 const STALLED_AFTER_MS: i64 = 30_000;
+/// Offsets at a partition's end that may be no records: markers of transactions, aborted records, compacted ones.
+const TAIL_MAX: i64 = 100;
 /// Not stalled.
 const FINE: i64 = -1;
 
@@ -25,6 +27,7 @@ impl Default for StallWatch {
 #[derive(Debug, Clone, Copy)]
 pub struct LastMove {
     head: Option<i64>,
+    lag_records: i64,
     at_ms: i64,
 }
 
@@ -34,10 +37,13 @@ impl LastMove {
         let head = progress.head();
         let moved = last.is_none_or(|last| last.head != head);
         if moved || lag_records == 0 || progress.hold().is_some() {
-            *last = Some(Self { head, at_ms: now_ms });
+            *last = Some(Self { head, lag_records, at_ms: now_ms });
             return None;
         }
-        last.map(|last| last.at_ms).filter(|at_ms| now_ms - at_ms >= STALLED_AFTER_MS)
+        let taken = progress.next() > head;
+        // Nothing was taken: then records wait if some came since, or if there are more than a tail of markers explains.
+        let waits = |last: &Self| taken || lag_records > last.lag_records || lag_records > TAIL_MAX;
+        last.filter(waits).map(|last| last.at_ms).filter(|at_ms| now_ms - at_ms >= STALLED_AFTER_MS)
     }
 }
 
@@ -65,10 +71,13 @@ mod tests {
         let progress = PartitionProgress::new(TopicPartition::new("t", 0), Epoch(1), Some(5));
         let mut last = None;
         assert_eq!(LastMove::look(&mut last, &progress, 10, 0), None);
-        assert_eq!(LastMove::look(&mut last, &progress, 10, 29_000), None);
-        assert_eq!(LastMove::look(&mut last, &progress, 10, 31_000), Some(0));
+        assert_eq!(LastMove::look(&mut last, &progress, 11, 29_000), None);
+        assert_eq!(LastMove::look(&mut last, &progress, 10, 31_000), None, "may be markers of transactions");
+        assert_eq!(LastMove::look(&mut last, &progress, 101, 31_000), Some(0), "too many for that");
+        assert_eq!(LastMove::look(&mut last, &progress, 11, 31_000), Some(0), "one came since");
         progress.publish(Some(6), Some(9));
         assert_eq!(LastMove::look(&mut last, &progress, 9, 32_000), None);
+        assert_eq!(LastMove::look(&mut last, &progress, 9, 62_000), Some(32_000), "taken and not finished");
         assert_eq!(LastMove::look(&mut last, &progress, 0, 90_000), None, "nothing waits");
         let watch = StallWatch::default();
         assert!(watch.set(Some(3)));

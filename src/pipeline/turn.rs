@@ -3,10 +3,9 @@
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use crate::config::OnLostRange;
 use crate::decode::SchemaKey;
 use crate::flow::{BudgetKind, HoldCause};
-use crate::kafka::NextOffset;
+use crate::kafka::{Epoch, NextOffset};
 use crate::record::TopicPartition;
 
 use super::batch::AppendJob;
@@ -16,8 +15,8 @@ use super::plans::PlanAnswer;
 use super::shard::{Draining, Shard};
 use super::shard_table::PlanState;
 
-/// How long a seek may take before the hold is tried again.
-const SEEK_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a seek may take before the hold is tried again. librdkafka answers by itself; the shard stands still meanwhile.
+const SEEK_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Shard {
     /// Takes an event in. `false` ends the shard.
@@ -26,7 +25,7 @@ impl Shard {
             ShardEvent::Assigned(assigned) => self.assign(assigned),
             ShardEvent::Revoke { partitions, deadline, reply } => {
                 let slots = self.slots_of(&partitions);
-                for slot in &slots {
+                for (slot, _) in &slots {
                     if let Some(partition) = self.slots.get_mut(*slot) {
                         partition.queue = None;
                         partition.draining = true;
@@ -37,7 +36,7 @@ impl Shard {
             }
             ShardEvent::Lost { partitions, reply } => {
                 let slots = self.slots_of(&partitions);
-                self.let_go(&slots);
+                self.let_go(&slots, false);
                 // Rows of these partitions are left out by the writer, which sees that their assignment is over.
                 self.close_all();
                 // Whoever asked may have stopped waiting.
@@ -51,13 +50,21 @@ impl Shard {
         true
     }
 
-    fn slots_of(&self, partitions: &[TopicPartition]) -> Vec<usize> {
-        partitions.iter().filter_map(|partition| self.slot_of.get(partition).copied()).collect()
+    /// Slots with their present epochs: a drain that ends late must not take the next assignment with it.
+    fn slots_of(&self, partitions: &[TopicPartition]) -> Vec<(usize, Epoch)> {
+        let slots = partitions.iter().filter_map(|partition| self.slot_of.get(partition).copied());
+        slots.filter_map(|slot| Some((slot, self.slots.get(slot)?.epoch()))).collect()
     }
 
-    fn let_go(&mut self, slots: &[usize]) {
-        for slot in slots {
-            if let Some(partition) = self.slots.get_mut(*slot) {
+    /// Ends assignments. Whoever has the partitions next reads from the head if `heads_given`, from the last commit otherwise: finished records
+    /// behind that come again.
+    fn let_go(&mut self, slots: &[(usize, Epoch)], heads_given: bool) {
+        for (slot, epoch) in slots {
+            if let Some(partition) = self.slots.get_mut(*slot).filter(|partition| partition.is_current(*epoch)) {
+                let again = partition.finished_again_records(heads_given);
+                if let Some(table) = partition.table.and_then(|table| self.tables.get(table)) {
+                    table.entry.metrics.possible_duplicate_rows.increment(again);
+                }
                 partition.queue = None;
                 partition.owned = false;
                 partition.progress.set_gone();
@@ -171,6 +178,9 @@ impl Shard {
         for slot in 0..self.slots.len() {
             if self.slots.get(slot).is_some_and(|partition| partition.hold.is_some()) {
                 self.try_release(slot, now);
+                if now.elapsed() >= SEEK_TIMEOUT {
+                    break; // Kafka is slow: the others after the events that came meanwhile, a revocation perhaps.
+                }
             }
         }
         let linger = self.linger();
@@ -195,6 +205,12 @@ impl Shard {
             Wait::User => return,
             Wait::Until(at) if now < *at => return,
             Wait::Until(_) => {}
+            Wait::Restart { at, .. } if now < *at => return,
+            Wait::Restart { offset, .. } => {
+                let offset = *offset;
+                self.restart(slot, offset, now);
+                return;
+            }
             Wait::Table if table.health.held().is_some() => return,
             Wait::Table => {}
             Wait::Plan(key) => match table.plans.state_of(key) {
@@ -292,86 +308,30 @@ impl Shard {
     fn answer_drained(&mut self, now: Instant) {
         let mut waiting = std::mem::take(&mut self.draining);
         waiting.retain(|draining| {
-            let busy = draining
-                .slots
-                .iter()
-                .any(|slot| self.slots.get(*slot).is_some_and(|partition| partition.owned && partition.ledger.pending_records() > 0));
+            let current = |(slot, epoch): &(usize, Epoch)| self.slots.get(*slot).filter(|partition| partition.is_current(*epoch));
+            let busy = draining.slots.iter().filter_map(current).any(|partition| partition.ledger.pending_records() > 0);
             if busy && now < draining.deadline {
                 return true;
             }
             let heads = draining
                 .slots
                 .iter()
-                .filter_map(|slot| {
-                    let partition = self.slots.get(*slot).filter(|partition| partition.owned)?;
+                .filter_map(current)
+                .filter_map(|partition| {
                     Some(NextOffset { partition: partition.progress.partition.clone(), offset: partition.ledger.head()? })
                 })
                 .collect();
-            self.let_go(&draining.slots);
+            // Queues go before the answer: the poll thread gives the partitions back as soon as it has it.
+            for (slot, _) in &draining.slots {
+                if let Some(partition) = self.slots.get_mut(*slot).filter(|partition| partition.draining) {
+                    partition.queue = None;
+                }
+            }
             // The poll thread may have stopped waiting: then nothing is committed, and the records come again.
-            let _ = draining.reply.try_send(heads);
+            let heads_given = draining.reply.try_send(heads).is_ok();
+            self.let_go(&draining.slots, heads_given);
             false
         });
         self.draining.append(&mut waiting);
-    }
-
-    pub(super) fn ask_watermarks(&mut self, slot: usize, asked: i64) {
-        let Some(partition) = self.slots.get(slot) else { return };
-        let target = partition.progress.partition.clone();
-        let epoch = partition.epoch();
-        let hold = Hold { cause: HoldCause::LostRange, wait: Wait::User, met_offset: Some(asked) };
-        self.hold(slot, hold, format!("offset {asked} is not there; asking the broker what is"));
-        let control = self.parts.control.clone();
-        let handle = self.parts.handle.clone();
-        self.parts.worker.runtime.spawn_blocking(move || {
-            let range = control.watermarks(&target, SEEK_TIMEOUT).map_err(|error| error.to_string());
-            handle.blocking_send(ShardEvent::Watermarks { slot: u32::try_from(slot).unwrap_or(u32::MAX), epoch, asked, range });
-        });
-    }
-
-    fn out_of_range(&mut self, slot: usize, epoch: crate::kafka::Epoch, asked: i64, range: Result<(i64, i64), String>, now: Instant) {
-        let Some(partition) = self.slots.get_mut(slot).filter(|partition| partition.is_current(epoch)) else { return };
-        let target = partition.progress.partition.clone();
-        let (low, high) = match range {
-            Ok(range) => range,
-            Err(error) => {
-                // Asked again by releasing: the same event comes again.
-                partition.change_hold(
-                    HoldCause::LostRange,
-                    format!("offset {asked} is not there, and the broker does not say what is: {error}"),
-                    Wait::Until(now + Duration::from_secs(5)),
-                );
-                return;
-            }
-        };
-        if asked >= low && asked <= high {
-            partition.change_hold(HoldCause::LostRange, "the offset is there again".to_owned(), Wait::Until(now));
-            return;
-        }
-        let lost = if asked < low { u64::try_from(low - asked).unwrap_or(0) } else { 0 };
-        self.parts.metrics.lost_ranges.increment(1);
-        self.parts.metrics.lost_records.increment(lost);
-        let what = if asked < low {
-            format!("offsets {asked} to {} of {target} were deleted by retention before they were read ({lost} offsets)", low - 1)
-        } else {
-            format!("offset {asked} of {target} lies beyond the end {high}: the topic was truncated or made again")
-        };
-        match self.parts.config.on_lost_range {
-            OnLostRange::Hold => {
-                tracing::error!(connector = self.parts.config.name, partition = %target, asked, low, high, "{what}; the partition holds");
-                partition.change_hold(
-                    HoldCause::LostRange,
-                    format!("{what}; set `on_lost_range = \"continue\"` in the connector to go on at the first record that is left"),
-                    Wait::User,
-                );
-            }
-            OnLostRange::Continue => {
-                tracing::error!(connector = self.parts.config.name, partition = %target, asked, low, high, "{what}; going on at the first record that is left");
-                partition.change_hold(HoldCause::LostRange, what, Wait::Until(now + Duration::from_secs(30)));
-                if let Err(error) = self.parts.control.restart_at(&target, None) {
-                    tracing::warn!(connector = self.parts.config.name, partition = %target, %error, "restart failed; tried again");
-                }
-            }
-        }
     }
 }

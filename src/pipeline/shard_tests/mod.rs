@@ -1,6 +1,7 @@
 //! A shard with everything around it played: queues, consumer, tables, BigQuery, dead-letter topic. The oracle holds every published head against
 //! what was acknowledged.
 
+mod assignments;
 mod played;
 
 use std::collections::BTreeSet;
@@ -53,7 +54,7 @@ fn stage(runtime: &tokio::runtime::Handle, values: Vec<Option<Vec<u8>>>, trouble
     let mut config: ConnectorConfig = toml::from_str(toml).expect("a connector");
     config.name = "c".into();
     let config = Arc::new(config);
-    let log = Arc::new(Log { values, position: AtomicI64::new(0), paused: false.into() });
+    let log = Arc::new(Log { values, position: AtomicI64::new(0), paused: false.into(), restarts: Mutex::default() });
     let sink = Arc::new(Sink {
         rows: Mutex::default(),
         rng: Mutex::new(rand_chacha::ChaCha8Rng::seed_from_u64(seed)),
@@ -127,17 +128,23 @@ impl Stage {
         assert!(self.shard.handle(event, Instant::now()));
     }
 
+    /// One turn of the shard's thread, without its sleep. Returns how many records were taken.
+    fn turn(&mut self) -> u64 {
+        let now = Instant::now();
+        while let Ok(event) = self.events.try_recv() {
+            assert!(self.shard.handle(event, now));
+        }
+        let records = self.shard.take_turn(now);
+        self.shard.tick(Instant::now());
+        records
+    }
+
     /// Turns until the head is at the end. The check runs on every turn.
     fn run(&mut self, mut check: impl FnMut(&Self, i64)) {
         let end = self.log.values.len() as i64;
         let started = Instant::now();
         loop {
-            let now = Instant::now();
-            while let Ok(event) = self.events.try_recv() {
-                assert!(self.shard.handle(event, now));
-            }
-            self.shard.take_turn(now);
-            self.shard.tick(Instant::now());
+            self.turn();
             let head = self.progress.head().unwrap_or(0);
             check(self, head);
             if head == end {
@@ -207,45 +214,6 @@ fn without_trouble_nothing_comes_twice() {
         std::thread::sleep(Duration::from_millis(5));
     }
     assert_eq!(budget.used(), 0, "leases that nobody gave back");
-}
-
-/// A revocation answers with a head below which everything is durable, and late answers of the old epoch move nothing.
-#[test]
-fn a_revocation_drains_and_the_next_epoch_starts_clean() {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
-    let mut stage = stage(runtime.handle(), (0..500).map(value).collect(), false, 2);
-    stage.assign();
-    let started = Instant::now();
-    while stage.progress.head().unwrap_or(0) < 50 {
-        let now = Instant::now();
-        while let Ok(event) = stage.events.try_recv() {
-            stage.shard.handle(event, now);
-        }
-        stage.shard.take_turn(now);
-        stage.shard.tick(Instant::now());
-        assert!(started.elapsed() < Duration::from_secs(20));
-    }
-    let (reply, answer) = std::sync::mpsc::sync_channel(1);
-    let partitions = vec![stage.progress.partition.clone()];
-    stage.shard.handle(ShardEvent::Revoke { partitions, deadline: Instant::now() + Duration::from_secs(5), reply }, Instant::now());
-    let heads = loop {
-        let now = Instant::now();
-        while let Ok(event) = stage.events.try_recv() {
-            stage.shard.handle(event, now);
-        }
-        assert_eq!(stage.shard.take_turn(now), 0, "a partition that goes takes nothing");
-        stage.shard.tick(Instant::now());
-        if let Ok(heads) = answer.try_recv() {
-            break heads;
-        }
-        assert!(started.elapsed() < Duration::from_secs(20));
-    };
-    let head = heads.first().expect("a head").offset;
-    assert_eq!(head, stage.log.position.load(SeqCst), "drained: everything taken is finished");
-    stage.progress = Arc::new(PartitionProgress::new(stage.progress.partition.clone(), Epoch(2), Some(head)));
-    stage.assign();
-    stage.run(|_, _| {});
-    assert!(stage.sink.rows.lock().values().all(|copies| *copies == 1), "a clean handover doubles nothing");
 }
 
 fn text(row: &[u8]) -> &[u8] {

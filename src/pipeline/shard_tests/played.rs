@@ -25,6 +25,8 @@ pub(super) struct Log {
     pub values: Vec<Option<Vec<u8>>>,
     pub position: AtomicI64,
     pub paused: std::sync::atomic::AtomicBool,
+    /// What the shard asked for: where to begin again.
+    pub restarts: Mutex<Vec<Option<i64>>>,
 }
 
 pub(super) struct LogQueue(pub Arc<Log>);
@@ -70,7 +72,8 @@ impl GroupControl for Control {
         self.0.paused.store(false, SeqCst);
         Ok(())
     }
-    fn restart_at(&self, _partition: &TopicPartition, _offset: Option<i64>) -> Result<(), GroupError> {
+    fn restart_at(&self, _partition: &TopicPartition, offset: Option<i64>) -> Result<(), GroupError> {
+        self.0.restarts.lock().push(offset);
         Ok(())
     }
     fn watermarks(&self, _partition: &TopicPartition, _timeout: Duration) -> Result<(i64, i64), GroupError> {
