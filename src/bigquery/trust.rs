@@ -56,5 +56,15 @@ impl Trust {
     }
 }
 
+/// What to do about a server whose certificate no known authority signed, to be put behind the words of the failure; else empty. By
+/// rustls's words: the layers between keep no type.
+pub(crate) fn advice(words: &str) -> &'static str {
+    if words.contains("invalid peer certificate: UnknownIssuer") || words.contains("invalid peer certificate: BadSignature") {
+        " (if the server is yours, name its authority's certificate in [worker] ca_file)"
+    } else {
+        ""
+    }
+}
+
 /// What we call ourselves in REST and gRPC.
 pub(crate) const USER_AGENT: &str = concat!("millrace/", env!("CARGO_PKG_VERSION"));

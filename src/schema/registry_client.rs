@@ -187,7 +187,8 @@ impl RegistryClient {
             url.query_pairs_mut().append_pair("deleted", "true");
         }
         let silent = |e: reqwest::Error| {
-            SchemaError::Unavailable(format!("the registry at {} does not answer: {}", shown(base), chain(&e.without_url())))
+            let words = chain(&e.without_url());
+            SchemaError::Unavailable(format!("the registry at {} does not answer: {words}{}", shown(base), trust_advice(&words)))
         };
         let request = self.http.get(url).header("accept", "application/vnd.schemaregistry.v1+json, application/json");
         let mut response = self.authorized(request).send().await.map_err(silent)?;
@@ -271,6 +272,15 @@ fn chain(error: &dyn std::error::Error) -> String {
         cause = inner.source();
     }
     words(&text)
+}
+
+/// What to do about a certificate that no known authority signed; else empty. By rustls's words: reqwest keeps no type.
+fn trust_advice(words: &str) -> &'static str {
+    if words.contains("invalid peer certificate: UnknownIssuer") || words.contains("invalid peer certificate: BadSignature") {
+        " (if the server is yours, name its authority's certificate in [worker] ca_file)"
+    } else {
+        ""
+    }
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, RegistrySetupError> {

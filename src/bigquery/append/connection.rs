@@ -20,6 +20,7 @@ use super::pool::Shared;
 use super::request::{Head, encode_head};
 use crate::bigquery::classify::Refusal;
 use crate::bigquery::rest::encode;
+use crate::bigquery::trust::advice;
 use crate::bigquery::{Append, AppendFailure, ErrorClass};
 use crate::table::{SharedLayout, TableName};
 
@@ -332,7 +333,8 @@ impl Connection {
             }
             End::Status(status) => {
                 let refusal = Refusal::from_status(&status);
-                (refusal.class(), refusal.describe())
+                let words = refusal.describe();
+                (refusal.class(), format!("{words}{}", advice(&words)))
             }
         };
         if waiting.is_empty() {

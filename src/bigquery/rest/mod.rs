@@ -110,7 +110,11 @@ impl RestClient {
             let bytes = serde_json::to_vec(body).map_err(|e| RestError::bad_answer(e.to_string()))?;
             request = request.header(CONTENT_TYPE, "application/json").body(bytes);
         }
-        let no_answer = |e: reqwest::Error| RestError::no_answer(source_chain(&e.without_url()));
+        let no_answer = |e: reqwest::Error| {
+            let words = source_chain(&e.without_url());
+            let advice = super::trust::advice(&words);
+            RestError::no_answer(format!("{words}{advice}"))
+        };
         let response = request.send().await.map_err(no_answer)?;
         let status = response.status();
         let bytes = response.bytes().await.map_err(no_answer)?;
