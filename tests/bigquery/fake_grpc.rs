@@ -50,6 +50,8 @@ pub struct Seen {
     pub rows: Vec<Vec<u8>>,
     /// `x-goog-request-params`.
     pub routing: String,
+    /// The header `authorization`, empty without.
+    pub authorization: String,
 }
 
 type Script = Arc<dyn Fn(usize, &Seen) -> (Reply, Duration) + Send + Sync>;
@@ -115,7 +117,8 @@ impl tonic::server::StreamingService<AppendRowsRequest> for Rpc {
 
     fn call(&mut self, request: tonic::Request<tonic::Streaming<AppendRowsRequest>>) -> Self::Future {
         let connection = self.connections.fetch_add(1, Ordering::SeqCst);
-        let routing = request.metadata().get("x-goog-request-params").map(|v| v.to_str().unwrap().to_owned()).unwrap_or_default();
+        let header = |name| request.metadata().get(name).map(|v| v.to_str().unwrap().to_owned()).unwrap_or_default();
+        let (routing, authorization) = (header("x-goog-request-params"), header("authorization"));
         let (script, seen) = (self.script.clone(), self.seen.clone());
         let (answers, stream) = mpsc::channel(1024);
         let (replies, mut due) = mpsc::channel::<(Reply, tokio::time::Instant)>(1024);
@@ -133,7 +136,7 @@ impl tonic::server::StreamingService<AppendRowsRequest> for Rpc {
         tokio::spawn(async move {
             let mut number = 0;
             while let Ok(Some(request)) = requests.message().await {
-                let request = read(connection, &routing, request);
+                let request = read(connection, &routing, &authorization, request);
                 seen.lock().push(request.clone());
                 let (reply, takes) = script(number, &request);
                 number += 1;
@@ -154,11 +157,19 @@ impl tonic::server::StreamingService<AppendRowsRequest> for Rpc {
     }
 }
 
-fn read(connection: usize, routing: &str, request: AppendRowsRequest) -> Seen {
+fn read(connection: usize, routing: &str, authorization: &str, request: AppendRowsRequest) -> Seen {
     let Some(Rows::ProtoRows(data)) = request.rows else { panic!("no proto rows") };
     let schema = data.writer_schema.map(|schema| schema.proto_descriptor.unwrap().name().to_owned());
     let rows = data.rows.unwrap_or_default().serialized_rows.into_iter().map(|row| row.to_vec()).collect();
-    Seen { connection, stream: request.write_stream, trace_id: request.trace_id, schema, rows, routing: routing.to_owned() }
+    Seen {
+        connection,
+        stream: request.write_stream,
+        trace_id: request.trace_id,
+        schema,
+        rows,
+        routing: routing.to_owned(),
+        authorization: authorization.to_owned(),
+    }
 }
 
 fn answer(reply: Reply) -> Option<Result<AppendRowsResponse, Status>> {

@@ -9,7 +9,7 @@ use anyhow::bail;
 pub struct Certificates {
     /// The authority's certificate: what clients must be told to trust.
     pub ca: PathBuf,
-    /// The servers' key, for 127.0.0.1 and localhost.
+    /// The servers' key.
     pub server_key: PathBuf,
     /// The servers' certificate.
     pub server_cert: PathBuf,
@@ -22,8 +22,13 @@ pub struct Certificates {
 }
 
 impl Certificates {
-    /// Makes them in `folder`.
+    /// Makes them in `folder`; the servers are 127.0.0.1 and localhost.
     pub fn make(folder: &Path) -> anyhow::Result<Self> {
+        Self::make_for(folder, "IP:127.0.0.1,DNS:localhost")
+    }
+
+    /// Makes them for servers of these names, in the form of OpenSSL's `subjectAltName`.
+    pub fn make_for(folder: &Path, names: &str) -> anyhow::Result<Self> {
         let file = |name: &str| folder.join(name);
         openssl(
             folder,
@@ -32,7 +37,7 @@ impl Certificates {
         for (name, usage) in [("server", "serverAuth"), ("client", "clientAuth")] {
             std::fs::write(
                 file(&format!("{name}.ext")),
-                format!("subjectAltName=IP:127.0.0.1,DNS:localhost\nextendedKeyUsage={usage}\nbasicConstraints=CA:FALSE\n"),
+                format!("subjectAltName={names}\nextendedKeyUsage={usage}\nbasicConstraints=CA:FALSE\n"),
             )?;
             openssl(
                 folder,
@@ -56,7 +61,8 @@ impl Certificates {
     }
 }
 
-fn openssl(folder: &Path, arguments: &str) -> anyhow::Result<()> {
+/// Runs `openssl` in this folder.
+pub fn openssl(folder: &Path, arguments: &str) -> anyhow::Result<()> {
     let out = Command::new("openssl").args(arguments.split(' ')).current_dir(folder).output()?;
     if !out.status.success() {
         bail!("openssl {arguments}: {}", String::from_utf8_lossy(&out.stderr));
