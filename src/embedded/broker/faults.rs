@@ -17,9 +17,10 @@ const OFFSET_COMMIT: i16 = 8;
 pub enum BrokerFault {
     /// A Produce request is refused with NOT_LEADER_OR_FOLLOWER; nothing of it is stored.
     ProduceError,
-    /// A Fetch request is refused with NOT_LEADER_OR_FOLLOWER.
+    /// A Fetch request is refused with KAFKA_STORAGE_ERROR.
     FetchError,
-    /// An OffsetCommit is refused with NOT_COORDINATOR.
+    /// An OffsetCommit is refused with REBALANCE_IN_PROGRESS. (Not with NOT_COORDINATOR: the client would leave its connection, and the
+    /// mock cluster ends the whole process when a member does so while it joins.)
     CommitError,
     /// An OffsetCommit is done, but the connection breaks before its answer.
     CommitAnswerLost,
@@ -52,6 +53,10 @@ impl BrokerFault {
             Self::CommitError | Self::CommitAnswerLost => 3,
             Self::ProduceError | Self::FetchError | Self::ConnectionCut | Self::SlowFetch => 10,
         }
+    }
+
+    const fn cuts(self) -> bool {
+        matches!(self, Self::CommitAnswerLost | Self::ConnectionCut)
     }
 
     const fn api(self) -> i16 {
@@ -115,25 +120,34 @@ impl FaultDice {
         self.state.lock().rates = rates;
     }
 
-    /// What happens to a request of this kind.
-    pub(super) fn draw(&self, api: i16) -> Option<Strike> {
+    /// What happens to a request of this kind; nothing that cuts the connection unless `may_cut`.
+    pub(super) fn draw(&self, api: i16, may_cut: bool) -> Option<Strike> {
         let mut state = self.state.lock();
         let State { rng, rates, fired, chances } = &mut *state;
         let strikes = |(fault, share): &(BrokerFault, f64)| {
             let chance = chances.entry(*fault).or_default();
             *chance += 1;
-            rng.random_bool(*share) || (*chance >= fault.first_strike() && !fired.contains_key(fault))
+            rng.random_bool(*share) || (*chance >= fault.first_strike() && fired.get(fault).is_none_or(|n| *n == 0))
         };
-        let hit = rates.iter().filter(|(f, _)| f.api() == api).find(strikes).map(|(f, _)| f)?;
+        let hit = rates.iter().filter(|(f, _)| f.api() == api && (may_cut || !f.cuts())).find(strikes).map(|(f, _)| f)?;
         *fired.entry(hit).or_default() += 1;
         Some(match hit {
             BrokerFault::ProduceError => Strike::Refuse(RDKafkaApiKey::Produce, RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION),
-            BrokerFault::FetchError => Strike::Refuse(RDKafkaApiKey::Fetch, RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION),
-            BrokerFault::CommitError => Strike::Refuse(RDKafkaApiKey::OffsetCommit, RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_COORDINATOR),
+            BrokerFault::FetchError => Strike::Refuse(RDKafkaApiKey::Fetch, RDKafkaRespErr::RD_KAFKA_RESP_ERR_KAFKA_STORAGE_ERROR),
+            BrokerFault::CommitError => {
+                Strike::Refuse(RDKafkaApiKey::OffsetCommit, RDKafkaRespErr::RD_KAFKA_RESP_ERR_REBALANCE_IN_PROGRESS)
+            }
             BrokerFault::CommitAnswerLost => Strike::CutAfter,
             BrokerFault::ConnectionCut => Strike::CutBefore,
             BrokerFault::SlowFetch => Strike::Delay(Duration::from_millis(rng.random_range(100..=500))),
         })
+    }
+
+    /// A lost answer to a commit that was drawn did not come about.
+    pub(super) fn spared_commit_answer(&self) {
+        if let Some(count) = self.state.lock().fired.get_mut(&BrokerFault::CommitAnswerLost) {
+            *count = count.saturating_sub(1);
+        }
     }
 
     pub(super) fn fired(&self) -> BTreeMap<&'static str, u64> {

@@ -4,8 +4,10 @@ use std::net::SocketAddr;
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-/// Metadata, FindCoordinator: the answers that name brokers. (Produce and Fetch do so only after a change of leader, which is not used.)
-const NAMES_BROKERS: [i16; 2] = [3, 10];
+/// Produce (beside NOT_LEADER_OR_FOLLOWER, since version 10), Metadata, FindCoordinator: the answers that name brokers. A client that learned
+/// a mock broker's own port would drop its connection and go past the relay. Fetch names brokers beside the same error only, which
+/// this relay never asks for: an answer that holds records is not touched.
+const NAMES_BROKERS: [i16; 3] = [0, 3, 10];
 
 /// A frame larger than this is no Kafka traffic.
 const MAX_FRAME_BYTES: usize = 256 * 1024 * 1024;

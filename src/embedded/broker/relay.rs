@@ -1,6 +1,6 @@
 //! The way of requests and answers between a client and one mock broker.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,8 +21,17 @@ enum OnAnswer {
     Cut,
 }
 
-/// Answers that need something, by correlation id. At most as many as a client has requests in flight.
-type Pending = Mutex<HashMap<i32, OnAnswer>>;
+/// JoinGroup, SyncGroup: answered when the whole group has joined, when its leader has assigned.
+const JOINS: [i16; 2] = [11, 14];
+
+/// Requests of one connection that are not answered yet, as far as they matter. At most as many as a client has in flight.
+#[derive(Default)]
+struct Pending {
+    on_answer: HashMap<i32, OnAnswer>,
+    /// While a join waits the connection is never cut: the mock cluster does not notice, and its assertion ends the whole process when the
+    /// member joins again.
+    joins: HashSet<i32>,
+}
 
 /// Takes connections until aborted; they end with it.
 pub(super) async fn serve(listener: TcpListener, mock_port: u16, rewrites: Arc<PortRewrites>, dice: Arc<FaultDice>, cluster: Arc<Cluster>) {
@@ -48,36 +57,43 @@ async fn connection(client: TcpStream, mock_port: u16, rewrites: Arc<PortRewrite
     let _ = mock.set_nodelay(true);
     let (from_client, to_client) = client.into_split();
     let (from_mock, to_mock) = mock.into_split();
-    let pending = Pending::default();
+    let pending = Mutex::<Pending>::default();
     // The first direction that ends, for whatever reason, ends both: that is what a broken connection is.
     tokio::select! {
         _ = requests(from_client, to_mock, &pending, &dice, &cluster) => {}
-        _ = answers(from_mock, to_client, &pending, &rewrites) => {}
+        _ = answers(from_mock, to_client, &pending, &rewrites, &dice) => {}
     }
 }
 
 async fn requests(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
-    pending: &Pending,
+    pending: &Mutex<Pending>,
     dice: &FaultDice,
     cluster: &Cluster,
 ) -> std::io::Result<()> {
     let mut frame = Vec::new();
     while read_frame(&mut from, &mut frame).await? {
         let Some(head) = RequestHead::of(&frame) else { return Ok(()) };
-        if head.answer_names_brokers() {
-            pending.lock().insert(head.correlation, OnAnswer::Rewrite);
-        }
-        match dice.draw(head.api) {
+        let may_cut = {
+            let mut pending = pending.lock();
+            if head.answer_names_brokers() {
+                pending.on_answer.insert(head.correlation, OnAnswer::Rewrite);
+            }
+            if JOINS.contains(&head.api) {
+                pending.joins.insert(head.correlation);
+            }
+            pending.joins.is_empty()
+        };
+        match dice.draw(head.api, may_cut) {
             // Pushed before the request goes on, so that this request (or one of its kind that overtakes it) takes it.
             Some(Strike::Refuse(api, error)) => cluster.request_errors(api, vec![error]).await.map_err(std::io::Error::other)?,
             Some(Strike::CutBefore) => return Ok(()),
             Some(Strike::CutAfter) => {
-                pending.lock().insert(head.correlation, OnAnswer::Cut);
+                pending.lock().on_answer.insert(head.correlation, OnAnswer::Cut);
             }
             Some(Strike::Delay(time)) => {
-                pending.lock().insert(head.correlation, OnAnswer::Delay(time));
+                pending.lock().on_answer.insert(head.correlation, OnAnswer::Delay(time));
             }
             None => {}
         }
@@ -86,14 +102,28 @@ async fn requests(
     Ok(())
 }
 
-async fn answers(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, pending: &Pending, rewrites: &PortRewrites) -> std::io::Result<()> {
+async fn answers(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    pending: &Mutex<Pending>,
+    rewrites: &PortRewrites,
+    dice: &FaultDice,
+) -> std::io::Result<()> {
     let mut frame = Vec::new();
     while read_frame(&mut from, &mut frame).await? {
-        let what = correlation_of_answer(&frame).and_then(|id| pending.lock().remove(&id));
+        let (what, may_cut) = {
+            let mut pending = pending.lock();
+            let what = correlation_of_answer(&frame).and_then(|id| {
+                pending.joins.remove(&id);
+                pending.on_answer.remove(&id)
+            });
+            (what, pending.joins.is_empty())
+        };
         match what {
             Some(OnAnswer::Rewrite) => rewrites.apply(&mut frame),
             Some(OnAnswer::Delay(time)) => tokio::time::sleep(time).await,
-            Some(OnAnswer::Cut) => return Ok(()),
+            Some(OnAnswer::Cut) if may_cut => return Ok(()),
+            Some(OnAnswer::Cut) => dice.spared_commit_answer(),
             None => {}
         }
         to.write_all(&frame).await?;
