@@ -4,6 +4,7 @@
 
 mod appends;
 mod embedded;
+mod evolution;
 mod fake_grpc;
 mod fake_rest;
 mod tables;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::shared::Shared;
-use super::state::{Table, TableKey};
+use super::state::{MetadataUpdates, Table, TableKey};
 use super::values::Cell;
 
 /// A table's entry.
@@ -21,6 +21,8 @@ pub struct TableBook {
     pub rows: u64,
     /// Bytes of these rows as they are kept.
     pub bytes: u64,
+    /// Attempts to change the metadata under this name.
+    pub metadata_updates: MetadataUpdates,
 }
 
 /// Reads the tables of a running embedded BigQuery, past all faults and stalls.
@@ -35,13 +37,13 @@ impl Books {
     /// All tables, by name.
     pub fn tables(&self) -> Vec<TableBook> {
         let tables = self.0.catalog.all_tables();
-        tables.iter().map(|table| entry(table)).collect()
+        tables.iter().map(|table| self.entry(table)).collect()
     }
 
     /// Rows of a table that landed; `None` when there is no such table.
     pub fn rows(&self, project: &str, dataset: &str, table: &str) -> Option<u64> {
         let table = self.0.catalog.table(&TableKey::new(project, dataset, table)).ok()?;
-        Some(entry(&table).rows)
+        Some(self.entry(&table).rows)
     }
 
     /// As [`Self::read`], from the `from`th row on, with the moment at which each row landed, milliseconds since the epoch. Changes of
@@ -106,10 +108,11 @@ impl Books {
         });
         Ok(())
     }
-}
 
-fn entry(table: &Table) -> TableBook {
-    let store = table.store.lock();
-    let TableKey { project, dataset, table } = table.key.clone();
-    TableBook { project, dataset, table, rows: store.rows(), bytes: store.bytes() }
+    fn entry(&self, table: &Table) -> TableBook {
+        let metadata_updates = self.0.catalog.metadata_updates(&table.key);
+        let store = table.store.lock();
+        let TableKey { project, dataset, table } = table.key.clone();
+        TableBook { project, dataset, table, rows: store.rows(), bytes: store.bytes(), metadata_updates }
+    }
 }

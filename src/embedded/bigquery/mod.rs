@@ -40,4 +40,5 @@ pub use faults::{FaultControl, Faults};
 pub use server::EmbeddedBigQuery;
 pub use settings::{AfterDelete, Settings};
 pub use shared::Stall;
+pub use state::MetadataUpdates;
 pub use values::cell::Cell;

@@ -6,7 +6,7 @@
 //! | `PUT /_control/faults` | replaces the rates: `{"rates": {...}}`, or `{"preset": "heavy"}` |
 //! | `POST /_control/faults` | fires the next one: `{"class": "lost_ack", "table": "d.t", "times": 1}` |
 //! | `POST /_control/stall` | `{"stall": "off" or "appends" or "all"}` |
-//! | `GET /_control/books` | `{"tables": [{"project", "dataset", "table", "rows", "bytes"}]}` |
+//! | `GET /_control/books` | `{"tables": [{"project", "dataset", "table", "rows", "bytes", "metadata_updates": {"accepted", "refused", "rate_limited"}}]}` |
 //! | `GET /_control/rows?table=p.d.t&columns=a,b` | a JSON array of values a line, in the order of arrival |
 
 use std::sync::Arc;

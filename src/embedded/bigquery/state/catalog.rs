@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::RwLock;
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::Table;
@@ -50,6 +51,18 @@ struct Slot {
     /// The one before, and when it was deleted.
     gone: Option<(Instant, Arc<Table>)>,
     updates: VecDeque<Instant>,
+    counts: MetadataUpdates,
+}
+
+/// What became of the attempts to change a table's metadata (tables.insert, patch, update), counted by the table's name.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct MetadataUpdates {
+    /// Made; the table's creation is one.
+    pub accepted: u64,
+    /// Refused for what they say or for their If-Match; they use up the rate all the same.
+    pub refused: u64,
+    /// Refused because the rate was used up.
+    pub rate_limited: u64,
 }
 
 /// Where a writer's rows go.
@@ -118,6 +131,7 @@ impl Catalog {
             return Err(ApiError::duplicate(format_args!("Table {}", table.key)));
         }
         count_update(slot, self.updates_per_10_s)?;
+        slot.counts.accepted += 1;
         let table = Arc::new(table);
         slot.current = Some(Arc::clone(&table));
         Ok(table)
@@ -155,8 +169,17 @@ impl Catalog {
         let found = slots.get_mut(key).and_then(|slot| slot.current.clone().map(|table| (slot, table)));
         let (slot, table) = found.ok_or_else(|| ApiError::not_found(format_args!("Table {key}")))?;
         count_update(slot, self.updates_per_10_s)?;
-        change(&table)?;
-        Ok(table)
+        let outcome = change(&table);
+        match outcome {
+            Ok(()) => slot.counts.accepted += 1,
+            Err(_) => slot.counts.refused += 1,
+        }
+        outcome.map(|()| table)
+    }
+
+    /// What became of attempts to change the metadata under this name.
+    pub(crate) fn metadata_updates(&self, key: &TableKey) -> MetadataUpdates {
+        self.slots.read().get(key).map(|slot| slot.counts).unwrap_or_default()
     }
 
     /// What a connection knows under a name.
@@ -185,6 +208,7 @@ fn count_update(slot: &mut Slot, limit: u32) -> ApiResult<()> {
         slot.updates.pop_front();
     }
     if slot.updates.len() >= limit as usize {
+        slot.counts.rate_limited += 1;
         return Err(ApiError::new(
             403,
             "rateLimitExceeded",

@@ -5,5 +5,6 @@ pub(super) mod store;
 pub(super) mod streams;
 pub(super) mod table;
 
+pub use catalog::MetadataUpdates;
 pub(super) use catalog::{Catalog, TableKey};
 pub(super) use table::Table;
