@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::evolve::{created_columns, judge, patch_body};
-use super::rest::RestAction;
+use super::rest::{RestAction, RestError};
 use super::table_json::{TableResource, create_body};
 use super::tables::{Entry, RestTables, Wanted, table_error};
 use super::{TableError, TableState};
@@ -14,6 +14,14 @@ use crate::telemetry::metrics::TableMetrics;
 
 /// How often the table is looked at again after somebody was faster, before it is a hold.
 const LOOKS: u32 = 12;
+
+/// What came of a patch that is no reason to hold.
+enum Patch {
+    /// It was made, or somebody else changed the table: a look tells.
+    Settled,
+    /// The table was updated too often in the last seconds, by whomever.
+    RateLimited(RestError),
+}
 
 impl RestTables {
     /// See [`super::Tables::ensure`]. Callers of one process queue for the table; whoever has the turn acts for all who wait.
@@ -36,7 +44,11 @@ impl RestTables {
             return self.unless_recreated(table, &entry, &resource);
         }
         let mut waited = false;
+        let mut rate_limited = None;
         for _ in 0..LOOKS {
+            if waited {
+                self.rest.update_due(table).await;
+            }
             match self.look(table, &entry).await? {
                 Some(resource) => {
                     if let Some(hold) = self.recreated(table, &entry) {
@@ -51,7 +63,13 @@ impl RestTables {
                         jitter(self.pace.patch_jitter).await;
                         continue;
                     }
-                    self.patch(table, &entry, &resource).await?;
+                    if let Patch::RateLimited(error) = self.patch(table, &entry, &resource).await? {
+                        // The same rate holds for all workers: come back at another moment than they, and look what they have done.
+                        tracing::debug!(%table, %error, "BigQuery's rate of updates is used up; the table is looked at again");
+                        rate_limited = Some(error);
+                        tokio::time::sleep(self.pace.rate_window.mul_f64(0.2 + rand::random::<f64>())).await;
+                        continue;
+                    }
                 }
                 None if !wanted.spec.create => {
                     return Err(TableError {
@@ -76,6 +94,9 @@ impl RestTables {
             }
             jitter(self.pace.patch_jitter / 4).await;
         }
+        if let Some(error) = rate_limited {
+            return Err(table_error(table, "adding columns", &error));
+        }
         Err(TableError {
             cause: HoldCause::TableServiceUnavailable,
             message: format!("table {table}: others changed it {LOOKS} times while its columns were to be added; it is tried again"),
@@ -88,7 +109,7 @@ impl RestTables {
     }
 
     /// One patch for all wishes, unless somebody else was faster.
-    async fn patch(&self, table: &TableName, entry: &Entry, resource: &TableResource) -> Result<(), TableError> {
+    async fn patch(&self, table: &TableName, entry: &Entry, resource: &TableResource) -> Result<Patch, TableError> {
         let Some(body) = patch_body(resource, &entry.wishes()) else {
             return Err(TableError {
                 cause: HoldCause::TypeConflict,
@@ -101,11 +122,12 @@ impl RestTables {
                 let changed = self.note(table, entry, raw, true)?;
                 TableMetrics::new(&table.to_string()).schema_changes.increment(1);
                 tracing::info!(%table, before = resource.state.columns.len(), after = changed.state.columns.len(), "table evolved");
-                Ok(())
+                Ok(Patch::Settled)
             }
-            Err(error) if error.action() == RestAction::LookAgain => Ok(()),
+            Err(error) if error.action() == RestAction::LookAgain => Ok(Patch::Settled),
             // Deleted meanwhile: the next look says so.
-            Err(error) if error.action() == RestAction::NotFound => Ok(()),
+            Err(error) if error.action() == RestAction::NotFound => Ok(Patch::Settled),
+            Err(error) if error.is_rate_limit() => Ok(Patch::RateLimited(error)),
             Err(error) => Err(table_error(table, "adding columns", &error)),
         }
     }

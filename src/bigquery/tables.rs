@@ -25,11 +25,13 @@ pub(crate) struct EvolutionPace {
     pub(crate) patch_jitter: Duration,
     /// The longest wait before a table is created.
     pub(crate) create_jitter: Duration,
+    /// The time in which BigQuery's rate of updates refills: whoever is refused comes back after a fifth of it to six fifths.
+    pub(crate) rate_window: Duration,
 }
 
 impl Default for EvolutionPace {
     fn default() -> Self {
-        Self { patch_jitter: Duration::from_secs(2), create_jitter: Duration::from_millis(500) }
+        Self { patch_jitter: Duration::from_secs(2), create_jitter: Duration::from_millis(500), rate_window: Duration::from_secs(10) }
     }
 }
 

@@ -76,6 +76,11 @@ impl RestError {
         Self { http: None, reason: "badAnswer".to_owned(), message }
     }
 
+    /// Whether a rate is used up that refills within seconds.
+    pub(crate) fn is_rate_limit(&self) -> bool {
+        self.reason == "rateLimitExceeded" || (self.reason.is_empty() && self.http == Some(429))
+    }
+
     /// What to do: BigQuery's table of error messages (reasons first, then bare HTTP codes).
     pub(crate) fn action(&self) -> RestAction {
         let hold = |cause| RestAction::Hold { cause, retry_after: None };

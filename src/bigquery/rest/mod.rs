@@ -66,14 +66,32 @@ impl RestClient {
         self.call(Method::POST, &path, None, Some(body)).await
     }
 
-    /// `tables.patch`, only if the table's version is still `etag`.
+    /// Waits until this process may update the table's metadata again: before the look that an update is made from, so that the look is
+    /// fresh when the update goes out.
+    pub(crate) async fn update_due(&self, table: &TableName) {
+        self.pace.update_due(table).await;
+    }
+
+    /// `tables.patch`, only if the table's version is still `etag`. A refusal for the rate of updates is not tried again here: when the rate
+    /// allows it, others have changed the table, and what is then refused for its `etag` uses up the rate as well.
     pub(crate) async fn patch_table(&self, table: &TableName, etag: &str, body: &Value) -> Result<Value, RestError> {
         self.pace.update(table).await;
-        self.call(Method::PATCH, &table_path(table), Some(etag), Some(body)).await
+        self.call_while(Method::PATCH, &table_path(table), Some(etag), Some(body), |error| !error.is_rate_limit()).await
     }
 
     /// One call, tried again while its failure is a passing one and [`CALL_DEADLINE`] is not over.
     pub(crate) async fn call(&self, method: Method, path: &str, if_match: Option<&str>, body: Option<&Value>) -> Result<Value, RestError> {
+        self.call_while(method, path, if_match, body, |_| true).await
+    }
+
+    async fn call_while(
+        &self,
+        method: Method,
+        path: &str,
+        if_match: Option<&str>,
+        body: Option<&Value>,
+        again: impl Fn(&RestError) -> bool + Send,
+    ) -> Result<Value, RestError> {
         let deadline = Instant::now() + CALL_DEADLINE;
         let mut backoff = Backoff::new(Duration::from_millis(250), 2.0, Duration::from_secs(8), rand::random());
         let mut new_token = false;
@@ -83,7 +101,7 @@ impl RestClient {
                 Err(error) => error,
             };
             let wait = match error.action() {
-                RestAction::Retry(least) => backoff.next_delay().max(least),
+                RestAction::Retry(least) if again(&error) => backoff.next_delay().max(least),
                 RestAction::NewToken if !new_token => {
                     new_token = true;
                     Duration::ZERO

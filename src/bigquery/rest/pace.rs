@@ -32,6 +32,17 @@ impl Pace {
         sleep_until(self.update_at(table, Instant::now())).await;
     }
 
+    /// Waits until [`Self::update`] would not, without taking its turn.
+    pub(crate) async fn update_due(&self, table: &TableName) {
+        sleep_until(self.update_due_at(table, Instant::now())).await;
+    }
+
+    fn update_due_at(&self, table: &TableName, now: Instant) -> Instant {
+        let tables = self.updates.lock();
+        let first = tables.get(table).filter(|times| times.len() >= UPDATES).and_then(|times| times.front());
+        first.map_or(now, |first| now.max(*first + UPDATES_WINDOW))
+    }
+
     fn call_at(&self, now: Instant) -> Instant {
         let mut next = self.next_call.lock();
         let at = next.map_or(now, |n| n.max(now));
@@ -58,8 +69,11 @@ mod tests {
         let pace = Pace::default();
         let table = TableName { project: "p".into(), dataset: "d".into(), table: "t".into() };
         let now = Instant::now();
+        assert_eq!(pace.update_due_at(&table, now), now);
         let waits: Vec<Duration> = (0..11).map(|_| pace.update_at(&table, now) - now).collect();
         assert_eq!(waits, [0, 0, 0, 0, 0, 10, 10, 10, 10, 10, 20].map(Duration::from_secs));
+        assert_eq!(pace.update_due_at(&table, now) - now, Duration::from_secs(20), "asking takes no turn");
+        assert_eq!(pace.update_at(&table, now) - now, Duration::from_secs(20));
         let other = TableName { table: "o".into(), ..table };
         assert_eq!(pace.update_at(&other, now), now);
     }
