@@ -149,6 +149,27 @@ async fn a_table_that_a_connection_knows_wrongly_takes_a_fresh_one_and_others_st
     assert_eq!(connections, [0, 0, 1, 0]);
 }
 
+/// While servers lag, appends are refused again and again: that is no reason for a connection each.
+#[tokio::test]
+async fn a_table_that_is_refused_again_takes_no_fresh_connection_within_a_second() {
+    let words = "Input schema has more fields than BigQuery schema, extra fields: 'x'";
+    let server =
+        Fake::start(move |_, _| (Reply::Error(Code::InvalidArgument, StorageErrorCode::SchemaMismatchExtraFields, words), NOW)).await;
+    let mut settings = config(None, server.endpoint());
+    settings.connections_max = 8;
+    let appender = connect(&settings).await.appender();
+    let (t, l, start) = (table("t"), layout("L"), Instant::now());
+    let mut sent = 0;
+    while start.elapsed() < ms(1500) {
+        appender.append(append(&t, &l, &[b"1"])).await.unwrap_err();
+        sent += 1;
+        tokio::time::sleep(ms(10)).await;
+    }
+    let connections: Vec<usize> = server.seen().iter().map(|s| s.connection).collect();
+    assert!(sent > 20 && connections[0] == 0 && connections[1] == 1, "{connections:?}");
+    assert_eq!(connections.last(), Some(&2), "{connections:?}");
+}
+
 #[tokio::test]
 async fn an_idle_connection_that_the_server_closes_is_opened_again_quietly() {
     let inactive = "Closing the stream because it has been inactive for 600 seconds. Entity: e";

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -22,6 +22,10 @@ use crate::telemetry::catalog as names;
 const IDLE_TIMEOUT: Duration = Duration::from_secs(540);
 /// A connection with more than this share of its bytes in flight is busy: the next append looks for another one.
 const BUSY_SHARE: usize = 2;
+
+/// A table takes a fresh connection at most this often. While write servers lag, every append of a table is refused again and again: a
+/// connection for each would use up the quota of connections and push those of other tables out of the pool.
+const FRESH_EVERY: Duration = Duration::from_secs(1);
 
 /// What `[bigquery]` says of append connections.
 #[derive(Debug, Clone)]
@@ -66,23 +70,32 @@ pub(super) struct Shared {
     pub(super) connections: metrics::Gauge,
     /// [`crate::telemetry::catalog::APPEND_IN_FLIGHT_BYTES`].
     pub(super) in_flight_bytes: metrics::Gauge,
-    stale: Mutex<HashMap<TableName, u64>>,
+    stale: Mutex<HashMap<TableName, Stale>>,
+}
+
+/// Which connections a table avoids.
+struct Stale {
+    /// This one and all older ones.
+    connection: u64,
+    since: Instant,
 }
 
 impl Shared {
-    /// This connection, and every older one, knows the table wrongly: the table's next append takes a younger one.
+    /// This connection, and every older one, knows the table wrongly: the table's next append takes a younger one, unless the table got one
+    /// within [`FRESH_EVERY`]; then a later refusal counts.
     pub(super) fn mark_stale(&self, table: &TableName, connection: u64) {
         let mut stale = self.stale.lock();
         match stale.get_mut(table) {
-            Some(id) => *id = connection.max(*id),
+            Some(known) if connection <= known.connection || known.since.elapsed() < FRESH_EVERY => {}
+            Some(known) => *known = Stale { connection, since: Instant::now() },
             None => {
-                stale.insert(table.clone(), connection);
+                stale.insert(table.clone(), Stale { connection, since: Instant::now() });
             }
         }
     }
 
     fn youngest_stale(&self, table: &TableName) -> u64 {
-        self.stale.lock().get(table).copied().unwrap_or(0)
+        self.stale.lock().get(table).map_or(0, |stale| stale.connection)
     }
 }
 
