@@ -123,7 +123,12 @@ pub struct DeadLetters {
 }
 
 impl DeadLetters {
-    /// Starts the task that sends bad records; a full queue stops the shard from taking.
+    /// Why a partition holds whose bad record could not be put away.
+    pub fn hold_cause(&self) -> HoldCause {
+        if self.policy == BadRecords::Stop { HoldCause::BadRecord } else { HoldCause::DeadLetterTopic }
+    }
+
+    /// Starts the task that sends bad records; a full queue stops the shard from taking more of the partitions that have some.
     pub fn start(self: &Arc<Self>, runtime: &tokio::runtime::Handle) -> mpsc::Sender<BadRecord> {
         let (sender, mut receiver) = mpsc::channel::<BadRecord>(QUEUE_MAX);
         let letters = self.clone();

@@ -307,7 +307,7 @@ impl Run<'_> {
             letters.push(RejectedRow { partition, offset: origin.offset, error: error.clone(), row_json });
         }
         if let Err(message) = self.context.dead_letters.send_rejected(letters).await {
-            return Verdict::GiveUp(HoldCause::DeadLetterTopic, message);
+            return Verdict::GiveUp(self.context.dead_letters.hold_cause(), message);
         }
         let out: std::collections::BTreeSet<u32> = rejected.iter().map(|(at, _)| *at).collect();
         let dead: Vec<u32> = out.iter().filter_map(|at| part.indices.get(*at)).collect();

@@ -16,6 +16,8 @@ pub struct Fence {
     last_beat_ms: AtomicU64,
     session_timeout_ms: AtomicU64,
     up: AtomicBool,
+    /// It rose, and nobody has said so yet.
+    news: AtomicBool,
     lowered: Notify,
 }
 
@@ -27,6 +29,7 @@ impl Fence {
             last_beat_ms: AtomicU64::new(0),
             session_timeout_ms: AtomicU64::new(u64::MAX),
             up: AtomicBool::new(false),
+            news: AtomicBool::new(false),
             lowered: Notify::new(),
         }
     }
@@ -42,13 +45,26 @@ impl Fence {
         let now_ms = u64::try_from(now.duration_since(self.started).as_millis()).unwrap_or(u64::MAX);
         let last_ms = self.last_beat_ms.fetch_max(now_ms, SeqCst);
         let gap = now_ms.saturating_sub(last_ms) > self.session_timeout_ms.load(SeqCst);
-        gap && !self.up.swap(true, SeqCst)
+        gap && self.rise()
     }
 
     /// The poll thread has been away for this long: over the session timeout raises the fence, too.
     pub fn poll_was_away(&self, away: Duration) -> bool {
         let away_ms = u64::try_from(away.as_millis()).unwrap_or(u64::MAX);
-        away_ms > self.session_timeout_ms.load(SeqCst) && !self.up.swap(true, SeqCst)
+        away_ms > self.session_timeout_ms.load(SeqCst) && self.rise()
+    }
+
+    fn rise(&self) -> bool {
+        let rose = !self.up.swap(true, SeqCst);
+        if rose {
+            self.news.store(true, SeqCst);
+        }
+        rose
+    }
+
+    /// Whether it rose, whoever noticed; `true` once for each time.
+    pub fn take_news(&self) -> bool {
+        self.news.swap(false, SeqCst)
     }
 
     /// Whether nothing may be appended.
@@ -95,6 +111,7 @@ mod tests {
         assert!(fence.beat(start + Duration::from_secs(20)), "11 s of silence");
         assert!(!fence.beat(start + Duration::from_secs(20)), "raised once");
         assert!(fence.is_up());
+        assert!(fence.take_news() && !fence.take_news(), "said once");
         fence.lower();
         assert!(!fence.is_up());
         assert!(fence.poll_was_away(Duration::from_secs(11)));

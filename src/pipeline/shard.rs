@@ -69,7 +69,7 @@ pub struct Shard {
     pub(super) tables: Vec<ShardTable>,
     table_of: HashMap<TableName, usize>,
     pub(super) draining: Vec<Draining>,
-    /// Bad records that the dead-letter queue had no room for; nothing is taken while there are any.
+    /// Bad records that the dead-letter queue had no room for; nothing is taken from their partitions while there are any.
     pub(super) bad_backlog: Vec<BadRecord>,
     pub(super) first_slot: usize,
     open_lease: Lease,

@@ -27,7 +27,9 @@ pub fn start(name: &str, mut shard: Shard, mut events: mpsc::Receiver<ShardEvent
 
 fn turn(shard: &mut Shard, events: &mut mpsc::Receiver<ShardEvent>) -> bool {
     let now = Instant::now();
-    if shard.parts.fence.beat(now) || shard.parts.fence.poll_was_away(shard.parts.control.since_last_poll()) {
+    shard.parts.fence.beat(now);
+    shard.parts.fence.poll_was_away(shard.parts.control.since_last_poll());
+    if shard.parts.fence.take_news() {
         shard.parts.metrics.self_fences.increment(1);
         tracing::warn!(
             connector = shard.parts.config.name,

@@ -53,7 +53,7 @@ struct Turn {
 impl Shard {
     /// Takes from each partition that may move, once, in turn. Returns how many records came.
     pub fn take_turn(&mut self, now: Instant) -> u64 {
-        if self.slots.is_empty() || !self.bad_backlog.is_empty() || self.budget().over_limit() {
+        if self.slots.is_empty() || self.budget().over_limit() {
             return 0;
         }
         let count = self.slots.len();
@@ -61,7 +61,7 @@ impl Shard {
         for step in 0..count {
             let slot = (self.first_slot + step) % count;
             records += self.take_from(slot, now);
-            if !self.bad_backlog.is_empty() || self.budget().over_limit() {
+            if self.budget().over_limit() {
                 break;
             }
         }
@@ -75,6 +75,10 @@ impl Shard {
         let Some(partition) = self.slots.get(slot) else { return 0 };
         let Some(table) = partition.table.filter(|_| partition.takes()) else { return 0 };
         if self.tables.get(table).is_none_or(over_share) {
+            return 0;
+        }
+        // The dead-letter queue is full: those wait who filled it, the others go on.
+        if self.bad_backlog.iter().any(|bad| bad.share.slot as usize == slot) {
             return 0;
         }
         let Some(mut queue) = self.slots.get_mut(slot).and_then(|partition| partition.queue.take()) else { return 0 };

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::decode::SchemaKey;
 use crate::flow::{BudgetKind, HoldCause};
-use crate::kafka::{Epoch, NextOffset};
+use crate::kafka::{Epoch, GroupError, NextOffset};
 use crate::record::TopicPartition;
 
 use super::batch::AppendJob;
@@ -97,7 +97,7 @@ impl Shard {
         given_up.dedup();
         for slot in given_up {
             let (cause, message) = outcome.hold.clone().unwrap_or((HoldCause::UnknownError, "rows were given up".to_owned()));
-            let wait = if outcome.table.is_some() && cause != HoldCause::DeadLetterTopic {
+            let wait = if outcome.table.is_some() && !matches!(cause, HoldCause::DeadLetterTopic | HoldCause::BadRecord) {
                 Wait::Table
             } else {
                 let delay = self.slots.get_mut(slot).map_or(Duration::from_secs(1), |partition| partition.backoff.next_delay());
@@ -235,7 +235,12 @@ impl Shard {
         {
             tracing::warn!(connector = self.parts.config.name, partition = %target, offset, %error, "seek failed; tried again");
             if let Some(hold) = self.slots.get_mut(slot).and_then(|partition| partition.hold.as_mut()) {
-                hold.wait = Wait::Until(now + Duration::from_secs(1));
+                let at = now + Duration::from_secs(1);
+                hold.wait = match error {
+                    // librdkafka has stopped fetching (an offset out of range, whose event was not taken yet): a seek does not revive it.
+                    GroupError::Other(_) => Wait::Restart { at, offset: Some(offset) },
+                    _ => Wait::Until(at),
+                };
             }
             return;
         }

@@ -84,3 +84,19 @@ fn a_partition_whose_offset_is_gone_begins_again_when_its_rows_are_settled() {
     assert_eq!(*stage.log.restarts.lock(), [Some(asked)]);
     assert!(stage.progress.hold().is_some() && stage.log.paused.load(SeqCst), "held until the new assignment");
 }
+
+/// A hold that meets a consumer that has stopped fetching does not seek for ever: the partition begins again.
+#[test]
+fn a_refused_seek_begins_the_partition_again() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    let mut stage = stage(runtime.handle(), (0..300).map(value).collect(), false, 5);
+    stage.log.stopped.store(true, SeqCst);
+    stage.assign();
+    let started = Instant::now();
+    while stage.log.restarts.lock().is_empty() {
+        stage.turn();
+        assert!(started.elapsed() < Duration::from_secs(20), "never begun again: {:?}", stage.progress.hold());
+    }
+    assert_eq!(*stage.log.restarts.lock(), [Some(0)]);
+    assert_eq!(stage.progress.head(), Some(0));
+}

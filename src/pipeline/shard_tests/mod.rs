@@ -54,7 +54,8 @@ fn stage(runtime: &tokio::runtime::Handle, values: Vec<Option<Vec<u8>>>, trouble
     let mut config: ConnectorConfig = toml::from_str(toml).expect("a connector");
     config.name = "c".into();
     let config = Arc::new(config);
-    let log = Arc::new(Log { values, position: AtomicI64::new(0), paused: false.into(), restarts: Mutex::default() });
+    let log =
+        Arc::new(Log { values, position: AtomicI64::new(0), paused: false.into(), restarts: Mutex::default(), stopped: false.into() });
     let sink = Arc::new(Sink {
         rows: Mutex::default(),
         rng: Mutex::new(rand_chacha::ChaCha8Rng::seed_from_u64(seed)),

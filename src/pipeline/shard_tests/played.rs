@@ -27,6 +27,8 @@ pub(super) struct Log {
     pub paused: std::sync::atomic::AtomicBool,
     /// What the shard asked for: where to begin again.
     pub restarts: Mutex<Vec<Option<i64>>>,
+    /// The consumer has stopped fetching: seeks are refused.
+    pub stopped: std::sync::atomic::AtomicBool,
 }
 
 pub(super) struct LogQueue(pub Arc<Log>);
@@ -68,6 +70,9 @@ impl GroupControl for Control {
         Ok(())
     }
     fn seek_and_resume(&self, _partition: &TopicPartition, offset: i64, _timeout: Duration) -> Result<(), GroupError> {
+        if self.0.stopped.load(SeqCst) {
+            return Err(GroupError::Other("Local: Erroneous state".into()));
+        }
         self.0.position.store(offset, SeqCst);
         self.0.paused.store(false, SeqCst);
         Ok(())
