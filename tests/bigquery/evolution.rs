@@ -35,7 +35,7 @@ async fn twenty_workers_five_schemas_servers_that_lag_6_s() {
     rows_land_while_the_table_evolves(Duration::from_secs(6)).await;
 }
 
-#[ignore = "slow: 150 s; tests/run runs it"]
+#[ignore = "slow: 160 s; tests/run runs it"]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn twenty_workers_five_schemas_servers_that_lag_60_s() {
     rows_land_while_the_table_evolves(Duration::from_secs(60)).await;
@@ -62,7 +62,7 @@ async fn schemas_in_another_order_in_each_worker_stay_below_the_rate_of_updates(
     let done = since(before, updates(&server, "t"));
     println!("{done:?}, slowest ensure {:?}, all after {:?}", slowest.iter().max().unwrap(), start.elapsed());
     assert!((1..=PATCHES_A_SET * SCHEMAS).contains(&(done.accepted as usize)), "{done:?}");
-    assert!(slowest.iter().all(|took| *took < Duration::from_secs(25)), "{slowest:?}");
+    assert!(slowest.iter().all(|took| *took < Duration::from_secs(45)), "{slowest:?}");
 }
 
 /// Twenty sets of columns, one for each worker: with five updates in 10 s nobody can be served at once, and nobody may hold for minutes.
