@@ -31,6 +31,7 @@ async fn appends_are_pipelined_on_one_connection_in_order() {
     let seen = server.seen();
     assert_eq!(seen.iter().map(|s| s.rows[0][0]).collect::<Vec<_>>(), (0..20).collect::<Vec<_>>());
     assert!(seen.iter().all(|s| s.connection == 0));
+    assert!(seen.iter().all(|s| s.authorization.is_empty()), "credentials = \"none\" shows none");
     assert_eq!(seen[0].routing, "write_stream=projects/p/datasets/d/tables/t/streams/_default");
 }
 
