@@ -10,8 +10,9 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::auth::TokenSource;
-use super::rest::{RestError, table_path};
+use super::rest::{RestError, source_chain, table_path};
 use super::tables::table_error;
+use super::trust::advice;
 use super::{BigQuery, TableError, TableState};
 use crate::table::TableName;
 
@@ -46,7 +47,11 @@ impl BigQuery {
         match client.dataset().get(project, dataset).await {
             Ok(found) => Ok(found.location.unwrap_or_default()),
             Err(BQError::ResponseError { error }) => Err(format!("HTTP {}: {}", error.error.code, error.error.message)),
-            Err(error) => Err(error.to_string()),
+            Err(error) => {
+                // "error sending request" says nothing without what lies below.
+                let words = source_chain(&error);
+                Err(format!("{words}{}", advice(&words)))
+            }
         }
     }
 

@@ -52,7 +52,10 @@ async fn without_the_authority_both_say_that_the_certificate_is_not_trusted() {
     let secured = secured().await;
     let bigquery = secured.connect(false).await;
     let (tables, appender, t) = (bigquery.tables(), bigquery.appender(), table("t"));
-    let (rest, grpc) = tokio::join!(tables.get(&t), appender.append(one_row(&t)));
+    let (rest, grpc, checked) = tokio::join!(tables.get(&t), appender.append(one_row(&t)), bigquery.check_dataset("p", "d"));
+    let checked = checked.unwrap_err();
+    println!("check: {checked}");
+    assert!(checked.contains("invalid peer certificate") && checked.contains("[worker] ca_file"), "{checked}");
     let (rest, grpc) = (rest.unwrap_err(), grpc.unwrap_err());
     println!("REST: {rest}\ngRPC: {grpc}");
     assert_eq!(rest.cause, HoldCause::TableServiceUnavailable, "{rest}");
