@@ -36,16 +36,15 @@ pub(super) fn stretch(ops: &[Op], mut next: usize, data: &[u8], end: usize, mut 
         }
         let Some(window) = data.get(pos..).and_then(<[u8]>::first_chunk::<WINDOW_BYTES>) else { break };
         let Some(room) = out.get_mut(at..).and_then(<[u8]>::first_chunk_mut::<ROOM_BYTES>) else { break };
-        let mut start = 0;
+        // Of a null only the branch is read and nothing kept: what is done for its value is masked, for nulls cannot be predicted either.
+        let (mut start, mut kept) = (0, usize::MAX);
         if op.has_branch {
-            if window[0] == op.null_branch && !op.required && pos < end {
-                (next, pos) = (next + 1, pos + 1);
-                continue;
-            }
-            if window[0] != op.value_branch {
+            let branch = window[0];
+            if (branch != op.value_branch) & ((branch != op.null_branch) | op.required) {
                 break;
             }
             start = 1;
+            kept = usize::from(branch == op.value_branch).wrapping_neg();
         }
         room[..4].copy_from_slice(&op.tag.word.to_le_bytes());
         // At most four: said so that no later check is needed.
@@ -53,15 +52,17 @@ pub(super) fn stretch(ops: &[Op], mut next: usize, data: &[u8], end: usize, mut 
         let done = match op.hot {
             Hot::Int => number::<{ 1 << 36 }>(window, start, room, tag),
             Hot::Long => number::<{ u64::MAX }>(window, start, room, tag),
-            Hot::Text => text(window, start, room, tag),
+            Hot::Text => text(window, start, kept, room, tag),
             Hot::Millis => millis(window, start, room, tag),
             Hot::No => break,
         };
-        let Some((read, written)) = done else { break };
+        // What stands behind a null need not be plain.
+        let Some((read, written)) = done.or((kept == 0).then_some((1, 0))) else { break };
+        let read = start + ((read - start) & kept);
         if read > end - pos.min(end) {
             break;
         }
-        (next, pos, at) = (next + 1, pos + read, at + written);
+        (next, pos, at) = (next + 1, pos + read, at + (written & kept));
     }
     Stop { next, pos, at }
 }
@@ -125,8 +126,8 @@ static TOP_BITS: [[u64; 4]; SHORT_TEXT_BYTES + 1] = {
 
 /// A short text: its length and its bytes, what stands behind them copied with them.
 #[inline(always)]
-fn text(window: &[u8; WINDOW_BYTES], start: usize, room: &mut [u8; ROOM_BYTES], tag: usize) -> Option<(usize, usize)> {
-    let length = window[start & 1];
+fn text(window: &[u8; WINDOW_BYTES], start: usize, kept: usize, room: &mut [u8; ROOM_BYTES], tag: usize) -> Option<(usize, usize)> {
+    let length = window[start & 1] & kept as u8;
     let len = usize::from(length >> 1);
     if length & 1 != 0 || len > SHORT_TEXT_BYTES {
         return None;

@@ -121,12 +121,14 @@ impl Plan {
             Root::Avro { shapes, ops } => {
                 let cx = Context { shapes, now_us };
                 // Short data is copied to where it can be read in whole words to its end.
-                match payload.len() {
-                    0..=SHORT_BYTES => padded::<{ SHORT_BYTES + WINDOW_BYTES }>(ops, payload, &mut w, &cx),
-                    ..=MEDIUM_BYTES => padded::<{ MEDIUM_BYTES + WINDOW_BYTES }>(ops, payload, &mut w, &cx),
-                    _ => whole(ops, Reader::new(payload), &mut w, &cx),
-                }
-                .map_err(|f| f.into_error(&self.paths))?;
+                let outcome = if payload.len() <= SHORT_BYTES {
+                    padded::<{ SHORT_BYTES + WINDOW_BYTES }>(ops, payload, &mut w, &cx)
+                } else if payload.len() <= MEDIUM_BYTES {
+                    padded::<{ MEDIUM_BYTES + WINDOW_BYTES }>(ops, payload, &mut w, &cx)
+                } else {
+                    whole(ops, Reader::new(payload), &mut w, &cx)
+                };
+                outcome.map_err(|f| f.into_error(&self.paths))?;
             }
             Root::Json(object) => json_exec::run(object, payload, now_us, &mut w, &self.paths)?,
         }
