@@ -10,25 +10,24 @@ pub(super) struct Kill {
     pub(super) at_ms: i64,
     /// The broker's committed offsets at that moment, by flow.
     pub(super) committed: Vec<Offsets>,
-    /// (flow, partition) that it owned when it was last asked; `None` when it did not answer: then it may have owned any.
-    pub(super) owned: Option<Vec<(usize, i32)>>,
+    /// (flow, partition) that it had taken records from when it was last asked; `None` when it did not answer: then it may have owned any.
+    pub(super) taken_from: Option<Vec<(usize, i32)>>,
 }
 
-/// Rows of one flow that a kill may have doubled.
-///
-/// `settle_ms`: for how long after its death the worker's last appends may still land. It is shorter than the session timeout, before which
-/// nobody else gets its partitions, so no row of a successor is counted.
+/// Rows of one flow that a kill may have doubled: those above the committed offset that had landed when the worker was dead, of every
+/// partition, and of its own partitions those that landed within `settle_ms` after: its last appends were on their way. That is shorter
+/// than its group takes to give its partitions to another, so that no row of a successor is counted.
 pub(super) fn rows_at_risk(flow: usize, rows: &[LandedRow], kills: &[Kill], settle_ms: i64) -> u64 {
     let mut count = 0;
     for kill in kills {
         let Some(committed) = kill.committed.get(flow) else { continue };
-        let owned = |partition: i32| kill.owned.as_ref().is_none_or(|o| o.contains(&(flow, partition)));
+        let was_its = |partition: i32| kill.taken_from.as_ref().is_none_or(|own| own.contains(&(flow, partition)));
         let above = |row: &LandedRow| {
             let offset = usize::try_from(row.partition).ok().and_then(|p| committed.get(p)).copied().unwrap_or(0);
             row.offset >= offset
         };
-        let until = kill.at_ms + settle_ms;
-        count += rows.iter().filter(|row| row.landed_ms <= until && above(row) && owned(row.partition)).count() as u64;
+        let in_time = |row: &LandedRow| row.landed_ms <= kill.at_ms || (row.landed_ms <= kill.at_ms + settle_ms && was_its(row.partition));
+        count += rows.iter().filter(|row| in_time(row) && above(row)).count() as u64;
     }
     count
 }
@@ -43,12 +42,13 @@ mod tests {
     }
 
     #[test]
-    fn only_rows_above_the_commit_of_owned_partitions_that_were_there_in_time_count() {
-        let rows = [row(0, 9, 50), row(0, 10, 50), row(0, 11, 99), row(0, 12, 2000), row(1, 30, 50), row(1, 30, 60)];
-        let kill = Kill { at_ms: 100, committed: vec![vec![10, 30], vec![0, 0]], owned: Some(vec![(0, 0)]) };
-        assert_eq!(rows_at_risk(0, &rows, std::slice::from_ref(&kill), 500), 2);
-        assert_eq!(rows_at_risk(1, &rows, std::slice::from_ref(&kill), 500), 0, "another flow's partition");
-        let any = Kill { owned: None, ..kill.clone() };
+    fn only_rows_above_the_commit_that_were_there_in_time_count() {
+        let rows = [row(0, 9, 50), row(0, 10, 50), row(0, 11, 300), row(0, 12, 2000), row(1, 30, 50), row(1, 30, 300), row(1, 29, 50)];
+        let kill = Kill { at_ms: 100, committed: vec![vec![10, 30], vec![0, 0]], taken_from: Some(vec![(0, 0)]) };
+        assert_eq!(rows_at_risk(0, &rows, std::slice::from_ref(&kill), 500), 3, "two of its partition, one of another's, there in time");
+        assert_eq!(rows_at_risk(0, &rows, std::slice::from_ref(&kill), 0), 2);
+        assert_eq!(rows_at_risk(2, &rows, std::slice::from_ref(&kill), 500), 0, "no such flow");
+        let any = Kill { taken_from: None, ..kill.clone() };
         assert_eq!(rows_at_risk(0, &rows, std::slice::from_ref(&any), 500), 4);
         assert_eq!(rows_at_risk(0, &rows, &[any.clone(), any], 500), 8, "each kill for itself");
         assert_eq!(rows_at_risk(0, &rows, &[], 500), 0);

@@ -310,14 +310,14 @@ impl<'a> Demo<'a> {
         let at_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64);
         let guard = self.guard.clone();
         let committed = tokio::task::spawn_blocking(move || guard.committed_now()).await.context("committed offsets at a kill")??;
-        let owned = last.as_ref().map(|n| {
+        let taken_from = last.as_ref().map(|n| {
             let flow = |connector: &str| FLOWS.iter().position(|f| f.connector == connector);
-            n.owned.iter().filter_map(|(connector, partition)| Some((flow(connector)?, *partition))).collect()
+            n.taken_from.iter().filter_map(|(connector, partition)| Some((flow(connector)?, *partition))).collect()
         });
         let last = last.unwrap_or_else(|| std::mem::take(&mut self.numbers[number]));
         self.past_possible_duplicates += last.possible_duplicates;
         self.numbers[number] = WorkerNumbers::default();
-        self.kills.push(Kill { at_ms, committed, owned });
+        self.kills.push(Kill { at_ms, committed, taken_from });
         let alive = self.fleet.alive();
         self.alive.min = self.alive.min.min(alive);
         self.event(&format!("worker {number} killed (SIGKILL) and started again"));

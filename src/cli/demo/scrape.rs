@@ -19,8 +19,8 @@ pub(super) struct WorkerNumbers {
     pub(super) dead_letters: u64,
     /// Partitions that hold now, by cause.
     pub(super) held: BTreeMap<String, u64>,
-    /// (connector, partition) that it owns.
-    pub(super) owned: Vec<(String, i32)>,
+    /// (connector, partition) that it has taken records from; it may own fewer by now.
+    pub(super) taken_from: Vec<(String, i32)>,
     /// How many partitions that are, by the worker's own count.
     pub(super) assigned: u64,
     pub(super) resident_bytes: u64,
@@ -54,10 +54,10 @@ fn read(text: &str) -> WorkerNumbers {
     for sample in samples(text, names::HELD_PARTITIONS).filter(|s| s.value > 0.0) {
         *numbers.held.entry(sample.labels.get("cause").cloned().unwrap_or_default()).or_default() += sample.value as u64;
     }
-    for sample in samples(text, names::PARTITION_LAG_RECORDS) {
+    for sample in samples(text, names::PARTITION_RECORDS_CONSUMED) {
         if let (Some(connector), Some(Ok(partition))) = (sample.labels.get("connector"), sample.labels.get("partition").map(|p| p.parse()))
         {
-            numbers.owned.push((connector.clone(), partition));
+            numbers.taken_from.push((connector.clone(), partition));
         }
     }
     numbers
@@ -93,12 +93,12 @@ mod tests {
             millrace_possible_duplicate_rows_total_more 9\n\
             millrace_held_partitions{connector=\"x\",cause=\"type_conflict\"} 2\n\
             millrace_held_partitions{connector=\"x\",cause=\"plan_pending\"} 0\n\
-            millrace_partition_lag_records{connector=\"x\",topic=\"t\",partition=\"7\"} 0\n\
+            millrace_partition_records_consumed_total{connector=\"x\",topic=\"t\",partition=\"7\"} 0\n\
             millrace_resident_memory_bytes 1e6\n";
         let numbers = read(text);
         assert_eq!(numbers.possible_duplicates, 7);
         assert_eq!(numbers.held.into_iter().collect::<Vec<_>>(), [("type_conflict".to_owned(), 2)]);
-        assert_eq!(numbers.owned, [("x".to_owned(), 7)]);
+        assert_eq!(numbers.taken_from, [("x".to_owned(), 7)]);
         assert_eq!(numbers.resident_bytes, 1_000_000);
     }
 }
