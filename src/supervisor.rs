@@ -22,7 +22,7 @@ use crate::telemetry::metrics::{ConnectorMetrics, MemoryMetrics, resident_bytes}
 /// How often gauges are set and connectors are looked at. Well below [`crate::telemetry::metrics::GAUGE_IDLE`].
 const TICK: Duration = Duration::from_secs(1);
 /// How often the process's resident memory is held against the budget.
-const MEMORY_TICK: Duration = Duration::from_millis(200);
+const MEMORY_TICK: Duration = Duration::from_millis(100);
 /// The share of the memory budget that librdkafka may fetch ahead: a quarter. It is refilled within milliseconds; open buffers and bytes
 /// in flight, which last as long as BigQuery takes, need the rest.
 const PREFETCH_SHARE: u64 = 4;
