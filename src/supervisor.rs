@@ -21,6 +21,8 @@ use crate::telemetry::metrics::{ConnectorMetrics, MemoryMetrics, resident_bytes}
 
 /// How often gauges are set and connectors are looked at. Well below [`crate::telemetry::metrics::GAUGE_IDLE`].
 const TICK: Duration = Duration::from_secs(1);
+/// How often the process's resident memory is held against the budget.
+const MEMORY_TICK: Duration = Duration::from_millis(100);
 /// The share of the memory budget that librdkafka may fetch ahead: a quarter. It is refilled within milliseconds; open buffers and bytes
 /// in flight, which last as long as BigQuery takes, need the rest.
 const PREFETCH_SHARE: u64 = 4;
@@ -193,6 +195,7 @@ pub async fn run(loaded: Loaded, prometheus: PrometheusHandle) -> Result<(), Sup
     let server = Server::start(listener, http::router(worker.clone())).map_err(system("the socket's address"))?;
     tracing::info!(address = %server.address(), connectors = worker.slots.len(), memory = ?fleet.worker.memory, "worker started");
     let watch = tokio::spawn(watch(worker.clone()));
+    let resident = tokio::spawn(watch_memory(worker.budget.clone()));
 
     let starting = tokio::spawn(start_all(worker.clone(), fleet.clone(), loaded.connectors, bigquery, sources));
     let signal = tokio::select! {
@@ -206,6 +209,7 @@ pub async fn run(loaded: Loaded, prometheus: PrometheusHandle) -> Result<(), Sup
         () = async { tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} } } => leave_at_once(),
     };
     watch.abort();
+    resident.abort();
     server.stop().await;
     if drained.is_ok() {
         tracing::info!("worker stopped");
@@ -268,6 +272,17 @@ async fn start_all(
     }
 }
 
+/// Holds what the system sees of this process against the budget.
+async fn watch_memory(budget: Arc<Budget>) {
+    let mut tick = tokio::time::interval(MEMORY_TICK);
+    loop {
+        tick.tick().await;
+        if let Some(resident) = resident_bytes() {
+            budget.observe_resident(resident);
+        }
+    }
+}
+
 /// Sets gauges and says in the log when a connector's state changes.
 async fn watch(worker: Arc<Worker>) {
     let memory = MemoryMetrics::new();
@@ -282,6 +297,7 @@ async fn watch(worker: Arc<Worker>) {
             (BudgetKind::InFlight, &memory.in_flight),
             (BudgetKind::DeadLetters, &memory.dead_letters),
             (BudgetKind::Plans, &memory.plans),
+            (BudgetKind::Unaccounted, &memory.unaccounted),
         ] {
             gauge.set(worker.budget.used_by(kind) as f64);
         }

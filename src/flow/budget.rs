@@ -19,11 +19,14 @@ pub enum BudgetKind {
     DeadLetters,
     /// Compiled plans, their schemas and layouts.
     Plans,
+    /// Resident memory that no other kind explains: librdkafka beyond its share (it keeps at least one whole batch of each partition), what
+    /// allocators hold back. Measured, not counted.
+    Unaccounted,
 }
 
 impl BudgetKind {
     /// Every kind, in the order of [`BudgetKind::as_str`]'s table.
-    pub const ALL: [Self; 5] = [Self::Prefetch, Self::OpenBuffers, Self::InFlight, Self::DeadLetters, Self::Plans];
+    pub const ALL: [Self; 6] = [Self::Prefetch, Self::OpenBuffers, Self::InFlight, Self::DeadLetters, Self::Plans, Self::Unaccounted];
 
     /// The name in metrics and status.
     pub const fn as_str(self) -> &'static str {
@@ -33,6 +36,7 @@ impl BudgetKind {
             Self::InFlight => "in_flight",
             Self::DeadLetters => "dead_letters",
             Self::Plans => "plans",
+            Self::Unaccounted => "unaccounted",
         }
     }
 }
@@ -51,6 +55,11 @@ pub struct Budget {
     waiting: Mutex<Vec<Thread>>,
 }
 
+/// What a worker takes before it holds a record: program, threads' stacks, connections. Resident memory above the counted kinds and this is
+/// [`BudgetKind::Unaccounted`].
+const BASE_BYTES: u64 = 48 << 20;
+/// The share of the limit that rows may always use, however much is unaccounted for: a worker that may take nothing would never get better.
+const ROWS_SHARE_MIN: u64 = 4;
 /// From this share of the limit on, the largest or oldest open buffers are closed at once: 80 %.
 const PRESSURE_PERCENT: u64 = 80;
 
@@ -80,6 +89,20 @@ impl Budget {
         let before = self.used.fetch_sub(given, Ordering::AcqRel);
         if before >= self.limit_bytes && before - given < self.limit_bytes {
             self.wake();
+        }
+    }
+
+    /// Takes in what the whole process holds, as the system sees it (`resident_bytes`), so that the limit holds for the process and not for the
+    /// counted part of it alone. Called a few times a second.
+    pub fn observe_resident(&self, resident_bytes: u64) {
+        let booked = self.used_by(BudgetKind::Unaccounted);
+        let counted = self.used().saturating_sub(booked);
+        let most = self.limit_bytes.saturating_sub(self.used_by(BudgetKind::Prefetch)).saturating_sub(self.limit_bytes / ROWS_SHARE_MIN);
+        let unaccounted = resident_bytes.saturating_sub(counted).saturating_sub(BASE_BYTES).min(most);
+        if unaccounted > booked {
+            self.add(BudgetKind::Unaccounted, unaccounted - booked);
+        } else {
+            self.sub(BudgetKind::Unaccounted, booked - unaccounted);
         }
     }
 
@@ -264,5 +287,24 @@ mod tests {
             }
         });
         assert_eq!((budget.used(), BudgetKind::ALL.map(|kind| budget.used_by(kind))), (0, [0; 5]));
+    }
+
+    #[test]
+    fn what_the_system_sees_counts_but_rows_keep_a_share() {
+        let mib = 1 << 20;
+        let budget = Budget::new(256 * mib);
+        let _prefetch = budget.lease(BudgetKind::Prefetch, 64 * mib);
+        budget.observe_resident(100 * mib);
+        assert_eq!(budget.used_by(BudgetKind::Unaccounted), 0, "program and prefetch explain it");
+        let rows = budget.lease(BudgetKind::InFlight, 50 * mib);
+        budget.observe_resident(222 * mib);
+        assert_eq!(budget.used_by(BudgetKind::Unaccounted), 60 * mib);
+        budget.observe_resident(900 * mib);
+        assert_eq!(budget.used_by(BudgetKind::Unaccounted), 128 * mib, "a quarter stays for rows");
+        assert!(!budget.over_limit());
+        budget.observe_resident(170 * mib);
+        assert_eq!(budget.used_by(BudgetKind::Unaccounted), 8 * mib);
+        drop(rows);
+        assert_eq!(budget.used(), 72 * mib);
     }
 }

@@ -4,6 +4,11 @@
 const MESSAGE_OVERHEAD_BYTES: u64 = 335;
 /// Room for the values of one queue, at least: below this every fetch is a round trip of its own.
 const QUEUE_KIB_MIN: u64 = 16;
+/// What a compressed byte of an answer becomes in a queue: small records compressed to some 60 bytes take 440 there (335 of them bookkeeping).
+/// With 500 partitions and answers as large as their queues, 330 MB were held where 64 were meant.
+const EXPANSION: u64 = 8;
+/// One partition's share of an answer, at least. A broker still gives one whole batch, however large, to the first partition that has data.
+const PARTITION_FETCH_BYTES_MIN: u64 = 4 * 1024;
 /// One fetch answer of a broker, at least.
 const FETCH_BYTES_MIN: u64 = 64 * 1024;
 /// One fetch answer of a broker, at most: more brings no speed.
@@ -36,8 +41,8 @@ impl Prefetch {
         let queue = half.saturating_sub(fetch_bytes * brokers) / partitions;
         let queue_kib = (queue * 2 / 3 / 1024).clamp(QUEUE_KIB_MIN, 65_536);
         let queue_messages = (queue / 3 / MESSAGE_OVERHEAD_BYTES).clamp(32, QUEUE_MESSAGES_MAX);
-        // A partition's answer comes on top of what its queue holds when it is asked for: no more than the queue's own size.
-        let partition_fetch_bytes = (queue_kib * 1024).clamp(16 * 1024, 1024 * 1024).min(fetch_bytes);
+        // A partition's answer comes on top of what its queue holds when it is asked for: no more than the queue's own size, once expanded.
+        let partition_fetch_bytes = (queue_kib * 1024 / EXPANSION).clamp(PARTITION_FETCH_BYTES_MIN, 1024 * 1024).min(fetch_bytes);
         Self { queue_kib, queue_messages, fetch_bytes, partition_fetch_bytes }
     }
 

@@ -105,7 +105,7 @@ catalog! {
     MEMORY_BUDGET = Gauge Bytes "millrace_memory_budget_bytes" []
         "The memory that records and rows may take: [worker] memory.";
     MEMORY_USED = Gauge Bytes "millrace_memory_used_bytes" ["kind"]
-        "The memory that records and rows take, by kind: prefetch, open_buffers, in_flight, dead_letters, plans.";
+        "The memory that records and rows take, by kind: prefetch, open_buffers, in_flight, dead_letters, plans, unaccounted.";
     RESIDENT_MEMORY = Gauge Bytes "millrace_resident_memory_bytes" []
         "The process's resident memory, as the kernel counts it.";
     BUILD_INFO = Gauge Count "millrace_build_info" ["version"]

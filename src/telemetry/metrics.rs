@@ -259,6 +259,8 @@ pub struct MemoryMetrics {
     pub dead_letters: Gauge,
     /// Compiled plans and cached schemas.
     pub plans: Gauge,
+    /// Resident memory that no other kind explains.
+    pub unaccounted: Gauge,
     resident: Gauge,
     start_time: Gauge,
     build_info: Gauge,
@@ -277,6 +279,7 @@ impl MemoryMetrics {
             in_flight: used("in_flight"),
             dead_letters: used("dead_letters"),
             plans: used("plans"),
+            unaccounted: used("unaccounted"),
             resident: Gauge::new(names::RESIDENT_MEMORY, Vec::new()),
             start_time: Gauge::new(names::START_TIME, Vec::new()),
             build_info: Gauge::new(names::BUILD_INFO, vec![Label::new("version", env!("CARGO_PKG_VERSION"))]),
