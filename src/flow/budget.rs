@@ -286,12 +286,12 @@ mod tests {
                 });
             }
         });
-        assert_eq!((budget.used(), BudgetKind::ALL.map(|kind| budget.used_by(kind))), (0, [0; 5]));
+        assert_eq!((budget.used(), BudgetKind::ALL.map(|kind| budget.used_by(kind))), (0, [0; BudgetKind::ALL.len()]));
     }
 
     #[test]
     fn what_the_system_sees_counts_but_rows_keep_a_share() {
-        let mib = 1 << 20;
+        let mib: u64 = 1 << 20;
         let budget = Budget::new(256 * mib);
         let _prefetch = budget.lease(BudgetKind::Prefetch, 64 * mib);
         budget.observe_resident(100 * mib);
