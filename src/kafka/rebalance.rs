@@ -192,8 +192,12 @@ fn commit_heads(member: &Member, heads: &[NextOffset]) {
     loop {
         match member.commit(client.as_ref(), heads, timeout) {
             Ok(failed) => {
-                for (partition, error) in failed {
+                for (partition, error) in &failed {
                     tracing::warn!(group = member.settings.group_id, %partition, "commit at the revocation: {error}; its records will come again");
+                }
+                let refused: Vec<TopicPartition> = failed.into_iter().map(|(partition, _)| partition).collect();
+                if !refused.is_empty() {
+                    member.listener.not_committed(&refused);
                 }
                 return;
             }
@@ -201,6 +205,8 @@ fn commit_heads(member: &Member, heads: &[NextOffset]) {
             Err(error) => {
                 let group = member.settings.group_id.as_str();
                 tracing::warn!(group, "commit at the revocation of {} partitions: {error}; their records may come again", heads.len());
+                let refused: Vec<TopicPartition> = heads.iter().map(|next| next.partition.clone()).collect();
+                member.listener.not_committed(&refused);
                 return;
             }
         }

@@ -50,6 +50,9 @@ pub trait GroupListener: Send + Sync + 'static {
     /// Partitions are about to go. Must return within the revoke deadline: with the queues of these partitions dropped (no shard is inside
     /// a take of theirs any more) and the offsets that may be committed for them.
     fn revoking(&self, partitions: &[TopicPartition]) -> Vec<NextOffset>;
+    /// The heads that the last `revoking` gave were not committed for these partitions (refused, or no answer in time): their records since the
+    /// last commit come again elsewhere.
+    fn not_committed(&self, partitions: &[TopicPartition]);
     /// Partitions are gone already and others may own them: drop what is open, commit nothing. Queues must be dropped on return.
     fn lost(&self, partitions: &[TopicPartition]);
     /// A group-wide error in librdkafka's words, for the log and for health; `fatal` ends the consumer.

@@ -167,18 +167,21 @@ impl Connector {
         let count = parts.fleet.worker.shards.max(1);
         let (handles, receivers): (Vec<_>, Vec<_>) = (0..count).map(|_| ShardHandle::new()).unzip();
         let prefetch = parts.worker.budget.lease(BudgetKind::Prefetch, parts.prefetch_bytes);
+        let routes = Arc::new(TableRoutes::new(&config.table, &parts.fleet.bigquery.project));
         let listener = Arc::new(Rebalances {
             connector: name.clone(),
             shards: handles.clone(),
             ownership: ownership.clone(),
             revoke_deadline: parts.fleet.worker.revoke_deadline.get(),
             metrics: metrics.clone(),
+            routes: routes.clone(),
+            worker: parts.worker.clone(),
+            revoked: Mutex::default(),
             last_error: last_error.clone(),
             joined: joined.clone(),
         });
         let control = start_group(settings, listener).map_err(|error| kafka_error(&error))?;
         fence.set_session_timeout(control.session_timeout());
-        let routes = Arc::new(TableRoutes::new(&config.table, &parts.fleet.bigquery.project));
         let mut shards = Vec::new();
         for (index, (handle, receiver)) in handles.into_iter().zip(receivers).enumerate() {
             let shard = Shard::new(ShardParts {

@@ -1,7 +1,10 @@
 //! Rebalances: partitions to shards and back. Runs on the poll thread, and never waits longer than the revoke deadline.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::{
+    AtomicBool,
+    Ordering::{Relaxed, SeqCst},
+};
 use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
@@ -13,6 +16,8 @@ use crate::telemetry::metrics::ConnectorMetrics;
 
 use super::events::{ShardEvent, ShardHandle};
 use super::progress::{Ownership, PartitionProgress};
+use super::route::TableRoutes;
+use super::worker::WorkerShared;
 
 /// Beyond the deadline: time for the shards to notice it and answer.
 const ANSWER_SLACK: Duration = Duration::from_millis(500);
@@ -31,6 +36,12 @@ pub struct Rebalances {
     pub joined: Arc<AtomicBool>,
     /// What it counts.
     pub metrics: Arc<ConnectorMetrics>,
+    /// Topics to tables, and the tables: for duplicates that a refused commit leaves.
+    pub routes: Arc<TableRoutes>,
+    /// What it shares with other connectors.
+    pub worker: Arc<WorkerShared>,
+    /// What the last revocation took, until the next one.
+    pub revoked: Mutex<Vec<Arc<PartitionProgress>>>,
     /// The last error of the group, for health.
     pub last_error: Arc<Mutex<Option<(String, bool)>>>,
 }
@@ -106,13 +117,28 @@ impl GroupListener for Rebalances {
         self.metrics.rebalances_revoked.increment(1);
         let deadline = Instant::now() + self.revoke_deadline;
         let heads = self.ask(partitions, deadline, |partitions, reply| ShardEvent::Revoke { partitions, deadline, reply });
-        for progress in self.ownership.remove(partitions) {
+        let removed = self.ownership.remove(partitions);
+        for progress in &removed {
             // Also where a shard did not answer in time.
             progress.set_gone();
         }
+        *self.revoked.lock() = removed;
         let names: Vec<String> = partitions.iter().map(ToString::to_string).collect();
         tracing::info!(connector = self.connector, partitions = names.join(" "), drained = heads.len(), "partitions revoked");
         heads
+    }
+
+    fn not_committed(&self, partitions: &[TopicPartition]) {
+        self.metrics.commit_failures.increment(1);
+        for progress in self.revoked.lock().iter().filter(|progress| partitions.contains(&progress.partition)) {
+            let (Some(head), Ok(table)) = (progress.head(), self.routes.table_of(&progress.partition.topic)) else { continue };
+            // An upper bound: gaps between offsets count as records.
+            let again = match progress.committed() {
+                Some(committed) => u64::try_from(head - committed).unwrap_or(0),
+                None => progress.records.load(Relaxed),
+            };
+            self.worker.table(&table).metrics.possible_duplicate_rows.increment(again);
+        }
     }
 
     fn lost(&self, partitions: &[TopicPartition]) {
