@@ -9,18 +9,19 @@
 //! | [`cli`] | a file per command; the only user of [`embedded`] |
 //! | [`supervisor`] | a worker's life: start, watch, reload, drain, stop |
 //! | [`http`] | health, metrics, status: traits in, a router out |
+//! | [`leader`] | who decides (Lease, lock file), the monitor's loop, replicas (scale subresource, file) |
+//! | [`fleet`] | workers' reports and the leader's decisions through Kafka, the view of the whole fleet |
 //! | [`pipeline`] | a connector at work: shards, ledger, commits, dead letters, holds |
 //! | [`kafka`] | consumer, partition queues, rebalances, producer, lag queries |
 //! | [`bigquery`] | tables (get, create, evolve), append streams, error class to action |
 //! | [`schema`] | schema sources: registry, folder named by a header |
 //! | [`decode`] | bytes to row: a compiled plan per schema |
 //! | [`table`] | columns, field numbers, descriptors: pure |
+//! | [`scaling`] | how many workers: forecast, assignor model, decision, simulation: pure |
 //! | [`flow`] | budget, backoff, clock: pure |
 //! | [`config`], [`telemetry`], [`record`] | files and their errors; logs and metrics; what Kafka delivers |
 //! | [`datagen`] | stock updates with a journal: for the demo and for tests |
 //! | [`embedded`] | broker, registry and BigQuery for the demo and tests: external crates only, an independent judge |
-//!
-//! `leader/`, `fleet/` and `scaling/` (self-scaling) have their place beside these and come with their own issue.
 //!
 //! # Invariants
 //! 1. No commit exceeds the ledger's head: every record below it is durable in BigQuery, durable in the dead-letter
@@ -39,11 +40,14 @@ pub mod config;
 pub mod datagen;
 pub mod decode;
 pub mod embedded;
+pub mod fleet;
 pub mod flow;
 pub mod http;
 pub mod kafka;
+pub mod leader;
 pub mod pipeline;
 pub mod record;
+pub mod scaling;
 pub mod schema;
 pub mod supervisor;
 pub mod table;

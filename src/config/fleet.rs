@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::scaling::ScalingConfig;
 use super::values::{ByteSize, HumanDuration, Secret};
 
 /// `millrace.toml`.
@@ -190,26 +191,4 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
-}
-
-/// `[scaling]`: read and checked now; acted on when self-scaling arrives. `mode` other than `off` is refused until then.
-#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct ScalingConfig {
-    /// Who resizes the fleet.
-    pub mode: ScalingMode,
-}
-
-impl Default for ScalingConfig {
-    fn default() -> Self {
-        Self { mode: ScalingMode::Off }
-    }
-}
-
-/// Who resizes the fleet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum ScalingMode {
-    /// Nobody.
-    Off,
 }

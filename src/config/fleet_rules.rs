@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::fleet::{BigQueryConfig, FleetConfig, KafkaValue, RegistryConfig, WorkerConfig};
 use super::kafka_properties::{OWN, PROPERTIES};
 use super::rules::{Complaints, Place, at};
+use super::scaling::{ScalingConfig, ScalingMode};
 use super::shape::nearest;
 use super::values::{ByteSize, HumanDuration};
 
@@ -23,6 +24,7 @@ pub(super) fn check_fleet(fleet: &FleetConfig, complaints: &mut Complaints<'_>) 
     }
     check_bigquery(&fleet.bigquery, complaints);
     check_worker(&fleet.worker, complaints);
+    check_scaling(&fleet.scaling, complaints);
 }
 
 /// Properties for librdkafka: known, not our own, not at odds with each other.
@@ -171,5 +173,42 @@ pub(super) fn check_session(fleet: &FleetConfig, complaints: &mut Complaints<'_>
             &at("worker.revoke_deadline"),
             format!("is not below the session timeout of {session:?}: the group would give the partitions away before they are committed"),
         );
+    }
+}
+
+fn check_scaling(scaling: &ScalingConfig, complaints: &mut Complaints<'_>) {
+    if scaling.min == 0 {
+        complaints.add(&at("scaling.min"), "is 0: expected at least 1, for the leader is a worker");
+    }
+    if scaling.max < scaling.min {
+        complaints.add(&at("scaling.max"), format!("{} is below `min` ({})", scaling.max, scaling.min));
+    }
+    let seconds = HumanDuration::from_secs;
+    complaints.within(&at("scaling.freshness_target"), scaling.freshness_target, seconds(1), seconds(86_400));
+    complaints.within(&at("scaling.recovery_target"), scaling.recovery_target, seconds(10), seconds(86_400));
+    complaints.within(&at("scaling.startup_deadline"), scaling.startup_deadline, seconds(5), seconds(3_600));
+    complaints.within(&at("scaling.report_interval"), scaling.report_interval, HumanDuration::from_millis(200), seconds(60));
+    complaints.within(&at("scaling.decide_interval"), scaling.decide_interval, HumanDuration::from_millis(200), seconds(300));
+    if scaling.worker_cost_per_hour.is_some_and(|cost| !cost.is_finite() || cost < 0.0) {
+        complaints.add(&at("scaling.worker_cost_per_hour"), "is no cost: expected a number of at least 0");
+    }
+    for (key, topic) in [("report_topic", &scaling.report_topic), ("state_topic", &scaling.state_topic)] {
+        let legal = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+        if topic.is_empty() || topic.len() > 249 || !topic.chars().all(legal) {
+            let place = at("scaling").key(key);
+            let shown = complaints.show(&place, topic);
+            complaints.add(&place, format!("{shown} is no topic's name: expected up to 249 letters, digits, `.`, `_` and `-`"));
+        }
+    }
+    if scaling.report_topic == scaling.state_topic {
+        complaints.add(&at("scaling.state_topic"), "is also `report_topic`: reports expire and states stay, so they need two topics");
+    }
+    let local = scaling.mode == ScalingMode::Local;
+    for (key, file) in [("lock_file", &scaling.lock_file), ("replicas_file", &scaling.replicas_file)] {
+        match file {
+            None if local => complaints.add(&at("scaling").key(key), "missing: `mode = \"local\"` needs it"),
+            Some(_) if !local => complaints.add(&at("scaling").key(key), "has no meaning here: only `mode = \"local\"` uses it"),
+            _ => {}
+        }
     }
 }

@@ -144,6 +144,8 @@ fn resolve_fleet_paths(fleet: &mut FleetConfig, file: &Path) {
         registry.client_cert_file = registry.client_cert_file.take().map(|path| beside(file, &path));
         registry.client_key_file = registry.client_key_file.take().map(|path| beside(file, &path));
     }
+    fleet.scaling.lock_file = fleet.scaling.lock_file.take().map(|path| beside(file, &path));
+    fleet.scaling.replicas_file = fleet.scaling.replicas_file.take().map(|path| beside(file, &path));
     if !matches!(fleet.bigquery.credentials.as_str(), "application-default" | "none" | "") {
         fleet.bigquery.credentials = beside(file, Path::new(&fleet.bigquery.credentials)).to_string_lossy().into_owned();
     }

@@ -12,6 +12,7 @@ mod fleet_rules;
 mod kafka_properties;
 mod load;
 mod rules;
+mod scaling;
 mod shape;
 mod table_rules;
 mod values;
@@ -21,9 +22,10 @@ pub use connector::{
     PartitionEvery, RecursiveAs, RepeatedNull, StartAt, TableConfig, TimeUnit, Tombstones, UnionsAs, ValueConfig, ValueFormat,
 };
 pub use errors::{ConfigError, ConfigErrors};
-pub use fleet::{BigQueryConfig, FleetConfig, KafkaValue, LogFormat, RegistryConfig, ScalingConfig, ScalingMode, WorkerConfig};
+pub use fleet::{BigQueryConfig, FleetConfig, KafkaValue, LogFormat, RegistryConfig, WorkerConfig};
 pub use kafka_properties::PROPERTIES as KAFKA_PROPERTIES;
 pub use load::{Loaded, load};
+pub use scaling::{ScalingConfig, ScalingMode};
 pub use values::{ByteSize, HumanDuration, Secret};
 
 /// The JSON Schema of a connector's file.

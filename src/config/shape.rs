@@ -191,8 +191,7 @@ impl Walk<'_> {
         let shown = if node.substituted { "the substituted value".to_owned() } else { format!("`{text}`") };
         let near = if node.substituted { None } else { nearest(text, known) };
         let hint = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
-        let planned = not_built(&self.path, text).map(|what| format!("; {what}")).unwrap_or_default();
-        self.report(node, format!("{shown} is not {}{hint}{planned}", one_of(known)))
+        self.report(node, format!("{shown} is not {}{hint}", one_of(known)))
     }
 
     fn text(&mut self, node: &Node, text: &str, schema: &Value) -> Option<Value> {
@@ -277,10 +276,4 @@ fn expected(schema: &Value) -> &'static str {
 pub(super) fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
     let (distance, near) = known.iter().map(|k| (strsim::damerau_levenshtein(name, k), *k)).min()?;
     (distance <= (name.len() / 3).max(1) || strsim::jaro_winkler(name, near) > 0.9).then_some(near)
-}
-
-/// Values that the design names and that come later.
-fn not_built(path: &[Step], text: &str) -> Option<&'static str> {
-    let scaling = show_path(path) == "scaling.mode" && ["kubernetes", "local", "observe"].contains(&text);
-    scaling.then_some("self-scaling is not built yet")
 }

@@ -210,8 +210,14 @@ fn impossible_fleets() {
         ),
         (
             "project = \"p\"",
-            "project = \"p\"\n[scaling]\nmode = \"kubernetes\"",
-            "millrace.toml:11:8: scaling.mode: `kubernetes` is not `off`; self-scaling is not built yet",
+            "project = \"p\"\n[scaling]\nmode = \"kubernets\"",
+            "millrace.toml:11:8: scaling.mode: `kubernets` is not one of `off`, `observe`, `local`, `kubernetes`; did you mean `kubernetes`?",
+        ),
+        ("project = \"p\"", "project = \"p\"\n[scaling]\nmin = 5\nmax = 3", "millrace.toml:12:7: scaling.max: 3 is below `min` (5)"),
+        (
+            "project = \"p\"",
+            "project = \"p\"\n[scaling]\nmode = \"observe\"\nlock_file = \"lock\"",
+            "millrace.toml:12:13: scaling.lock_file: has no meaning here: only `mode = \"local\"` uses it",
         ),
         (
             "project = \"p\"",

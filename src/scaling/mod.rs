@@ -1,0 +1,10 @@
+//! How many workers: pure arithmetic on a snapshot of the fleet.
+//!
+//! Here belong the snapshot's and the decision's shapes, the forecast of load, the model of Kafka's assignors, the decision itself, and the simulation that
+//! judges it. What does not belong here: a clock, I/O, a thread; who may decide and how a fleet is resized is `leader`'s, what is measured is `fleet`'s.
+
+mod snapshot;
+
+pub use snapshot::{
+    Assignor, ConnectorGroup, GroupState, Limits, Owned, PartitionLoad, RebalanceProtocol, Snapshot, WorkerGroup, WorkerLoad,
+};
