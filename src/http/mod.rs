@@ -1,6 +1,6 @@
 //! Health, metrics and status over HTTP: traits in, a router out.
 //!
-//! Belongs here: paths, codes, the page. Does not belong here: what a worker's state is (`supervisor.rs`, `pipeline/`).
+//! Belongs here: paths, codes, the page. Does not belong here: what a worker's state is (`supervisor/`, `pipeline/`).
 
 mod page;
 mod router;
