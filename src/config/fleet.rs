@@ -156,6 +156,9 @@ pub struct WorkerConfig {
     pub listen: String,
     /// Threads that decode, for each connector.
     pub shards: u32,
+    /// The most records a second that this worker takes, all connectors together: to leave something of a broker or of a sink's quota to others,
+    /// or to try what a slower machine would do. No limit by default.
+    pub max_records_per_s: Option<u64>,
     /// PEM file of certificate authorities that every TLS connection trusts, beside the system's.
     pub ca_file: Option<PathBuf>,
     /// How logs are written.
@@ -174,6 +177,7 @@ impl Default for WorkerConfig {
             memory: ByteSize::mib(512),
             listen: "127.0.0.1:8080".to_owned(),
             shards: 1,
+            max_records_per_s: None,
             ca_file: None,
             log: LogFormat::Text,
             commit_interval: HumanDuration::from_secs(1),

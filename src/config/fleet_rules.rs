@@ -128,6 +128,9 @@ fn check_worker(worker: &WorkerConfig, complaints: &mut Complaints<'_>) {
         complaints.add(&place, format!("{shown} is no address to listen on: expected an IP address and a port, such as `0.0.0.0:8080`"));
     }
     complaints.within(&at("worker.shards"), worker.shards, 1, 64);
+    if let Some(most) = worker.max_records_per_s {
+        complaints.within(&at("worker.max_records_per_s"), most, 1, 1_000_000_000);
+    }
     complaints.file(&at("worker.ca_file"), worker.ca_file.as_deref());
     complaints.within(&at("worker.commit_interval"), worker.commit_interval, HumanDuration::from_millis(50), HumanDuration::from_secs(60));
     complaints.within(&at("worker.revoke_deadline"), worker.revoke_deadline, HumanDuration::from_millis(100), HumanDuration::from_secs(30));

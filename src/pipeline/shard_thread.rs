@@ -59,7 +59,9 @@ fn turn(shard: &mut Shard, events: &mut mpsc::Receiver<ShardEvent>) -> bool {
 impl Shard {
     fn next_due(&self, now: Instant) -> Duration {
         let linger = self.linger();
+        let pace = self.pace_wait();
         let batches = self.tables.iter().filter_map(|table| table.batch.as_ref()).map(|batch| batch.due_at(linger));
-        batches.min().map_or(SLEEP_MAX, |due| due.saturating_duration_since(now).max(Duration::from_millis(1)))
+        let due = batches.min().map_or(SLEEP_MAX, |due| due.saturating_duration_since(now).max(Duration::from_millis(1)));
+        if pace.is_zero() { due } else { due.min(pace) }
     }
 }

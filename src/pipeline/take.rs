@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::{BadRecords, Tombstones};
 use crate::decode::{RowOrigin, SchemaKey};
-use crate::flow::{BudgetKind, HoldCause};
+use crate::flow::{BudgetKind, HoldCause, Pace};
 use crate::kafka::{Flow, QueueEvent, Taken};
 use crate::record::{Record, RecordError, RecordErrorClass, Stage};
 
@@ -57,17 +57,23 @@ impl Shard {
             return 0;
         }
         let count = self.slots.len();
-        let mut records = 0;
-        for step in 0..count {
-            let slot = (self.first_slot + step) % count;
-            records += self.take_from(slot, now);
+        let (mut records, mut turns) = (0, 0);
+        while turns < count && self.pace_wait().is_zero() {
+            records += self.take_from((self.first_slot + turns) % count, now);
+            turns += 1;
             if self.budget().over_limit() {
                 break;
             }
         }
-        self.first_slot = (self.first_slot + 1) % count;
+        // After a whole round another one is first; a round that the pace cut short goes on where it was.
+        self.first_slot = (self.first_slot + if turns < count { turns } else { 1 }) % count;
         self.account();
         records
+    }
+
+    /// How long the worker's limit of records a second wants to wait.
+    pub(super) fn pace_wait(&self) -> Duration {
+        self.parts.worker.pace.as_ref().map_or(Duration::ZERO, |pace| pace.wait(Instant::now()))
     }
 
     fn take_from(&mut self, slot: usize, now: Instant) -> u64 {
@@ -95,6 +101,9 @@ impl Shard {
                 partition.progress.bytes.fetch_add(turn.bytes, Relaxed);
             }
         }
+        if let Some(pace) = &self.parts.worker.pace {
+            pace.took(turn.records, Instant::now());
+        }
         let records = turn.records;
         self.after_take(slot, table, turn, taken, now);
         records
@@ -120,6 +129,7 @@ impl Shard {
         let ShardTable { plans, batch: open, .. } = table;
         let Partition { ledger, last_plan, progress, .. } = partition;
         let epoch = progress.epoch;
+        let records_max = self.parts.worker.pace.as_ref().map_or(u64::MAX, Pace::take_max);
         let slot = u32::try_from(slot).unwrap_or(u32::MAX);
 
         let bad_record = |record: &Record<'_>, error: RecordError, ledger: &mut super::ledger::Ledger, turn: &mut Turn| -> Flow {
@@ -221,7 +231,9 @@ impl Shard {
                 turn.records += 1;
                 turn.bytes += size as u64;
             }
-            if turn.bytes >= TURN_BYTES_MAX || (turn.records.is_multiple_of(LOOK_EVERY) && began.elapsed() >= TURN_TIME_MAX) {
+            if turn.bytes >= TURN_BYTES_MAX
+                || (turn.records.is_multiple_of(LOOK_EVERY) && (turn.records >= records_max || began.elapsed() >= TURN_TIME_MAX))
+            {
                 return Flow::Yield;
             }
             flow

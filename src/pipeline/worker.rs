@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 
 use crate::decode::SchemaKey;
-use crate::flow::Budget;
+use crate::flow::{Budget, Pace};
 use crate::table::{Column, LayoutHistory, TableName};
 use crate::telemetry::metrics::TableMetrics;
 
@@ -21,6 +22,8 @@ pub struct WorkerShared {
     pub runtime: tokio::runtime::Handle,
     /// Kafka clients beside the consumers.
     pub clients: Arc<ClusterClients>,
+    /// `[worker] max_records_per_s`, where it is set.
+    pub pace: Option<Pace>,
     text_literals: bool,
     tables: Mutex<HashMap<TableName, Arc<TableEntry>>>,
 }
@@ -28,7 +31,21 @@ pub struct WorkerShared {
 impl WorkerShared {
     /// An empty worker. `text_literals`: see [`crate::config::BigQueryConfig`].
     pub fn new(budget: Arc<Budget>, runtime: tokio::runtime::Handle, text_literals: bool) -> Self {
-        Self { budget, runtime, clients: Arc::new(ClusterClients::default()), text_literals, tables: Mutex::new(HashMap::new()) }
+        Self {
+            budget,
+            runtime,
+            clients: Arc::new(ClusterClients::default()),
+            pace: None,
+            text_literals,
+            tables: Mutex::new(HashMap::new()),
+        }
+    }
+
+    /// With a limit of records a second over all connectors, from `now` on.
+    #[must_use]
+    pub fn limited_to(mut self, records_per_s: Option<u64>, now: Instant) -> Self {
+        self.pace = records_per_s.map(|limit| Pace::new(limit, now));
+        self
     }
 
     /// The entry of a table; connectors that write to the same table share it, and with it the field numbers.

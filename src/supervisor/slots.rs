@@ -1,7 +1,7 @@
 //! A slot per connector, started and stopped on its own.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
@@ -78,7 +78,8 @@ pub(super) async fn start_all(
     sources: SchemaSources,
 ) {
     let runtime = tokio::runtime::Handle::current();
-    let shared = Arc::new(WorkerShared::new(worker.budget.clone(), runtime, fleet.bigquery.text_literals));
+    let shared = WorkerShared::new(worker.budget.clone(), runtime, fleet.bigquery.text_literals);
+    let shared = Arc::new(shared.limited_to(fleet.worker.max_records_per_s, Instant::now()));
     let prefetch_bytes = fleet.worker.memory.bytes() / PREFETCH_SHARE / connectors.len().max(1) as u64;
     let mut starts = tokio::task::JoinSet::new();
     for (i, config) in connectors.into_iter().enumerate() {

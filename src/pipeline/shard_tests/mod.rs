@@ -41,6 +41,16 @@ struct Stage {
 }
 
 fn stage(runtime: &tokio::runtime::Handle, values: Vec<Option<Vec<u8>>>, trouble: bool, seed: u64) -> Stage {
+    limited_stage(runtime, values, trouble, seed, None)
+}
+
+fn limited_stage(
+    runtime: &tokio::runtime::Handle,
+    values: Vec<Option<Vec<u8>>>,
+    trouble: bool,
+    seed: u64,
+    records_per_s: Option<u64>,
+) -> Stage {
     let toml = r#"
         topics = ["t"]
         [value]
@@ -64,7 +74,8 @@ fn stage(runtime: &tokio::runtime::Handle, values: Vec<Option<Vec<u8>>>, trouble
     });
     let post = Arc::new(Post::default());
     let budget = Budget::new(64 * 1024 * 1024);
-    let worker = Arc::new(WorkerShared::new(budget.clone(), runtime.clone(), false));
+    let worker = WorkerShared::new(budget.clone(), runtime.clone(), false).limited_to(records_per_s, Instant::now());
+    let worker = Arc::new(worker);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let metrics = Arc::new(ConnectorMetrics::new("c"));
     let spec = TableSpec { create: false, partition: None, cluster: Vec::new(), evolve: Evolve::Add };
@@ -215,6 +226,21 @@ fn without_trouble_nothing_comes_twice() {
         std::thread::sleep(Duration::from_millis(5));
     }
     assert_eq!(budget.used(), 0, "leases that nobody gave back");
+}
+
+/// With `max_records_per_s`, records come at that rate, and the share of it that was used is known.
+#[test]
+fn a_limit_of_records_a_second_holds() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    let (count, limit) = (2000, 2000);
+    let mut stage = limited_stage(runtime.handle(), (0..count).map(value).collect(), false, 1, Some(limit));
+    stage.assign();
+    let started = Instant::now();
+    stage.run(|_, _| {});
+    // 128 records, one take, and 100 ms of credit come sooner.
+    assert!(started.elapsed() > Duration::from_millis(800), "{count} records in {:?}", started.elapsed());
+    let busy = stage.shard.parts.worker.pace.as_ref().map(crate::flow::Pace::busy);
+    assert!(busy.is_some_and(|busy| busy >= Duration::from_secs(1)), "{count} records last a second at {limit}/s: {busy:?}");
 }
 
 fn text(row: &[u8]) -> &[u8] {
