@@ -1,3 +1,30 @@
 //! The one worker that decides: its election, its loop of measuring and deciding, and the resizing of the fleet.
 //!
 //! What does not belong here: the decision itself, which is arithmetic (`scaling`), and what workers tell each other (`fleet`).
+//!
+//! | file | what it says |
+//! |---|---|
+//! | `election` | what `[scaling] mode` asks for: start, stop |
+//! | `term` | whether this worker leads, and until when: the fence |
+//! | `elector`, `lease` | election by a lease, client-go's rules; the seam to where the lease stands |
+//! | `replicas`, `resize` | the seam to the number of workers; the one way to change it |
+//! | `kubernetes`, `local` | both seams on Kubernetes (Lease, scale), and on one machine (lock, file) |
+//! | `timer` | time that passes, for the simulation's sake |
+
+mod election;
+mod elector;
+pub mod kubernetes;
+mod lease;
+pub mod local;
+mod replicas;
+mod resize;
+mod term;
+mod timer;
+
+pub use election::{Election, ElectionError};
+pub use elector::{Candidate, Elector, holder_name};
+pub use lease::{LeaseError, LeaseRecord, LeaseStore, Timing};
+pub use replicas::{Replicas, ReplicasError, Scale};
+pub use resize::{Resized, resize};
+pub use term::{Leadership, Term};
+pub use timer::{SystemTimer, Timer, within};

@@ -1,0 +1,108 @@
+//! The election that a worker's `[scaling] mode` asks for, as one thing to start and to stop.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::elector::{Candidate, Elector};
+use super::kubernetes::{self, KubernetesError, KubernetesLease, KubernetesScale, Place};
+use super::lease::Timing;
+use super::local::{FileLock, LockError, ReplicasFile};
+use super::replicas::Replicas;
+use super::term::{Leadership, Term, Until};
+use super::timer::Timer;
+use crate::config::{ScalingConfig, ScalingMode};
+
+/// How often a lock on a file is tried.
+const LOCK_PERIOD: Duration = Duration::from_millis(500);
+
+/// Why there is no election.
+#[derive(Debug, thiserror::Error)]
+pub enum ElectionError {
+    /// Kubernetes cannot be used.
+    #[error(transparent)]
+    Kubernetes(#[from] KubernetesError),
+    /// The lock file cannot be used.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// `mode = "local"` without its two files, which the configuration's rules refuse.
+    #[error("mode = \"local\" needs lock_file and replicas_file")]
+    LocalFiles,
+}
+
+/// A running election.
+pub struct Election {
+    /// Whether this worker leads.
+    pub leadership: watch::Receiver<Leadership>,
+    /// What a leader resizes; `None` where decisions are only said (`observe`).
+    pub replicas: Option<Arc<dyn Replicas>>,
+    stop: CancellationToken,
+    task: Option<JoinHandle<()>>,
+}
+
+impl Election {
+    /// Starts what `scaling.mode` asks for; `None` for `off`. `name`: this worker's, as it reports itself.
+    ///
+    /// `observe` elects by the Lease where the pod has the four variables of [`Place`]; elsewhere every worker measures and says for itself.
+    ///
+    /// # Errors
+    /// What is needed is not there: see [`ElectionError`]. An API server that is away is no error here; the election goes on trying.
+    pub async fn start(scaling: &ScalingConfig, name: &str, timer: Arc<dyn Timer>) -> Result<Option<Self>, ElectionError> {
+        let environment = || Place::from_environment(|name| std::env::var(name).ok());
+        match scaling.mode {
+            ScalingMode::Off => Ok(None),
+            ScalingMode::Kubernetes => Self::on_kubernetes(environment()?, true, timer).await.map(Some),
+            ScalingMode::Observe => match environment() {
+                Ok(place) => Self::on_kubernetes(place, false, timer).await.map(Some),
+                Err(_) => Ok(Some(Self::alone(timer))),
+            },
+            ScalingMode::Local => {
+                let (Some(lock), Some(replicas)) = (&scaling.lock_file, &scaling.replicas_file) else {
+                    return Err(ElectionError::LocalFiles);
+                };
+                let (lock, leadership) = FileLock::new(lock.clone(), name.to_owned(), LOCK_PERIOD, timer)?;
+                let replicas = Arc::new(ReplicasFile::new(replicas.clone()));
+                Ok(Some(Self::spawn(leadership, Some(replicas), |stop| tokio::spawn(lock.run(stop)))))
+            }
+        }
+    }
+
+    async fn on_kubernetes(place: Place, resizes: bool, timer: Arc<dyn Timer>) -> Result<Self, ElectionError> {
+        let client = kubernetes::connect().await?;
+        let candidate = Candidate { name: place.pod.clone(), ordinal: place.ordinal(), incarnation: rand::random() };
+        let lease = KubernetesLease::new(client.clone(), &place);
+        let (elector, leadership) = Elector::new(lease, timer, Timing::default(), &candidate);
+        let replicas = resizes.then(|| Arc::new(KubernetesScale::new(client, &place)) as Arc<dyn Replicas>);
+        Ok(Self::spawn(leadership, replicas, |stop| tokio::spawn(elector.run(stop))))
+    }
+
+    fn alone(timer: Arc<dyn Timer>) -> Self {
+        let term = Term::new(1, Until::NEVER, Duration::MAX, timer);
+        let (_, leadership) = watch::channel(Leadership::Leader(term));
+        Self { leadership, replicas: None, stop: CancellationToken::new(), task: None }
+    }
+
+    fn spawn(
+        leadership: watch::Receiver<Leadership>,
+        replicas: Option<Arc<dyn Replicas>>,
+        start: impl FnOnce(CancellationToken) -> JoinHandle<()>,
+    ) -> Self {
+        let stop = CancellationToken::new();
+        let task = start(stop.clone());
+        Self { leadership, replicas, stop, task: Some(task) }
+    }
+
+    /// Ends this worker's term, if it has one, and lets another lead at once. Stop whatever decides before: a resize that is on its way should
+    /// be answered first.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        if let Some(task) = self.task
+            && let Err(error) = task.await
+        {
+            tracing::error!(%error, "the election panicked");
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! The number of workers that the fleet is asked to have, wherever it stands.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+/// How many workers were asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scale {
+    /// Workers that were asked for.
+    pub replicas: u32,
+    /// Workers that exist, ready or not, where that is known.
+    pub existing: Option<u32>,
+    /// Names this state of it: a write that carries another is refused.
+    pub version: String,
+}
+
+/// Why the number could not be read or written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReplicasError {
+    /// Somebody changed it since it was read. Nothing was written.
+    #[error("it was changed since it was read")]
+    Conflict,
+    /// It is not there. Nothing was written.
+    #[error("{0}")]
+    Missing(String),
+    /// It may not be read or written. Nothing was written.
+    #[error("{0}")]
+    Refused(String),
+    /// No answer, or none that says what happened: a write may or may not take effect, also later.
+    #[error("{0}")]
+    Unanswered(String),
+}
+
+/// Where the number stands.
+///
+/// Promise of every implementation: a write takes effect only if the version is still the one that was read, however late it arrives.
+#[async_trait]
+pub trait Replicas: Send + Sync {
+    /// Reads it, within `timeout`.
+    ///
+    /// # Errors
+    /// See [`ReplicasError`].
+    async fn read(&self, timeout: Duration) -> Result<Scale, ReplicasError>;
+
+    /// Sets it to `replicas` if it is still at `version`. One request, never repeated. Returns after `timeout` at the latest.
+    ///
+    /// # Errors
+    /// See [`ReplicasError`].
+    async fn write(&self, version: &str, replicas: u32, timeout: Duration) -> Result<(), ReplicasError>;
+}
