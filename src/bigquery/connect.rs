@@ -58,9 +58,9 @@ pub struct BigQuery {
 
 /// Prepares clients for REST and gRPC; connections are opened when first used, so this succeeds while BigQuery is away.
 ///
-/// Both share one source of tokens and trust the system's authorities and those of `ca_file`. Token endpoints (Google's STS, metadata
-/// servers, AWS) are reached by `google-cloud-auth`, which trusts the system's authorities and those named by `SSL_CERT_FILE`.
-/// Must run inside a tokio runtime.
+/// Both share one source of tokens and trust the system's authorities and those of `ca_file`. Google's token endpoints are asked by
+/// `google-cloud-auth`, which trusts the system's authorities or those that `SSL_CERT_FILE` names: the program sees to it that these
+/// are both (`cli/authorities.rs`). Must run inside a tokio runtime.
 pub async fn connect(config: &BigQueryConfig, ca_file: Option<&Path>) -> Result<BigQuery, ConnectError> {
     if rustls::crypto::CryptoProvider::get_default().is_none() {
         // main installs it first thing; a second installation only says that it is there.

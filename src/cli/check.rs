@@ -1,13 +1,15 @@
 //! `millrace check`: files first, then connections and permissions; says what it tried and what came out. Starts nothing, joins no group,
 //! changes nothing.
 
+use std::path::Path;
 use std::time::Duration;
 
 use clap::Args;
 
 use super::Exit;
-use super::check_table;
+use super::check_schemas::{self, Source};
 use super::run::ConfigArgs;
+use super::{authorities, check_table};
 use crate::bigquery::{self, BigQuery};
 use crate::config::{BadRecords, ConnectorConfig, Loaded, ValueFormat};
 use crate::kafka::{self, GroupSettings};
@@ -32,6 +34,12 @@ pub fn check(args: &CheckArgs) -> Exit {
         Ok(loaded) => loaded,
         Err(exit) => return exit,
     };
+    if !args.files_only
+        && let Err(error) = authorities::trust(&loaded.fleet)
+    {
+        eprintln!("millrace: {error}");
+        return Exit::Failed;
+    }
     let mut report = Report::default();
     report.good("files", format!("{} and {} connectors, no mistake found", args.config.config.display(), loaded.connectors.len()));
     if !args.files_only {
@@ -104,12 +112,16 @@ async fn connections(loaded: &Loaded, timeout: Duration, report: &mut Report) {
             None
         }
     };
-    registry(loaded, timeout, report).await;
+    let registry = registry(loaded, timeout, report).await;
     for connector in &loaded.connectors {
         report.part(&format!("connector {}", connector.name));
         kafka_side(loaded, connector, timeout, report).await;
-        let folder = folder(connector, report).await;
-        tables(loaded, connector, bigquery.as_ref(), folder, timeout, report).await;
+        let source = match (&connector.value.schemas, &registry) {
+            (Some(folder), _) => schemas_of(folder, report).await,
+            (None, Some(registry)) => Source::Registry(registry),
+            (None, None) => Source::Nowhere,
+        };
+        tables(loaded, connector, bigquery.as_ref(), source, timeout, report).await;
     }
 }
 
@@ -121,17 +133,26 @@ pub(super) async fn within<T, E: ToString>(timeout: Duration, question: impl Fut
     }
 }
 
-async fn registry(loaded: &Loaded, timeout: Duration, report: &mut Report) {
-    let Some(registry) = &loaded.fleet.registry else { return };
+/// Tries the registry; gives it when it answers.
+async fn registry(loaded: &Loaded, timeout: Duration, report: &mut Report) -> Option<RegistrySource> {
+    let registry = loaded.fleet.registry.as_ref()?;
     report.part("Schema registry");
     if !loaded.connectors.iter().any(|c| c.value.format == ValueFormat::Avro && c.value.schemas.is_none()) {
         report.note("not tried", "no connector takes schemas from it");
-        return;
+        return None;
     }
     let what = registry.urls.join(", ");
     match RegistrySource::new(registry, loaded.fleet.worker.ca_file.as_deref()) {
-        Ok(source) => report.outcome(&what, within(timeout, source.probe()).await.map(|()| "answers and takes the credentials")),
-        Err(error) => report.bad(&what, error.to_string()),
+        Ok(source) => {
+            let probed = within(timeout, source.probe()).await;
+            let answers = probed.is_ok();
+            report.outcome(&what, probed.map(|()| "answers and takes the credentials"));
+            answers.then_some(source)
+        }
+        Err(error) => {
+            report.bad(&what, error.to_string());
+            None
+        }
     }
 }
 
@@ -144,9 +165,8 @@ async fn kafka_side(loaded: &Loaded, connector: &ConnectorConfig, timeout: Durat
 }
 
 /// Reads every schema of the connector's folder; gives the source and the names that can be used.
-async fn folder(connector: &ConnectorConfig, report: &mut Report) -> Option<(FolderSource, Vec<String>)> {
-    let folder = connector.value.schemas.as_ref()?;
-    let source = FolderSource::new(folder.clone());
+async fn schemas_of(folder: &Path, report: &mut Report) -> Source<'static> {
+    let source = FolderSource::new(folder.to_owned());
     let what = format!("schemas in {}", folder.display());
     let probing = source.clone();
     match tokio::task::spawn_blocking(move || probing.probe()).await {
@@ -159,15 +179,15 @@ async fn folder(connector: &ConnectorConfig, report: &mut Report) -> Option<(Fol
             } else {
                 report.good(&what, format!("{} can be used", names.len()));
             }
-            Some((source, names))
+            Source::Folder(source, names)
         }
         Ok(Err(error)) => {
             report.bad(&what, error.to_string());
-            None
+            Source::Nowhere
         }
         Err(error) => {
             report.bad(&what, format!("reading them panicked: {error}"));
-            None
+            Source::Nowhere
         }
     }
 }
@@ -176,11 +196,11 @@ async fn tables(
     loaded: &Loaded,
     connector: &ConnectorConfig,
     bigquery: Option<&BigQuery>,
-    folder: Option<(FolderSource, Vec<String>)>,
+    source: Source<'_>,
     timeout: Duration,
     report: &mut Report,
 ) {
-    let schemas = check_table::mapped(connector, &loaded.fleet, folder, report).await;
+    let schemas = check_schemas::mapped(connector, &loaded.fleet, source, timeout, report).await;
     match bigquery {
         Some(bigquery) => check_table::tables(connector, bigquery, &schemas, timeout, report).await,
         None => report.note("tables", "not tried: BigQuery's settings cannot be used"),

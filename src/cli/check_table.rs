@@ -1,110 +1,30 @@
-//! `millrace check`, a connector's schemas and tables: what maps to what, what the tables lack, which permissions are there.
+//! `millrace check`, a connector's tables: what they lack for its schemas, what would be made, which permissions are there.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::time::Duration;
 
-use apache_avro::Schema;
-
 use super::check::{Report, within};
+use super::check_schemas::{Mapped, describe};
 use crate::bigquery::BigQuery;
-use crate::config::{ConnectorConfig, Evolve, FleetConfig};
-use crate::decode::{DecodeOptions, SchemaKey, avro_columns};
+use crate::config::{ConnectorConfig, Evolve};
 use crate::pipeline::TableRoutes;
-use crate::schema::{FolderSource, SchemaSource};
-use crate::table::{Column, Mode, TableName, diff};
+use crate::table::{Column, TableName, check_cluster_columns, check_partition_column, diff};
 
-/// A schema and the columns that its records need.
-pub(super) struct Mapped {
-    name: String,
-    columns: Vec<Column>,
-}
-
-/// Maps every schema of the folder to columns, and says how. (A registry's schemas are known by the ids in the records only.)
-pub(super) async fn mapped(
-    connector: &ConnectorConfig,
-    fleet: &FleetConfig,
-    folder: Option<(FolderSource, Vec<String>)>,
-    report: &mut Report,
-) -> Vec<Mapped> {
-    let options = match DecodeOptions::new(connector, fleet.bigquery.text_literals) {
-        Ok(options) => options,
-        Err(message) => {
-            report.bad("columns", message);
-            return Vec::new();
-        }
-    };
-    let Some((source, names)) = folder else { return Vec::new() };
-    let mut mapped = Vec::new();
-    for name in names {
-        let what = format!("schema {name}");
-        let schema = match source.fetch(&SchemaKey::Name(Arc::from(name.as_str()))).await {
-            Ok(schema) => schema,
-            Err(error) => {
-                report.bad(&what, error.to_string());
-                continue;
-            }
-        };
-        match avro_columns(&schema, &options) {
-            Ok(columns) => {
-                report.good(&what, columns.iter().map(describe).collect::<Vec<_>>().join(", "));
-                for path in nanosecond_fields(&schema.root) {
-                    report.note(&what, format!("`{path}` counts nanoseconds: a TIMESTAMP keeps microseconds, the rest is cut"));
-                }
-                mapped.push(Mapped { name, columns });
-            }
-            Err(unmappable) => report.bad(&what, format!("cannot be mapped, its records would be dead letters: {unmappable}")),
-        }
-    }
-    mapped
-}
-
-fn describe(column: &Column) -> String {
-    let mode = match column.mode {
-        Mode::Nullable => "",
-        Mode::Required => " REQUIRED",
-        Mode::Repeated => " REPEATED",
-    };
-    format!("{} {}{mode}", column.name, column.ty)
-}
-
-/// The paths of fields whose logical type counts nanoseconds.
-fn nanosecond_fields(schema: &Schema) -> Vec<String> {
-    fn walk(schema: &Schema, path: &mut Vec<String>, found: &mut Vec<String>) {
-        match schema {
-            Schema::TimestampNanos | Schema::LocalTimestampNanos => found.push(path.join(".")),
-            Schema::Record(record) => {
-                for field in &record.fields {
-                    path.push(field.name.clone());
-                    walk(&field.schema, path, found);
-                    path.pop();
-                }
-            }
-            Schema::Array(array) => walk(&array.items, path, found),
-            Schema::Map(map) => walk(&map.types, path, found),
-            Schema::Union(union) => union.variants().iter().for_each(|variant| walk(variant, path, found)),
-            // A reference leads to a record that is walked where it is defined.
-            _ => {}
-        }
-    }
-    let mut found = Vec::new();
-    walk(schema, &mut Vec::new(), &mut found);
-    found
-}
-
-/// The connector's tables: datasets, what they lack, permissions.
+/// The connector's tables: datasets, what the tables lack, permissions.
 pub(super) async fn tables(connector: &ConnectorConfig, bigquery: &BigQuery, schemas: &[Mapped], timeout: Duration, report: &mut Report) {
     let routes = TableRoutes::new(&connector.table, bigquery.project());
-    let mut tables: BTreeMap<TableName, Vec<&str>> = BTreeMap::new();
-    for topic in &connector.topics {
+    let mut tables: BTreeMap<TableName, BTreeSet<&str>> = BTreeMap::new();
+    // Of topics that an expression finds, those are known that have a schema in the registry.
+    let found = schemas.iter().filter_map(|schema| schema.topic.as_deref());
+    for topic in connector.topics.iter().map(String::as_str).chain(found) {
         match routes.table_of(topic) {
-            Ok(table) => tables.entry(table).or_default().push(topic),
+            Ok(table) => drop(tables.entry(table).or_default().insert(topic)),
             Err(message) => report.bad(&format!("table of {topic}"), message),
         }
     }
     let template = connector.table.name.as_deref().is_some_and(|name| name.contains("${topic}"));
     if connector.topics_regex.is_some() && template {
-        report.note("tables", "not tried: they depend on the topics that `topics_regex` finds");
+        report.note("tables of other topics", "not tried: they depend on the topics that `topics_regex` finds");
     } else if connector.topics_regex.is_some()
         && let Ok(table) = routes.table_of("")
     {
@@ -120,8 +40,10 @@ pub(super) async fn tables(connector: &ConnectorConfig, bigquery: &BigQuery, sch
         let location = |location: String| if location.is_empty() { location } else { format!("is there, in {location}") };
         report.outcome(&format!("dataset {project}.{dataset}"), answer.map(location));
     }
-    for table in tables.keys().filter(|table| reachable.contains(&(table.project.clone(), table.dataset.clone()))) {
-        one_table(connector, bigquery, table, schemas, timeout, report).await;
+    for (table, topics) in tables.iter().filter(|(table, _)| reachable.contains(&(table.project.clone(), table.dataset.clone()))) {
+        let concerned = |schema: &&Mapped| schema.topic.as_deref().is_none_or(|topic| topics.contains(topic));
+        let schemas: Vec<&Mapped> = schemas.iter().filter(concerned).collect();
+        one_table(connector, bigquery, table, &schemas, timeout, report).await;
     }
 }
 
@@ -129,7 +51,7 @@ async fn one_table(
     connector: &ConnectorConfig,
     bigquery: &BigQuery,
     table: &TableName,
-    schemas: &[Mapped],
+    schemas: &[&Mapped],
     timeout: Duration,
     report: &mut Report,
 ) {
@@ -138,6 +60,7 @@ async fn one_table(
         Ok(Some(state)) => state,
         Ok(None) if connector.table.create => {
             report.good(&what, "is not there, and is created when the first record comes (bigquery.tables.create is needed then)");
+            created(connector, &what, schemas, report);
             return;
         }
         Ok(None) => {
@@ -176,5 +99,29 @@ async fn one_table(
         }
         Ok(None) => report.note(&format!("{what}, permissions"), "this endpoint does not say which are granted"),
         Err(error) => report.bad(&format!("{what}, permissions"), error),
+    }
+}
+
+/// What a table that is still to be made would look like, and what would keep it from being made.
+fn created(connector: &ConnectorConfig, what: &str, schemas: &[&Mapped], report: &mut Report) {
+    let mut columns: Vec<Column> = Vec::new();
+    for schema in schemas {
+        let found = diff(&columns, &schema.columns, Evolve::Add);
+        for message in &found.conflicts {
+            report.bad(&format!("{what} for schema {}", schema.name), format!("after the schemas above: {message}"));
+        }
+        columns.extend(found.missing.into_iter().filter(|missing| missing.parent.is_empty()).map(|missing| missing.column));
+    }
+    if columns.is_empty() {
+        return;
+    }
+    report.note(what, format!("would get {}", columns.iter().map(describe).collect::<Vec<_>>().join(", ")));
+    if let Some(by) = connector.table.partition.as_ref().and_then(|partition| partition.by.as_deref())
+        && let Err(why) = check_partition_column(&columns, by)
+    {
+        report.bad(what, why);
+    }
+    if let Err(why) = check_cluster_columns(&columns, &connector.table.cluster) {
+        report.bad(what, why);
     }
 }

@@ -3,7 +3,9 @@
 //! Belongs here: arguments, what a command prints, exit codes. Does not belong here: what a command does, when another room could do it.
 
 mod arguments;
+mod authorities;
 mod check;
+mod check_schemas;
 mod check_table;
 mod datagen;
 mod demo;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::Exit;
+use super::{Exit, authorities};
 use crate::config::{self, Loaded};
 use crate::telemetry::{logs, metrics};
 
@@ -35,6 +35,10 @@ pub fn run(args: &ConfigArgs) -> Exit {
         Ok(loaded) => loaded,
         Err(exit) => return exit,
     };
+    if let Err(error) = authorities::trust(&loaded.fleet) {
+        eprintln!("millrace: {error}");
+        return Exit::Failed;
+    }
     match start(loaded) {
         Ok(()) => Exit::Fine,
         Err(error) => {

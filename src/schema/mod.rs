@@ -13,6 +13,6 @@ mod registry_client;
 mod source;
 
 pub use folder::FolderSource;
-pub use registry::RegistrySource;
+pub use registry::{NewestVersion, RegistrySource};
 pub use registry_client::RegistrySetupError;
 pub use source::{SchemaError, SchemaSource};

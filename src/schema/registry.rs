@@ -74,6 +74,36 @@ impl RegistrySource {
     pub async fn probe(&self) -> Result<(), SchemaError> {
         self.inner.client.probe().await
     }
+
+    /// The names of the registry's subjects: for `millrace check`.
+    ///
+    /// # Errors
+    /// [`SchemaError::Unavailable`].
+    pub async fn subjects(&self) -> Result<Vec<String>, SchemaError> {
+        self.inner.client.subjects().await
+    }
+
+    /// A subject's newest version: for `millrace check`. Nothing is kept.
+    ///
+    /// # Errors
+    /// [`SchemaError::Unknown`] when the registry has no such subject, else as [`SchemaSource::fetch`].
+    pub async fn newest(&self, subject: &str) -> Result<NewestVersion, SchemaError> {
+        let client = &self.inner.client;
+        let answer = client.ask(Question::Newest { subject }).await?;
+        let version = answer.version;
+        let id = answer.id.map_or_else(|| "without an id".to_owned(), |id| id.to_string());
+        let (schema, _) = resolved(client, answer, id, format!("subject `{subject}`")).await?;
+        Ok(NewestVersion { version, schema })
+    }
+}
+
+/// What [`RegistrySource::newest`] found.
+#[derive(Debug, Clone)]
+pub struct NewestVersion {
+    /// Its number, from 1; `None` where the registry does not say.
+    pub version: Option<u32>,
+    /// The schema, with what it refers to.
+    pub schema: Arc<AvroSchema>,
 }
 
 #[async_trait]
@@ -135,10 +165,19 @@ async fn fetch_and_parse(client: &RegistryClient, key: &SchemaKey) -> Result<(Ar
         }
     };
     let answer = client.ask(question).await?;
-    let root = avro_text(&answer, &key.to_string())?;
+    resolved(client, answer, shown_id(key), key.to_string()).await
+}
+
+/// The schema of an answer, with what it refers to, and how many bytes of text that is. `what` names it in messages.
+async fn resolved(
+    client: &RegistryClient,
+    answer: RawRegisteredSchema,
+    id: String,
+    what: String,
+) -> Result<(Arc<AvroSchema>, usize), SchemaError> {
+    let root = avro_text(&answer, &what)?;
     let references = fetch_references(client, answer.references.unwrap_or_default(), root.len()).await?;
     let text_bytes = root.len() + references.iter().map(String::len).sum::<usize>();
-    let (id, what) = (shown_id(key), key.to_string());
     // A large schema takes a while: not on a thread that has other tasks.
     let parsed = tokio::task::spawn_blocking(move || {
         let library: Vec<&str> = references.iter().map(String::as_str).collect();

@@ -39,6 +39,11 @@ pub enum Question<'a> {
         /// Its version, from 1.
         version: u32,
     },
+    /// `GET /subjects/{subject}/versions/latest`: what producers write by now.
+    Newest {
+        /// The subject.
+        subject: &'a str,
+    },
 }
 
 /// Asks the addresses of one registry in turn.
@@ -133,6 +138,28 @@ impl RegistryClient {
         Ok(())
     }
 
+    /// The names of all subjects that are not deleted, of the first address that answers.
+    ///
+    /// # Errors
+    /// `Unavailable` with what each address answered.
+    pub async fn subjects(&self) -> Result<Vec<String>, SchemaError> {
+        let mut troubles = Vec::new();
+        for base in &self.urls {
+            let listed = match self.get(base, &["subjects"], false).await {
+                Ok((status, body)) if status.is_success() => {
+                    serde_json::from_slice::<Vec<String>>(&body).map_err(|_| rubbish(base, "its subjects", status, &body))
+                }
+                Ok((status, body)) => Err(refusal(base, "its subjects", status, &body)),
+                Err(error) => Err(error),
+            };
+            match listed {
+                Ok(names) => return Ok(names),
+                Err(error) => troubles.push(error.to_string()),
+            }
+        }
+        Err(SchemaError::Unavailable(troubles.join("; ")))
+    }
+
     async fn ask_one(&self, base: &Url, question: Question<'_>) -> Result<RawRegisteredSchema, SchemaError> {
         let (number, what);
         let path: &[&str] = match question {
@@ -148,8 +175,13 @@ impl RegistryClient {
                 (number, what) = (version.to_string(), format!("subject `{subject}` version {version}"));
                 &["subjects", subject, "versions", &number]
             }
+            Question::Newest { subject } => {
+                what = format!("subject `{subject}`");
+                &["subjects", subject, "versions", "latest"]
+            }
         };
-        let (status, body) = self.get(base, path, true).await?;
+        // Records outlive the soft deletion of their schema; a subject's newest version is one that is not deleted.
+        let (status, body) = self.get(base, path, !matches!(question, Question::Newest { .. })).await?;
         if status.is_success() {
             return match serde_json::from_slice::<RawRegisteredSchema>(&body) {
                 Ok(answer) if answer.schema.is_some() => Ok(answer),
@@ -159,7 +191,9 @@ impl RegistryClient {
         let error = serde_json::from_slice::<RawError>(&body).ok();
         match (status, question, error) {
             // 40401 to 40403: subject, version, schema not found (Confluent's API reference). A plain 404 is an unknown path.
-            (StatusCode::NOT_FOUND, Question::Id(_) | Question::Guid(_), Some(e)) if (40401..=40403).contains(&e.error_code) => {
+            (StatusCode::NOT_FOUND, Question::Id(_) | Question::Guid(_) | Question::Newest { .. }, Some(e))
+                if (40401..=40403).contains(&e.error_code) =>
+            {
                 Err(SchemaError::Unknown(format!(
                     "the registry at {} does not know {what} ({}: {})",
                     shown(base),
@@ -183,7 +217,6 @@ impl RegistryClient {
             segments.pop_if_empty().extend(path);
         }
         if deleted {
-            // Records outlive the soft deletion of their schema.
             url.query_pairs_mut().append_pair("deleted", "true");
         }
         let silent = |e: reqwest::Error| {

@@ -4,6 +4,7 @@
 mod command;
 mod mistakes;
 mod reference;
+mod schemas_checked;
 mod secrets;
 
 use std::path::Path;

@@ -17,6 +17,7 @@ mod guarded_rest;
 mod logged;
 mod registry;
 mod token_server;
+mod token_tls;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -101,8 +101,9 @@ impl TokenSource {
                 if !transient {
                     self.current.lock().refused_at.get_or_insert_with(Instant::now);
                 }
-                let message: String = super::rest::source_chain(&error).chars().take(WORDS_SHOWN).collect();
-                Err(AuthError { message: format!("no access token: {message}"), transient })
+                let words = super::rest::source_chain(&error);
+                let message: String = words.chars().take(WORDS_SHOWN).collect();
+                Err(AuthError { message: format!("no access token: {message}{}", super::trust::advice(&words)), transient })
             }
         }
     }
