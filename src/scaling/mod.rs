@@ -3,8 +3,24 @@
 //! Here belong the snapshot's and the decision's shapes, the forecast of load, the model of Kafka's assignors, the decision itself, and the simulation that
 //! judges it. What does not belong here: a clock, I/O, a thread; who may decide and how a fleet is resized is `leader`'s, what is measured is `fleet`'s.
 
+mod assignment;
+mod capacity;
+mod decide;
+mod decision;
+mod forecast;
+mod limits;
+mod memory;
+mod numbers;
+mod observe;
+mod reason;
+mod round;
 mod snapshot;
+mod tuning;
 
+pub use decide::{decide, decide_with};
+pub use decision::{Action, ConnectorNeed, CostPerHour, Decision};
+pub use memory::Memory;
 pub use snapshot::{
     Assignor, ConnectorGroup, GroupState, Limits, Owned, PartitionLoad, RebalanceProtocol, Snapshot, WorkerGroup, WorkerLoad,
 };
+pub use tuning::Tuning;

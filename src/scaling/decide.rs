@@ -1,0 +1,38 @@
+//! The decision: the least number of workers with which no record is expected to be late; up at once, down only as far as the last minutes allow.
+
+use super::capacity::learn;
+use super::decision::{Action, Decision};
+use super::memory::Memory;
+use super::observe::observe;
+use super::round::Round;
+use super::snapshot::Snapshot;
+use super::tuning::Tuning;
+
+/// How many workers the fleet is to have, by this snapshot and what `memory` kept of those before it. Pure: the only time is `snapshot.now_ms`. A snapshot that is not
+/// newer than the last one changes nothing.
+pub fn decide(snapshot: &Snapshot, memory: &mut Memory) -> Decision {
+    decide_with(snapshot, memory, &Tuning::default())
+}
+
+/// The same with other constants: for the simulation that chose them.
+pub fn decide_with(snapshot: &Snapshot, memory: &mut Memory, tuning: &Tuning) -> Decision {
+    if let Some(last) = memory.last_ms
+        && snapshot.now_ms <= last
+    {
+        return plain(snapshot, snapshot.replicas, format!("holds at {}: the snapshot is not newer than the last one", snapshot.replicas));
+    }
+    let view = observe(snapshot, memory);
+    learn(snapshot, &view, memory);
+    let ready = snapshot.ready_workers.unwrap_or(snapshot.workers.len() as u32);
+    memory.fleet.note(snapshot.now_ms, snapshot.replicas, ready);
+    Round::new(snapshot, &view, memory, tuning, ready).decide()
+}
+
+fn plain(snapshot: &Snapshot, replicas: u32, reason: String) -> Decision {
+    let action = match replicas.cmp(&snapshot.replicas) {
+        std::cmp::Ordering::Less => Action::Down,
+        std::cmp::Ordering::Equal => Action::Hold,
+        std::cmp::Ordering::Greater => Action::Up,
+    };
+    Decision { replicas, reason, action, connectors: Vec::new(), missing_workers: 0, absent: false, cost_per_hour: None }
+}

@@ -1,0 +1,134 @@
+//! What a decision remembers of the snapshots before it. It can be written down and read again: a new leader may go on where the old one stopped.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use serde::{Deserialize, Serialize};
+
+/// What [`decide`](super::decide) keeps between snapshots: offsets of the last minute and a half, loads of the last hours, what a worker can do, past resizes.
+/// Bounded: nothing in it grows with time.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Memory {
+    pub(super) last_ms: Option<i64>,
+    pub(super) groups: BTreeMap<String, GroupMemory>,
+    pub(super) workers: BTreeMap<String, WorkerMemory>,
+    pub(super) fleet: FleetMemory,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct GroupMemory {
+    /// By topic, then partition.
+    pub partitions: BTreeMap<String, BTreeMap<i32, PartitionMemory>>,
+    /// The group's load at each snapshot of the last minutes: for the trend.
+    pub fine: VecDeque<Sample>,
+    /// The group's load over hours in coarser steps: for the peaks of the last minutes, and for what recurs.
+    pub history: VecDeque<Sample>,
+    /// Worker-seconds that a record costs; its inverse is what one worker can consume each second.
+    pub cost_s: Option<f64>,
+    /// How many observations the cost rests on.
+    pub observations: u32,
+    /// The most that one worker consumed without falling behind, in records/s: a bound while the cost is unknown.
+    pub proven_per_s: f64,
+    /// When the group was last not settled: rebalancing, or seen for the first time.
+    pub unsettled_ms: Option<i64>,
+    /// When it began to rebalance, while it does.
+    pub rebalancing_since_ms: Option<i64>,
+    /// What it needed when that was last known.
+    pub last_need: Option<u32>,
+    /// What it consumed in all when workers were last found saturated, with how many workers: tells whether more workers helped.
+    pub saturated: Option<Saturated>,
+    /// Until then more workers are known not to help.
+    pub futile_until_ms: Option<i64>,
+    /// When its workers were last found waiting for the sink.
+    pub sink_limited_ms: Option<i64>,
+    /// When its lag was last above the freshness target.
+    pub late_ms: Option<i64>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Saturated {
+    pub workers: u32,
+    pub consumed_per_s: f64,
+    pub since_ms: i64,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct PartitionMemory {
+    /// (when, end offset), oldest first.
+    pub ends: VecDeque<(i64, i64)>,
+    /// (when, committed offset), oldest first.
+    pub commits: VecDeque<(i64, i64)>,
+    /// Records/s, smoothed over half a minute.
+    pub rate: Option<f64>,
+    /// When an open transaction was first seen that it still has.
+    pub open_since_ms: Option<i64>,
+}
+
+/// A load that held for a while.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Sample {
+    /// When it ended.
+    pub at_ms: i64,
+    /// How long it held, seconds.
+    pub for_s: f64,
+    /// Records/s.
+    pub rate: f64,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct WorkerMemory {
+    /// 1 is as fast as the others.
+    pub speed: f64,
+    pub observations: u32,
+    /// How many partitions it owned and since when: rates measured over a change say nothing.
+    pub owned: usize,
+    pub owned_since_ms: i64,
+    pub seen_ms: i64,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct FleetMemory {
+    /// What was asked for at the last snapshot.
+    pub replicas: Option<u32>,
+    /// When the number was last changed, by whomever.
+    pub changed_ms: Option<i64>,
+    pub raised_ms: Option<i64>,
+    pub lowered_ms: Option<i64>,
+    /// Since when workers are missing.
+    pub missing_since_ms: Option<i64>,
+    /// When the number changed within the last hour, oldest first.
+    pub resizes: VecDeque<i64>,
+    /// Seconds from asking for workers until they were members, smoothed.
+    pub startup_s: Option<f64>,
+}
+
+impl FleetMemory {
+    /// Notes how many were asked for and how many are there.
+    pub(super) fn note(&mut self, now_ms: i64, replicas: u32, ready: u32) {
+        match self.replicas {
+            Some(before) if before != replicas => {
+                self.changed_ms = Some(now_ms);
+                *(if replicas > before { &mut self.raised_ms } else { &mut self.lowered_ms }) = Some(now_ms);
+                self.resizes.push_back(now_ms);
+                if replicas > before {
+                    // The deadline runs anew for those that were asked for now.
+                    self.missing_since_ms = None;
+                }
+            }
+            _ => {}
+        }
+        self.replicas = Some(replicas);
+        while self.resizes.front().is_some_and(|at| now_ms - at > 3_600_000) {
+            self.resizes.pop_front();
+        }
+        if ready >= replicas {
+            self.missing_since_ms = None;
+        } else if self.missing_since_ms.is_none() {
+            self.missing_since_ms = Some(now_ms);
+        }
+    }
+
+    /// Seconds since the number was last changed.
+    pub(super) fn since_change_s(&self, now_ms: i64) -> f64 {
+        self.changed_ms.map_or(f64::INFINITY, |at| (now_ms - at) as f64 / 1000.0)
+    }
+}

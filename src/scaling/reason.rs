@@ -1,0 +1,102 @@
+//! The decision in words.
+
+use super::round::Round;
+
+fn thousands(n: f64) -> String {
+    let digits = format!("{:.0}", n.max(0.0));
+    let mut out = String::new();
+    for (i, c) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i) % 3 == 0 {
+            out.push(',');
+        }
+        out.push(c);
+    }
+    out
+}
+
+/// What the connectors produce and what workers can do.
+fn facts(round: &Round<'_>) -> String {
+    let mut parts = Vec::new();
+    for (standing, group) in round.groups.iter().zip(&round.view.groups) {
+        if standing.hold.is_some() {
+            continue;
+        }
+        let Some(total) = group.total else { continue };
+        let mut text = format!("{} gets {} records/s", group.name, thousands(total));
+        if standing.expected > standing.load * 1.05 {
+            text += &format!(" (heading for {})", thousands(total * standing.expected / standing.load.max(1e-9)));
+        }
+        if let (Some(cost), false) = (standing.cost_s.filter(|c| *c > 0.0), standing.proven_only) {
+            text += &format!(", a worker can do {}", thousands(1.0 / cost));
+        }
+        if let Some(lag) = standing.lag_s.filter(|l| *l >= 1.0) {
+            text += &format!(", {lag:.0} s behind");
+        }
+        parts.push(text);
+    }
+    parts.join("; ")
+}
+
+/// What holds, is hot, is open.
+fn remarks(round: &Round<'_>) -> String {
+    let mut out = String::new();
+    for (standing, group) in round.groups.iter().zip(&round.view.groups) {
+        if let Some(hold) = &standing.hold {
+            out += &format!("; {} holds: {}", group.name, hold.words);
+        }
+        if let Some(hot) = &standing.hot {
+            out += &format!("; hot partition {hot}: it alone exceeds what one worker can do, more workers do not help it");
+        }
+        if let Some(open) = &group.open_transaction {
+            out += &format!("; open transaction on {open}: what lies behind it cannot be read yet");
+        }
+    }
+    for (place, speed) in round.speeds.iter().enumerate().filter(|(_, s)| **s < 1.0) {
+        out += &format!("; {} is slow: {:.0} % of the others", round.view.workers[place].id, speed * 100.0);
+    }
+    out
+}
+
+fn joined(head: String, round: &Round<'_>) -> String {
+    let facts = facts(round);
+    let sep = if facts.is_empty() { "" } else { ": " };
+    format!("{head}{sep}{facts}{}", remarks(round))
+}
+
+pub(super) fn up(round: &Round<'_>, n: u32) -> String {
+    joined(format!("up from {} to {n}", round.snapshot.replicas), round)
+}
+
+pub(super) fn down(round: &Round<'_>, n: u32) -> String {
+    let text = format!("down from {} to {n}, which would have done for the last minutes", round.snapshot.replicas);
+    joined(text, round)
+}
+
+pub(super) fn stays(round: &Round<'_>, why: &str) -> String {
+    let why = if why.is_empty() { String::new() } else { format!(" ({why})") };
+    let starting = if round.missing > 0 && why.is_empty() { format!(", {} still starting", round.missing) } else { String::new() };
+    joined(format!("stays at {}{starting}{why}", round.snapshot.replicas), round)
+}
+
+pub(super) fn absent(round: &Round<'_>, why: &str) -> String {
+    let why = if why.is_empty() { String::new() } else { format!(" ({why})") };
+    let head = format!(
+        "stays at {}: {} workers have not started within {} s and count as absent, asking for more would not help{why}",
+        round.snapshot.replicas,
+        round.missing,
+        round.snapshot.limits.startup_deadline_ms() / 1000
+    );
+    joined(head, round)
+}
+
+pub(super) fn all_hold(round: &Round<'_>) -> String {
+    if round.groups.is_empty() {
+        return format!("stays at {}: no connector is running", round.snapshot.replicas);
+    }
+    format!("stays at {}: nothing to decide on{}", round.snapshot.replicas, remarks(round))
+}
+
+pub(super) fn over_ceiling(round: &Round<'_>, n: u32) -> String {
+    let why = if n >= round.snapshot.limits.max { "the most that is allowed" } else { "there are no more partitions to work on" };
+    format!("down from {} to {n}: {why}", round.snapshot.replicas)
+}
