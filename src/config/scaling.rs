@@ -1,6 +1,7 @@
 //! `[scaling]` in `millrace.toml`: who sizes the fleet, within which limits, for which promise.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -56,6 +57,13 @@ impl Default for ScalingConfig {
             lock_file: None,
             replicas_file: None,
         }
+    }
+}
+
+impl ScalingConfig {
+    /// What rates of production and consumption are means over: three decisions, for one missed answer must not blind the next decision.
+    pub fn rate_window(&self) -> Duration {
+        self.decide_interval.get().max(self.report_interval.get()) * 3
     }
 }
 

@@ -1,3 +1,31 @@
 //! What is known of the whole fleet: every worker's reports and the leader's decisions, carried by two Kafka topics, and the view that is put together from them.
 //!
+//! ```text
+//! every worker: reporter.rs -> report topic (an hour)      -> exchange.rs -> view.rs -> GET /fleet, `millrace status`, the leader
+//! the leader:   measure.rs  -> report topic                ->
+//!               state.rs    -> state topic (compacted)     ->
+//! ```
+//! Nobody needs an address of anybody, and any worker answers for all. What one worker says of itself is believed; its clock is not: whether
+//! a worker is stale is measured by the arrival of its reports here.
+//!
 //! What does not belong here: asking the broker what only the leader asks (`leader`), and what follows from the numbers (`scaling`).
+
+mod exchange;
+mod identity;
+mod known;
+mod measure;
+mod rates;
+mod report;
+mod reporter;
+mod state;
+mod status;
+mod view;
+
+pub use exchange::Exchange;
+pub use identity::Identity;
+pub use measure::{ConnectorMeasure, Decided, FleetMeasure, PartitionMeasure};
+pub use report::{ConnectorReport, MemoryReport, Note, PartitionReport, VERSION, WorkerReport};
+pub use reporter::{Reporter, WorkerLook};
+pub use state::{DesiredConnector, LeaderMemory, PublishedDecision, StateNote, decision_key};
+pub use status::{ConnectorSeen, FleetStatus, LeaderSeen, WorkerPresence, WorkerSeen};
+pub use view::{FleetView, Hearing, LiveWorker};

@@ -72,6 +72,7 @@ mod tests {
             partitions: Vec::new(),
             tables: Vec::new(),
             freshness: None,
+            shards: Vec::new(),
             dead_letters: 0,
             skipped: 0,
         }
@@ -106,6 +107,8 @@ mod tests {
                 topic: "t".to_owned(),
                 partition,
                 position: 1,
+                records: 0,
+                bytes: 0,
                 committed: None,
                 lag_records: None,
                 hold: Some(hold.clone()),

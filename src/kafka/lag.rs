@@ -26,6 +26,33 @@ pub struct PartitionOffsets {
     pub committed: Option<i64>,
 }
 
+/// Goes into `client.id` of the client that asks for high watermarks; `properties` gives it read_uncommitted under this name.
+pub(super) const UNCOMMITTED: &str = "lag-uncommitted";
+
+/// Where the topics end for those who write: the high watermark, which goes on behind an open transaction while the last stable offset stands.
+pub struct HighWatermarks {
+    settings: GroupSettings,
+    asker: Outsider,
+}
+
+impl HighWatermarks {
+    /// A client with a connector's rights. It reads nothing.
+    ///
+    /// # Errors
+    /// As [`super::start_group`].
+    pub fn new(settings: &GroupSettings) -> Result<Self, KafkaError> {
+        Ok(Self { settings: settings.clone(), asker: Outsider::new(&settings.cluster, &settings.group_id, UNCOMMITTED)? })
+    }
+
+    /// The high watermark of each partition whose leader answered, in one batched question.
+    ///
+    /// # Errors
+    /// When the whole question failed.
+    pub fn query(&self, partitions: &[TopicPartition], timeout: Duration) -> Result<HashMap<TopicPartition, i64>, KafkaError> {
+        list_offsets(&self.asker, &self.settings, partitions, Offset::End, timeout)
+    }
+}
+
 /// Asks for the offsets of many partitions at once. All calls block: use a thread that may.
 pub struct LagClient {
     settings: GroupSettings,
@@ -50,10 +77,10 @@ impl LagClient {
         if partitions.is_empty() {
             return Ok(Vec::new());
         }
-        let ends = self.list_offsets(partitions, Offset::End, timeout)?;
-        let lows = self.list_offsets(partitions, Offset::Beginning, timeout)?;
+        let ends = list_offsets(&self.asker, &self.settings, partitions, Offset::End, timeout)?;
+        let lows = list_offsets(&self.asker, &self.settings, partitions, Offset::Beginning, timeout)?;
         let committed = self.asker.consumer().committed_offsets(list_of(partitions), timeout);
-        let committed = by_partition(&committed.map_err(|e| self.failed("committed offsets", &e, timeout))?);
+        let committed = by_partition(&committed.map_err(|e| failed(&self.asker, &self.settings, "committed offsets", &e, timeout))?);
         Ok(partitions
             .iter()
             .map(|partition| PartitionOffsets {
@@ -72,24 +99,25 @@ impl LagClient {
     pub fn partitions(&self, timeout: Duration) -> Result<Vec<TopicPartition>, KafkaError> {
         Ok(topics::known(&self.asker, &self.settings.topics, timeout)?.partitions)
     }
+}
 
-    fn list_offsets(
-        &self,
-        partitions: &[TopicPartition],
-        which: Offset,
-        timeout: Duration,
-    ) -> Result<HashMap<TopicPartition, i64>, KafkaError> {
-        let mut list = list_of(partitions);
-        let what = if which == Offset::End { "end offsets" } else { "first offsets" };
-        list.set_all_offsets(which).map_err(|e| self.failed(what, &e, timeout))?;
-        let answer = self.asker.consumer().offsets_for_times(list, timeout).map_err(|e| self.failed(what, &e, timeout))?;
-        Ok(by_partition(&answer))
-    }
+fn list_offsets(
+    asker: &Outsider,
+    settings: &GroupSettings,
+    partitions: &[TopicPartition],
+    which: Offset,
+    timeout: Duration,
+) -> Result<HashMap<TopicPartition, i64>, KafkaError> {
+    let mut list = list_of(partitions);
+    let what = if which == Offset::End { "end offsets" } else { "first offsets" };
+    list.set_all_offsets(which).map_err(|e| failed(asker, settings, what, &e, timeout))?;
+    let answer = asker.consumer().offsets_for_times(list, timeout).map_err(|e| failed(asker, settings, what, &e, timeout))?;
+    Ok(by_partition(&answer))
+}
 
-    fn failed(&self, what: &str, error: &rdkafka::error::KafkaError, within: Duration) -> KafkaError {
-        let reason = self.asker.last_reason().map(|reason| format!(" ({reason})")).unwrap_or_default();
-        KafkaError::from_rdkafka(format!("{what}, group {}{reason}", self.settings.group_id), error, within)
-    }
+fn failed(asker: &Outsider, settings: &GroupSettings, what: &str, error: &rdkafka::error::KafkaError, within: Duration) -> KafkaError {
+    let reason = asker.last_reason().map(|reason| format!(" ({reason})")).unwrap_or_default();
+    KafkaError::from_rdkafka(format!("{what}, group {}{reason}", settings.group_id), error, within)
 }
 
 /// Offsets that were answered without an error.

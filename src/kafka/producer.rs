@@ -114,7 +114,7 @@ impl DeadLetterProducer {
 
     /// The topic's `max.message.bytes`, or `None` when it cannot be asked (no right to describe its configuration, or no answer in 10 s).
     pub async fn max_message_bytes(&self, topic: &str) -> Option<u64> {
-        let purpose = Purpose::Producer { buffer_bytes: 0, timeout_ms: self.timeout.as_millis() };
+        let purpose = Purpose::Producer { name: "dead-letters", buffer_bytes: 0, timeout_ms: self.timeout.as_millis() };
         let properties = properties::merge(&self.cluster, &purpose).ok()?;
         let admin: AdminClient<ClientEvents> = properties.config.create_with_context(properties.events).ok()?;
         let options = AdminOptions::new().request_timeout(Some(Duration::from_secs(10)));
@@ -146,7 +146,8 @@ impl DeadLetterProducer {
 }
 
 fn make(cluster: &ClusterSettings, buffer_bytes: u64, timeout: Duration) -> Result<FutureProducer<ClientEvents>, KafkaError> {
-    let properties = properties::merge(cluster, &Purpose::Producer { buffer_bytes, timeout_ms: timeout.as_millis().max(1) })?;
+    let properties =
+        properties::merge(cluster, &Purpose::Producer { name: "dead-letters", buffer_bytes, timeout_ms: timeout.as_millis().max(1) })?;
     properties.config.create_with_context(properties.events).map_err(properties::creation_error)
 }
 

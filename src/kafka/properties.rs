@@ -92,8 +92,8 @@ pub(super) enum Purpose<'a> {
     Member { group_id: &'a str, prefetch: Prefetch, topics_by_regex: bool },
     /// Asks questions or reads again: carries the group's name, never joins it.
     Outsider { group_id: &'a str, name: &'static str },
-    /// Writes dead letters.
-    Producer { buffer_bytes: u64, timeout_ms: u128 },
+    /// Writes dead letters, or what the fleet notes for itself.
+    Producer { name: &'static str, buffer_bytes: u64, timeout_ms: u128 },
 }
 
 /// A client's properties, checked by librdkafka, and where its OAUTHBEARER tokens come from.
@@ -152,8 +152,8 @@ pub(super) fn merge(cluster: &ClusterSettings, purpose: &Purpose<'_>) -> Result<
             config.set("queued.max.messages.kbytes", "1024").set("queued.min.messages", "100").set("fetch.message.max.bytes", "262144");
             config.set("fetch.max.bytes", "1048576");
         }
-        Purpose::Producer { buffer_bytes, timeout_ms } => {
-            config.set("client.id", format!("millrace-{member}-dead-letters"));
+        Purpose::Producer { name, buffer_bytes, timeout_ms } => {
+            config.set("client.id", format!("millrace-{member}-{name}"));
             config.set("linger.ms", "5").set("compression.type", "lz4");
             // The topic's own limit decides what is too large. A small batch, because a broker refuses a batch as a whole.
             config.set("message.max.bytes", "67108864").set("batch.size", "65536");
@@ -189,8 +189,12 @@ pub(super) fn merge(cluster: &ClusterSettings, purpose: &Purpose<'_>) -> Result<
             }
         }
     }
-    if matches!(purpose, Purpose::Outsider { name: "reread", .. }) {
+    if matches!(purpose, Purpose::Outsider { name: "reread" | "sample", .. }) {
         config.set("enable.partition.eof", "true");
+    }
+    if matches!(purpose, Purpose::Outsider { name: super::lag::UNCOMMITTED, .. }) {
+        // Asks where the topics end for those who write; reads nothing.
+        config.set("isolation.level", "read_uncommitted");
     }
     if matches!(purpose, Purpose::Outsider { .. }) {
         for only_members in

@@ -191,7 +191,7 @@ fn unsecured_tokens_carry_principal_and_expiry() {
 
 #[test]
 fn a_producer_is_idempotent_and_gets_no_consumer_properties() {
-    let purpose = Purpose::Producer { buffer_bytes: 8 << 20, timeout_ms: 5_000 };
+    let purpose = Purpose::Producer { name: "dead-letters", buffer_bytes: 8 << 20, timeout_ms: 5_000 };
     let config = merge(&cluster(&[("fetch.min.bytes", "10"), ("compression.type", "zstd")]), &purpose).unwrap().config;
     assert_eq!(config.get("acks"), Some("all"));
     assert_eq!(config.get("enable.idempotence"), Some("true"));

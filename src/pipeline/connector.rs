@@ -251,6 +251,8 @@ impl Connector {
                 topic: progress.partition.topic.to_string(),
                 partition: progress.partition.partition,
                 position: progress.next().unwrap_or(0),
+                records: progress.records.load(Relaxed),
+                bytes: progress.bytes.load(Relaxed),
                 committed: progress.committed(),
                 lag_records: Some(progress.lag_records.load(Relaxed)).filter(|lag| *lag >= 0),
                 hold: progress.hold().map(|hold| HoldStatus { cause: hold.cause.as_str(), message: hold.message, since_ms: hold.since_ms }),
@@ -305,6 +307,7 @@ impl Connector {
                 .quantile_ms(0.5)
                 .zip(self.freshness.quantile_ms(0.99))
                 .map(|(p50_ms, p99_ms)| FreshnessStatus { p50_ms, p99_ms }),
+            shards: self.shards.iter().map(|(handle, _)| handle.work().so_far()).collect(),
             dead_letters: self.dead_letters.counts.dead_letters.load(Relaxed),
             skipped: self.dead_letters.counts.skipped.load(Relaxed),
         }

@@ -17,6 +17,7 @@ use crate::table::TableName;
 use super::batch::Share;
 use super::plans::PlanAnswer;
 use super::progress::PartitionProgress;
+use super::work::WorkTimes;
 use super::worker::TableEntry;
 
 /// Room for events of a shard. Outcomes are bounded by appends in flight, dead letters by theirs; a sender that meets a full channel waits.
@@ -94,13 +95,19 @@ pub struct ShareOutcome {
 pub struct ShardHandle {
     events: mpsc::Sender<ShardEvent>,
     thread: Arc<RwLock<Option<Thread>>>,
+    work: Arc<WorkTimes>,
 }
 
 impl ShardHandle {
     /// A handle and the shard's end of the channel.
     pub fn new() -> (Self, mpsc::Receiver<ShardEvent>) {
         let (events, receiver) = mpsc::channel(EVENTS_MAX);
-        (Self { events, thread: Arc::new(RwLock::new(None)) }, receiver)
+        (Self { events, thread: Arc::new(RwLock::new(None)), work: Arc::default() }, receiver)
+    }
+
+    /// How the shard's thread spends its time.
+    pub fn work(&self) -> &WorkTimes {
+        &self.work
     }
 
     /// Names the thread to wake.

@@ -1,11 +1,12 @@
 //! Lag: how much a partition has that is not durable yet, in records, bytes and seconds.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use crate::record::TopicPartition;
+use crate::scaling::EndHistory;
 use crate::telemetry::metrics::{ConnectorMetrics, PartitionMetrics};
 
 use super::clients::ConnectorClients;
@@ -17,48 +18,6 @@ use super::stall::{LastMove, StallWatch};
 const EVERY: Duration = Duration::from_secs(3);
 /// How long they may take.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(5);
-/// End offsets that are remembered: ten minutes' worth.
-const SAMPLES_MAX: usize = 200;
-
-/// The end offsets of a partition over time: record timestamps lie for backfills and mirrored topics, so lag in seconds is read off this, by
-/// interpolation (kafka-lag-exporter's method).
-#[derive(Debug, Default)]
-pub struct EndHistory {
-    samples: VecDeque<(i64, i64)>,
-}
-
-impl EndHistory {
-    /// The end offset at a moment (milliseconds).
-    pub fn add(&mut self, now_ms: i64, end: i64) {
-        if self.samples.back().is_some_and(|(_, last)| *last > end) {
-            // The topic was truncated or made again.
-            self.samples.clear();
-        }
-        if self.samples.len() >= SAMPLES_MAX {
-            self.samples.pop_front();
-        }
-        self.samples.push_back((now_ms, end));
-    }
-
-    /// How long ago `offset` was the end, in milliseconds: the age of the oldest record that is not durable. A lower bound where the offset is
-    /// older than what is remembered.
-    pub fn lag_ms(&self, now_ms: i64, offset: i64) -> Option<i64> {
-        let (_, newest) = self.samples.back()?;
-        if offset >= *newest {
-            return Some(0);
-        }
-        let mut before: Option<(i64, i64)> = None;
-        for &(at_ms, end) in &self.samples {
-            if end > offset {
-                let Some((from_ms, from_end)) = before else { return Some(now_ms - at_ms) };
-                let share = (offset - from_end) as f64 / (end - from_end).max(1) as f64;
-                return Some(now_ms - (from_ms + ((at_ms - from_ms) as f64 * share) as i64));
-            }
-            before = Some((at_ms, end));
-        }
-        Some(0)
-    }
-}
 
 /// What the lag task needs.
 pub struct LagParts {
@@ -132,7 +91,7 @@ pub async fn run(parts: LagParts) {
             stalled_since = stalled_since.into_iter().chain(since).min();
             metrics.lag_records.set(lag as f64);
             metrics.lag_bytes.set(lag as f64 * mean_bytes);
-            metrics.lag_seconds.set(history.lag_ms(now_ms, position).unwrap_or(0) as f64 / 1000.0);
+            metrics.lag_seconds.set(history.behind(now_ms, position).map_or(0, |behind| behind.ms) as f64 / 1000.0);
         }
         parts.metrics.stalled.set(if stalled_since.is_some() { 1.0 } else { 0.0 });
         if parts.stall.set(stalled_since) {
@@ -152,24 +111,5 @@ fn show_holds(metrics: &ConnectorMetrics, owned: &[Arc<super::progress::Partitio
     for cause in crate::flow::HoldCause::ALL {
         let count = causes.get(cause.as_str()).copied().unwrap_or(0);
         metrics.held_partitions(cause.as_str()).set(f64::from(count));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn seconds_are_interpolated() {
-        let mut history = EndHistory::default();
-        history.add(0, 100);
-        history.add(10_000, 200);
-        history.add(20_000, 300);
-        assert_eq!(history.lag_ms(20_000, 300), Some(0));
-        assert_eq!(history.lag_ms(20_000, 250), Some(5_000));
-        assert_eq!(history.lag_ms(20_000, 150), Some(15_000));
-        assert_eq!(history.lag_ms(25_000, 50), Some(25_000), "at least as old as what is remembered");
-        history.add(30_000, 10);
-        assert_eq!(history.lag_ms(30_000, 5), Some(0), "a topic made again starts a new history");
     }
 }

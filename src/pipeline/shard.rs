@@ -72,6 +72,8 @@ pub struct Shard {
     /// Bad records that the dead-letter queue had no room for; nothing is taken from their partitions while there are any.
     pub(super) bad_backlog: Vec<BadRecord>,
     pub(super) first_slot: usize,
+    /// Whether the last turn left records alone because of the sink.
+    pub(super) waits_for_sink: bool,
     open_lease: Lease,
     plans_lease: Lease,
 }
@@ -92,6 +94,7 @@ impl Shard {
             draining: Vec::new(),
             bad_backlog: Vec::new(),
             first_slot: 0,
+            waits_for_sink: false,
         }
     }
 

@@ -27,6 +27,7 @@ pub fn start(name: &str, mut shard: Shard, mut events: mpsc::Receiver<ShardEvent
 
 fn turn(shard: &mut Shard, events: &mut mpsc::Receiver<ShardEvent>) -> bool {
     let now = Instant::now();
+    let began = now;
     shard.parts.fence.beat(now);
     shard.parts.fence.poll_was_away(shard.parts.control.since_last_poll());
     if shard.parts.fence.take_news() {
@@ -50,8 +51,13 @@ fn turn(shard: &mut Shard, events: &mut mpsc::Receiver<ShardEvent>) -> bool {
     let records = shard.take_turn(now);
     let now = Instant::now();
     shard.tick(now);
+    let ended = Instant::now();
+    shard.parts.handle.work().worked(ended.duration_since(began));
     if records == 0 {
         std::thread::park_timeout(shard.next_due(now).min(SLEEP_MAX));
+        if shard.waits_for_sink {
+            shard.parts.handle.work().waited_for_sink(ended.elapsed());
+        }
     }
     true
 }

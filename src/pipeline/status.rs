@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use super::work::ShardWork;
+
 /// Where a connector is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -51,6 +53,8 @@ pub struct ConnectorStatus {
     pub tables: Vec<TableStatus>,
     /// Time from Kafka timestamp to durable row over the last minutes; `None` before the first row.
     pub freshness: Option<FreshnessStatus>,
+    /// How its shards' threads spent their time.
+    pub shards: Vec<ShardWork>,
     /// Dead letters written by this worker since it started.
     pub dead_letters: u64,
     /// Bad records skipped by this worker since it started.
@@ -66,6 +70,10 @@ pub struct PartitionStatus {
     pub partition: i32,
     /// The offset of the next record to take.
     pub position: i64,
+    /// Records taken from Kafka since the partition was assigned.
+    pub records: u64,
+    /// Their bytes of keys and values.
+    pub bytes: u64,
     /// The offset that was committed last: every record below it is finished.
     pub committed: Option<i64>,
     /// Records on the broker at or above the position; `None` while the broker did not say.

@@ -53,7 +53,8 @@ struct Turn {
 impl Shard {
     /// Takes from each partition that may move, once, in turn. Returns how many records came.
     pub fn take_turn(&mut self, now: Instant) -> u64 {
-        if self.slots.is_empty() || self.budget().over_limit() {
+        self.waits_for_sink = !self.slots.is_empty() && self.budget().over_limit();
+        if self.slots.is_empty() || self.waits_for_sink {
             return 0;
         }
         let count = self.slots.len();
@@ -79,12 +80,17 @@ impl Shard {
     fn take_from(&mut self, slot: usize, now: Instant) -> u64 {
         let over_share = |table: &ShardTable| !table.ready.is_empty() || table.entry.is_over_share(self.budget());
         let Some(partition) = self.slots.get(slot) else { return 0 };
-        let Some(table) = partition.table.filter(|_| partition.takes()) else { return 0 };
+        let Some(table) = partition.table.filter(|_| partition.takes()) else {
+            self.waits_for_sink |= partition.hold.as_ref().is_some_and(|hold| hold.wait == Wait::Table);
+            return 0;
+        };
         if self.tables.get(table).is_none_or(over_share) {
+            self.waits_for_sink = true;
             return 0;
         }
         // The dead-letter queue is full: those wait who filled it, the others go on.
         if self.bad_backlog.iter().any(|bad| bad.share.slot as usize == slot) {
+            self.waits_for_sink = true;
             return 0;
         }
         let Some(mut queue) = self.slots.get_mut(slot).and_then(|partition| partition.queue.take()) else { return 0 };

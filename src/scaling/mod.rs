@@ -7,6 +7,7 @@ mod assignment;
 mod capacity;
 mod decide;
 mod decision;
+mod end_history;
 mod forecast;
 mod limits;
 mod memory;
@@ -19,6 +20,7 @@ mod tuning;
 
 pub use decide::{decide, decide_with};
 pub use decision::{Action, ConnectorNeed, CostPerHour, Decision};
+pub use end_history::{Behind, EndHistory};
 pub use memory::Memory;
 pub use snapshot::{
     Assignor, ConnectorGroup, GroupState, Limits, Owned, PartitionLoad, RebalanceProtocol, Snapshot, WorkerGroup, WorkerLoad,

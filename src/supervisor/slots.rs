@@ -54,6 +54,7 @@ impl Slot {
             partitions: Vec::new(),
             tables: Vec::new(),
             freshness: None,
+            shards: Vec::new(),
             dead_letters: 0,
             skipped: 0,
         };

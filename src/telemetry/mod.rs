@@ -4,5 +4,6 @@
 //! counted (each room does that), who serves the page (`http/`).
 
 pub mod catalog;
+pub mod cpu;
 pub mod logs;
 pub mod metrics;

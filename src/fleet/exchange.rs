@@ -1,0 +1,196 @@
+//! The two topics: made when missing, read all the time by a thread of its own, written when asked.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::report::Note;
+use super::state::{DesiredConnector, LeaderMemory, MEMORY, PublishedDecision, decision_key};
+use super::view::FleetView;
+use crate::config::ScalingConfig;
+use crate::flow::Backoff;
+use crate::kafka::{ClusterSettings, KafkaError, Kept, LogReader, LogStart, LogTopic, LogWriter, ensure_log_topics};
+
+/// One question to the brokers.
+const ASK_TIMEOUT: Duration = Duration::from_secs(10);
+/// The longest that a stop waits for the reader's thread to notice.
+const WAIT: Duration = Duration::from_millis(200);
+/// Reports that are read from before the beginning, so that a fresh worker shows at once who was there.
+const REPORTS_BACK: i64 = 200;
+/// A note that was not acknowledged by then is given up: the next one says the same.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Reads both topics into the view, and writes to them. Kafka that is away is said in the view and tried again for ever; records move meanwhile.
+pub struct Exchange {
+    report_topic: String,
+    state_topic: String,
+    writer: LogWriter,
+    shared: Arc<Shared>,
+    reader: Option<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    stop: AtomicBool,
+    /// The topics exist: writing before would let a broker with auto.create.topics.enable make them, with wrong settings.
+    ready: AtomicBool,
+}
+
+impl Exchange {
+    /// Starts reading into `view`.
+    ///
+    /// # Errors
+    /// Properties that librdkafka refuses, no thread.
+    pub fn start(cluster: &ClusterSettings, scaling: &ScalingConfig, view: Arc<FleetView>) -> Result<Self, KafkaError> {
+        let shared = Arc::new(Shared::default());
+        let writer = LogWriter::new(cluster, WRITE_TIMEOUT)?;
+        let (report_topic, state_topic) = (scaling.report_topic.clone(), scaling.state_topic.clone());
+        let reading =
+            Reading { cluster: cluster.clone(), report: report_topic.clone(), state: state_topic.clone(), view, shared: shared.clone() };
+        let reader = std::thread::Builder::new()
+            .name("fleet-reader".to_owned())
+            .spawn(move || reading.run())
+            .map_err(|error| KafkaError::Stopped(format!("no thread for reading the fleet's topics: {error}")))?;
+        Ok(Self { report_topic, state_topic, writer, shared, reader: Some(reader) })
+    }
+
+    /// Writes a note of this worker to the report topic.
+    ///
+    /// # Errors
+    /// The topics are not there yet, Kafka refuses, or gives no answer within 5 s.
+    pub async fn report(&self, worker: &str, note: &Note) -> Result<(), KafkaError> {
+        let value = serde_json::to_vec(note).map_err(|error| unwritable(&error))?;
+        self.write(&self.report_topic, worker, Some(&value)).await
+    }
+
+    /// Writes a decision to the state topic.
+    ///
+    /// # Errors
+    /// As [`Exchange::report`].
+    pub async fn publish(&self, decision: &PublishedDecision) -> Result<(), KafkaError> {
+        let value = serde_json::to_vec(decision).map_err(|error| unwritable(&error))?;
+        self.write(&self.state_topic, &decision_key(decision.number), Some(&value)).await
+    }
+
+    /// Leaves a memory for the next leader.
+    ///
+    /// # Errors
+    /// As [`Exchange::report`].
+    pub async fn remember(&self, memory: &LeaderMemory) -> Result<(), KafkaError> {
+        let value = serde_json::to_vec(memory).map_err(|error| unwritable(&error))?;
+        self.write(&self.state_topic, MEMORY, Some(&value)).await
+    }
+
+    /// Writes what a connector is wished to do; `None` takes the wish back.
+    ///
+    /// # Errors
+    /// As [`Exchange::report`].
+    pub async fn wish(&self, connector: &str, desired: Option<&DesiredConnector>) -> Result<(), KafkaError> {
+        let value = desired.map(serde_json::to_vec).transpose().map_err(|error| unwritable(&error))?;
+        self.write(&self.state_topic, &format!("connector/{connector}"), value.as_deref()).await
+    }
+
+    /// Whether the topics are known to be there.
+    pub fn is_ready(&self) -> bool {
+        self.shared.ready.load(SeqCst)
+    }
+
+    async fn write(&self, topic: &str, key: &str, value: Option<&[u8]>) -> Result<(), KafkaError> {
+        if !self.is_ready() {
+            return Err(KafkaError::Stopped(format!("topic {topic} is not known to be there yet")));
+        }
+        self.writer.write(topic, key, value).await
+    }
+
+    /// Ends the reading; returns when its thread has ended. Blocks for as long as a question to the brokers takes, at most.
+    pub fn stop(mut self) {
+        self.shared.stop.store(true, SeqCst);
+        if let Some(reader) = self.reader.take()
+            && reader.join().is_err()
+        {
+            tracing::error!("the thread that reads the fleet's topics panicked");
+        }
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, SeqCst);
+    }
+}
+
+fn unwritable(error: &serde_json::Error) -> KafkaError {
+    KafkaError::Refused { what: "a note for the fleet".to_owned(), message: error.to_string() }
+}
+
+struct Reading {
+    cluster: ClusterSettings,
+    report: String,
+    state: String,
+    view: Arc<FleetView>,
+    shared: Arc<Shared>,
+}
+
+impl Reading {
+    fn run(self) {
+        let mut backoff = Backoff::hold(u64::from(std::process::id()));
+        let mut said = String::new();
+        while !self.shared.stop.load(SeqCst) {
+            let Err(error) = self.read(&mut backoff) else { return };
+            let why = format!("the fleet's topics cannot be read: {error}");
+            if said == why {
+                tracing::debug!("{why}");
+            } else {
+                tracing::warn!("{why}; records move on, and it is tried again");
+                said.clone_from(&why);
+            }
+            self.view.deaf(why);
+            let mut left = backoff.next_delay();
+            while !left.is_zero() && !self.shared.stop.load(SeqCst) {
+                let nap = left.min(WAIT);
+                std::thread::sleep(nap);
+                left -= nap;
+            }
+        }
+    }
+
+    /// Reads until it is told to stop.
+    fn read(&self, backoff: &mut Backoff) -> Result<(), KafkaError> {
+        let topics =
+            [LogTopic { name: self.report.clone(), kept: Kept::Hour }, LogTopic { name: self.state.clone(), kept: Kept::Compacted }];
+        ensure_log_topics(&self.cluster, &topics, ASK_TIMEOUT)?;
+        self.shared.ready.store(true, SeqCst);
+        let starts = [(self.report.clone(), LogStart::Last(REPORTS_BACK)), (self.state.clone(), LogStart::Beginning)];
+        let reader = LogReader::open(&self.cluster, &starts, ASK_TIMEOUT)?;
+        // Where each topic has been read to; a compacted or expired one may hold nothing up to its end.
+        let ends = [reader.end_at_open(&self.report), reader.end_at_open(&self.state)];
+        let mut behind = [ends[0] > 0, ends[1] > 0];
+        let mut quiet = Duration::ZERO;
+        let mut heard = false;
+        while !self.shared.stop.load(SeqCst) {
+            match reader.next(WAIT)? {
+                Some(record) => {
+                    quiet = Duration::ZERO;
+                    heard = true;
+                    let of_report = record.topic == self.report;
+                    let end = ends[usize::from(!of_report)];
+                    if of_report {
+                        self.view.hear_report(record.value.as_deref().unwrap_or_default(), record.offset < end);
+                    } else if let Some(key) = &record.key {
+                        self.view.hear_state(key, record.value.as_deref(), record.offset < end);
+                    }
+                    behind[usize::from(!of_report)] &= record.offset + 1 < end;
+                }
+                None => quiet += WAIT,
+            }
+            // Markers and compacted records at the end never come: two seconds without any say the same, once something was heard.
+            if behind == [false, false] || (quiet > Duration::from_secs(2) && heard) {
+                self.view.caught_up();
+                backoff.reset();
+            }
+            self.view.forget();
+        }
+        Ok(())
+    }
+}

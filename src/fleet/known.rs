@@ -1,0 +1,219 @@
+//! What was heard, and what follows from when it was heard. No clock: every call says what time it is here.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::measure::FleetMeasure;
+use super::report::WorkerReport;
+use super::state::{DECISIONS_KEPT, DesiredConnector, LeaderMemory, PublishedDecision, StateNote};
+
+/// Workers that are remembered at most; the one that was not heard for longest goes first.
+const WORKERS_MAX: usize = 1_000;
+/// Connectors whose wished state is remembered at most.
+const CONNECTORS_MAX: usize = 10_000;
+/// How long a stale worker is still shown.
+const GONE_AFTER: Duration = Duration::from_secs(600);
+/// What may stand as an interval in a report.
+const INTERVAL_MS: std::ops::RangeInclusive<u64> = 100..=60_000;
+
+/// How a worker is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Presence {
+    /// Its reports come.
+    Live,
+    /// A report of it lay in the topic when this worker began to read, and none came since: it may be gone.
+    Unconfirmed,
+    /// It missed three reports.
+    Stale,
+    /// It said that it leaves.
+    Leaving,
+}
+
+/// A worker's last report, and when it came.
+#[derive(Debug, Clone)]
+pub(super) struct Heard {
+    pub report: Arc<WorkerReport>,
+    /// Local monotonic time of its arrival.
+    pub at: Duration,
+    /// It was in the topic before this worker began to read.
+    pub replayed: bool,
+}
+
+/// How long after a report the third missing one is late: three intervals, and half of one for the way.
+pub(super) fn stale_after(interval_ms: u64) -> Duration {
+    Duration::from_millis(interval_ms.clamp(*INTERVAL_MS.start(), *INTERVAL_MS.end()) * 7 / 2)
+}
+
+impl Heard {
+    pub fn presence(&self, now: Duration) -> Presence {
+        let age = now.saturating_sub(self.at);
+        match () {
+            () if self.report.leaving => Presence::Leaving,
+            () if age > stale_after(self.report.interval_ms) => Presence::Stale,
+            () if self.replayed => Presence::Unconfirmed,
+            () => Presence::Live,
+        }
+    }
+}
+
+/// Everything that was heard. Bounded: see the constants.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    pub workers: BTreeMap<String, Heard>,
+    pub measure: Option<(Arc<FleetMeasure>, Duration)>,
+    /// By term and number: the last is the one that counts.
+    pub decisions: BTreeMap<(u64, u64), Arc<PublishedDecision>>,
+    pub desired: BTreeMap<String, DesiredConnector>,
+    /// A leader's memory, and when it came; not known when for one that was there before the reading began.
+    pub memory: Option<(Arc<LeaderMemory>, Option<Duration>)>,
+    /// Notes that this version does not understand.
+    pub passed_over: u64,
+}
+
+impl Known {
+    /// A worker's report came.
+    pub fn hear(&mut self, report: WorkerReport, now: Duration, replayed: bool) {
+        if !self.workers.contains_key(&report.worker) && self.workers.len() >= WORKERS_MAX {
+            let oldest = self.workers.iter().min_by_key(|(_, heard)| heard.at).map(|(name, _)| name.clone());
+            oldest.and_then(|name| self.workers.remove(&name));
+        }
+        self.workers.insert(report.worker.clone(), Heard { report: Arc::new(report), at: now, replayed });
+    }
+
+    /// The leader's measure came. One of an older term than the last is of a leader that is none any more.
+    pub fn hear_measure(&mut self, measure: FleetMeasure, now: Duration) {
+        let outdated = self
+            .measure
+            .as_ref()
+            .is_some_and(|(last, at)| last.term > measure.term && now.saturating_sub(*at) <= stale_after(last.interval_ms));
+        if !outdated {
+            self.measure = Some((Arc::new(measure), now));
+        }
+    }
+
+    /// A record of the state topic came.
+    pub fn hear_state(&mut self, note: StateNote, now: Duration, replayed: bool) {
+        match note {
+            StateNote::Memory(memory) => self.memory = Some((Arc::from(memory), (!replayed).then_some(now))),
+            StateNote::Decision(decision) => {
+                self.decisions.insert((decision.term, decision.number), Arc::from(decision));
+                while self.decisions.len() as u64 > DECISIONS_KEPT {
+                    self.decisions.pop_first();
+                }
+            }
+            StateNote::Connector(name, Some(desired)) if self.desired.len() < CONNECTORS_MAX || self.desired.contains_key(&name) => {
+                self.desired.insert(name, desired);
+            }
+            StateNote::Connector(_, Some(_)) => self.passed_over += 1,
+            StateNote::Connector(name, None) => {
+                self.desired.remove(&name);
+            }
+        }
+    }
+
+    /// Forgets workers that are gone: those that left, after as long as three reports take; those that fell silent, after ten minutes.
+    pub fn forget(&mut self, now: Duration) {
+        self.workers.retain(|_, heard| {
+            let age = now.saturating_sub(heard.at);
+            age <= if heard.report.leaving { stale_after(heard.report.interval_ms) } else { GONE_AFTER }
+        });
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+mod tests {
+    use super::*;
+
+    pub(in crate::fleet) fn report(worker: &str, leaving: bool) -> WorkerReport {
+        let text = format!(
+            r#"{{"v":1,"worker":"{worker}","run":1,"number":1,"interval_ms":2000,"started_ms":0,"at_ms":99999999999,"leaving":{leaving}}}"#
+        );
+        serde_json::from_str(&text).unwrap()
+    }
+
+    const S: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn three_missed_reports_make_stale_whatever_the_workers_clock_says() {
+        let mut known = Known::default();
+        known.hear(report("a", false), S * 100, false);
+        let presence = |known: &Known, at: Duration| known.workers["a"].presence(at);
+        assert_eq!(presence(&known, S * 106), Presence::Live, "the third may still be on its way");
+        assert_eq!(presence(&known, S * 108), Presence::Stale);
+        known.hear(report("a", false), S * 109, false);
+        assert_eq!(presence(&known, S * 110), Presence::Live, "it came back");
+        known.forget(S * 700);
+        assert_eq!(known.workers.len(), 1, "stale, and shown");
+        known.forget(S * 710);
+        assert!(known.workers.is_empty(), "gone");
+    }
+
+    #[test]
+    fn what_lay_in_the_topic_is_not_live() {
+        let mut known = Known::default();
+        known.hear(report("a", false), S, true);
+        assert_eq!(known.workers["a"].presence(S * 2), Presence::Unconfirmed);
+        known.hear(report("a", false), S * 3, false);
+        assert_eq!(known.workers["a"].presence(S * 4), Presence::Live);
+    }
+
+    #[test]
+    fn one_that_leaves_goes_soon() {
+        let mut known = Known::default();
+        known.hear(report("a", true), S, false);
+        assert_eq!(known.workers["a"].presence(S), Presence::Leaving);
+        known.forget(S * 7);
+        assert_eq!(known.workers.len(), 1);
+        known.forget(S * 9);
+        assert!(known.workers.is_empty());
+    }
+
+    #[test]
+    fn memory_is_bounded() {
+        let mut known = Known::default();
+        for n in 0..WORKERS_MAX + 50 {
+            known.hear(report(&format!("w-{n}"), false), S * u32::try_from(n).unwrap(), false);
+        }
+        assert_eq!(known.workers.len(), WORKERS_MAX);
+        assert!(!known.workers.contains_key("w-0") && known.workers.contains_key("w-1049"));
+        for number in 0..100 {
+            let decision = PublishedDecision {
+                v: 1,
+                term: 1,
+                number,
+                at_ms: 0,
+                leader: "a".to_owned(),
+                replicas_before: 1,
+                replicas: 2,
+                reason: String::new(),
+                decision: serde_json::Value::Null,
+            };
+            known.hear_state(StateNote::Decision(Box::new(decision)), S, false);
+        }
+        assert_eq!(known.decisions.len() as u64, DECISIONS_KEPT);
+        assert_eq!(known.decisions.last_key_value().unwrap().0, &(1, 99));
+    }
+
+    #[test]
+    fn a_leader_of_an_older_term_is_not_listened_to() {
+        let measure = |term| FleetMeasure {
+            v: 1,
+            leader: format!("leader of {term}"),
+            term,
+            at_ms: 0,
+            interval_ms: 5000,
+            window_ms: 15_000,
+            connectors: Vec::new(),
+            remarks: Vec::new(),
+            decided: None,
+        };
+        let mut known = Known::default();
+        known.hear_measure(measure(5), S);
+        known.hear_measure(measure(4), S * 2);
+        assert_eq!(known.measure.as_ref().unwrap().0.term, 5);
+        known.hear_measure(measure(4), S * 60);
+        assert_eq!(known.measure.as_ref().unwrap().0.term, 4, "but terms begin anew with a lock file that was made anew");
+    }
+}

@@ -1,0 +1,112 @@
+//! What stands in the state topic, one record a key: what connectors are wished to do, and the leader's last decisions.
+
+use serde::{Deserialize, Serialize};
+
+/// Decisions that stand in the topic: the keys go round.
+pub(super) const DECISIONS_KEPT: u64 = 32;
+
+const DECISION: &str = "decision/";
+const CONNECTOR: &str = "connector/";
+/// The key of [`LeaderMemory`].
+pub(super) const MEMORY: &str = "leader/memory";
+
+/// The key of a decision: its number, going round after 32, so that compaction keeps the last ones.
+pub fn decision_key(number: u64) -> String {
+    format!("{DECISION}{:02}", number % DECISIONS_KEPT)
+}
+
+/// A decision that changed something: the number of workers, or what is said about it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PublishedDecision {
+    /// The shapes' version.
+    pub v: u32,
+    /// The leader's term: of two decisions that of the higher term counts.
+    pub term: u64,
+    /// Counts the fleet's published decisions, over terms.
+    pub number: u64,
+    /// The leader's clock, milliseconds since the epoch. For people.
+    pub at_ms: i64,
+    /// The leader's name.
+    pub leader: String,
+    /// Workers that were asked for before.
+    pub replicas_before: u32,
+    /// Workers that are to be there.
+    pub replicas: u32,
+    /// Why, in words.
+    pub reason: String,
+    /// The whole decision with the numbers behind it, as `millrace decide` prints it.
+    #[serde(default)]
+    pub decision: serde_json::Value,
+}
+
+/// What a leader that comes next needs to go on where this one was.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LeaderMemory {
+    /// The shapes' version.
+    pub v: u32,
+    /// The term of the leader that wrote it.
+    pub term: u64,
+    /// The time of its last snapshot: decisions count time on from there, whatever the next leader's clock says.
+    pub now_ms: i64,
+    /// [`crate::scaling::Memory`], without the offsets of single partitions, which are soon learnt again.
+    pub memory: serde_json::Value,
+}
+
+/// What a connector is wished to do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DesiredConnector {
+    /// The shapes' version.
+    pub v: u32,
+    /// `running`, `paused` or `stopped`; a later version may say more.
+    pub state: String,
+    /// When it was wished, by the clock of the worker that was asked, milliseconds since the epoch.
+    pub at_ms: i64,
+}
+
+/// A record of the state topic, understood.
+#[derive(Debug, Clone, PartialEq)]
+pub enum StateNote {
+    /// A decision.
+    Decision(Box<PublishedDecision>),
+    /// A leader's memory.
+    Memory(Box<LeaderMemory>),
+    /// A connector's wished state; `None` when the wish was taken back (it runs).
+    Connector(String, Option<DesiredConnector>),
+}
+
+impl StateNote {
+    /// Reads a record. `None` for a key or a value that this version does not know.
+    pub fn read(key: &[u8], value: Option<&[u8]>) -> Option<Self> {
+        let key = std::str::from_utf8(key).ok()?;
+        if let Some(name) = key.strip_prefix(CONNECTOR) {
+            return match value {
+                None => Some(Self::Connector(name.to_owned(), None)),
+                Some(value) => Some(Self::Connector(name.to_owned(), Some(serde_json::from_slice(value).ok()?))),
+            };
+        }
+        if key == MEMORY {
+            return Some(Self::Memory(Box::new(serde_json::from_slice(value?).ok()?)));
+        }
+        key.strip_prefix(DECISION)?;
+        Some(Self::Decision(Box::new(serde_json::from_slice(value?).ok()?)))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_go_round_and_unknown_ones_are_passed_over() {
+        assert_eq!((decision_key(3), decision_key(35)), ("decision/03".to_owned(), "decision/03".to_owned()));
+        let wish = br#"{"v":1,"state":"paused","at_ms":5,"by":"someone"}"#;
+        let read = StateNote::read(b"connector/stock", Some(wish)).unwrap();
+        assert_eq!(read, StateNote::Connector("stock".to_owned(), Some(DesiredConnector { v: 1, state: "paused".to_owned(), at_ms: 5 })));
+        assert_eq!(StateNote::read(b"connector/stock", None), Some(StateNote::Connector("stock".to_owned(), None)));
+        assert_eq!(StateNote::read(b"weather/today", Some(b"{}")), None);
+        assert_eq!(StateNote::read(b"decision/01", Some(b"{}")), None);
+        let decided = br#"{"v":1,"term":2,"number":9,"at_ms":1,"leader":"w-0","replicas_before":1,"replicas":3,"reason":"more","later":1}"#;
+        assert!(matches!(StateNote::read(b"decision/09", Some(decided)), Some(StateNote::Decision(d)) if d.replicas == 3 && d.term == 2));
+    }
+}

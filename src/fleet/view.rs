@@ -1,0 +1,228 @@
+//! The fleet as this worker sees it: what was heard, behind a lock, with this worker's clock.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::identity::Identity;
+use super::known::{Known, Presence, stale_after};
+use super::measure::Decided;
+use super::report::{Note, WorkerReport};
+use super::state::{LeaderMemory, PublishedDecision, StateNote};
+use super::status::{ConnectorSeen, FleetStatus, LeaderSeen, WorkerPresence, WorkerSeen};
+use crate::config::{ScalingConfig, ScalingMode};
+use crate::flow::Clock;
+
+/// A note above this is not read: a worker with 10,000 partitions writes about 2 MB.
+const NOTE_BYTES_MAX: usize = 8 << 20;
+
+/// Whether what is heard can be relied on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Hearing {
+    /// Both topics are read, for at least as long as three reports take, and this worker's own reports come back.
+    Clear,
+    /// Not so, and why: nothing may be concluded from who is silent.
+    Poor(String),
+}
+
+/// A worker whose reports come.
+#[derive(Debug, Clone)]
+pub struct LiveWorker {
+    /// What it said last.
+    pub report: Arc<WorkerReport>,
+    /// How long ago that arrived here.
+    pub age: Duration,
+}
+
+#[derive(Default)]
+struct Inner {
+    known: Known,
+    /// Since when everything that comes is new; `None` while the topics are not read.
+    live_since: Option<Duration>,
+    trouble: Option<String>,
+}
+
+/// The view. Every worker has one; it answers at once.
+pub struct FleetView {
+    clock: Arc<dyn Clock>,
+    identity: Identity,
+    mode: ScalingMode,
+    interval: Duration,
+    inner: Mutex<Inner>,
+}
+
+impl FleetView {
+    /// A view of a fleet of which nothing was heard yet.
+    pub fn new(identity: Identity, scaling: &ScalingConfig, clock: Arc<dyn Clock>) -> Self {
+        let inner = Mutex::new(Inner { trouble: Some("the fleet's topics have not been read yet".to_owned()), ..Inner::default() });
+        Self { clock, identity, mode: scaling.mode, interval: scaling.report_interval.get(), inner }
+    }
+
+    /// This worker.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// A record of the report topic. `replayed`: it was there before the reading began.
+    pub fn hear_report(&self, value: &[u8], replayed: bool) {
+        let now = self.clock.now_monotonic();
+        let note = if value.len() > NOTE_BYTES_MAX { None } else { serde_json::from_slice::<Note>(value).ok() };
+        let mut inner = self.inner.lock();
+        match note {
+            Some(Note::Worker(report)) => inner.known.hear(report, now, replayed),
+            // A measure that lay there is of a time that is over.
+            Some(Note::Measure(measure)) if !replayed => inner.known.hear_measure(measure, now),
+            Some(Note::Measure(_)) => {}
+            None => inner.known.passed_over += 1,
+        }
+    }
+
+    /// A record of the state topic. `replayed`: it was there before the reading began.
+    pub fn hear_state(&self, key: &[u8], value: Option<&[u8]>, replayed: bool) {
+        let now = self.clock.now_monotonic();
+        let value_read = value.filter(|value| value.len() <= NOTE_BYTES_MAX);
+        let note = if value_read.is_none() && value.is_some() { None } else { StateNote::read(key, value_read) };
+        let mut inner = self.inner.lock();
+        match note {
+            Some(note) => inner.known.hear_state(note, now, replayed),
+            // A deletion of something that is not known here deletes nothing.
+            None if value.is_none() => {}
+            None => inner.known.passed_over += 1,
+        }
+    }
+
+    /// Everything that was there has been read: what comes now is new.
+    pub fn caught_up(&self) {
+        let mut inner = self.inner.lock();
+        if inner.live_since.is_none() {
+            inner.live_since = Some(self.clock.now_monotonic());
+        }
+        inner.trouble = None;
+    }
+
+    /// The topics cannot be read, for this reason.
+    pub fn deaf(&self, why: String) {
+        let mut inner = self.inner.lock();
+        inner.live_since = None;
+        inner.trouble = Some(why);
+    }
+
+    /// Whether what is heard can be relied on.
+    pub fn hearing(&self) -> Hearing {
+        let now = self.clock.now_monotonic();
+        self.hearing_at(&self.inner.lock(), now)
+    }
+
+    fn hearing_at(&self, inner: &Inner, now: Duration) -> Hearing {
+        let patience = stale_after(u64::try_from(self.interval.as_millis()).unwrap_or(u64::MAX));
+        let Some(since) = inner.live_since else {
+            return Hearing::Poor(inner.trouble.clone().unwrap_or_else(|| "the fleet's topics are not read".to_owned()));
+        };
+        let own = inner.known.workers.get(&self.identity.name).filter(|own| !own.replayed);
+        match own {
+            _ if now.saturating_sub(since) < patience => {
+                Hearing::Poor("the fleet's topics have been read for less time than three reports take".to_owned())
+            }
+            Some(own) if now.saturating_sub(own.at) <= patience => Hearing::Clear,
+            _ => Hearing::Poor("this worker's own reports do not arrive".to_owned()),
+        }
+    }
+
+    /// The workers whose reports come, in order of their ordinals and names.
+    pub fn live(&self) -> Vec<LiveWorker> {
+        let now = self.clock.now_monotonic();
+        let inner = self.inner.lock();
+        let live = inner.known.workers.values().filter(|heard| heard.presence(now) == Presence::Live);
+        let mut live: Vec<LiveWorker> =
+            live.map(|heard| LiveWorker { report: heard.report.clone(), age: now.saturating_sub(heard.at) }).collect();
+        live.sort_by(|a, b| {
+            (a.report.ordinal.unwrap_or(u32::MAX), &a.report.worker).cmp(&(b.report.ordinal.unwrap_or(u32::MAX), &b.report.worker))
+        });
+        live
+    }
+
+    /// How many workers missed three reports and have not been forgotten.
+    pub fn stale(&self) -> usize {
+        let now = self.clock.now_monotonic();
+        self.inner.lock().known.workers.values().filter(|heard| heard.presence(now) == Presence::Stale).count()
+    }
+
+    /// The decision that counts: that of the highest term, and of its decisions the last.
+    pub fn last_decision(&self) -> Option<Arc<PublishedDecision>> {
+        self.inner.lock().known.decisions.last_key_value().map(|(_, decision)| decision.clone())
+    }
+
+    /// What the last leader left for the next, and how long ago it came here where that is known.
+    pub fn leader_memory(&self) -> Option<(Arc<LeaderMemory>, Option<Duration>)> {
+        let now = self.clock.now_monotonic();
+        let inner = self.inner.lock();
+        inner.known.memory.as_ref().map(|(memory, at)| (memory.clone(), at.map(|at| now.saturating_sub(at))))
+    }
+
+    /// The wished state of a connector, where somebody wished one.
+    pub fn desired_state(&self, connector: &str) -> Option<String> {
+        self.inner.lock().known.desired.get(connector).map(|desired| desired.state.clone())
+    }
+
+    /// Forgets who is gone. To be called now and then.
+    pub fn forget(&self) {
+        let now = self.clock.now_monotonic();
+        self.inner.lock().known.forget(now);
+    }
+
+    /// `GET /fleet`.
+    pub fn status(&self) -> FleetStatus {
+        let now = self.clock.now_monotonic();
+        let inner = self.inner.lock();
+        let known = &inner.known;
+        let workers: Vec<WorkerSeen> = known
+            .workers
+            .values()
+            .map(|heard| WorkerSeen {
+                presence: match heard.presence(now) {
+                    Presence::Live => WorkerPresence::Live,
+                    Presence::Unconfirmed => WorkerPresence::Unconfirmed,
+                    Presence::Stale => WorkerPresence::Stale,
+                    Presence::Leaving => WorkerPresence::Leaving,
+                },
+                age_ms: millis(now.saturating_sub(heard.at)),
+                report: heard.report.clone(),
+            })
+            .collect();
+        let count = |presence| workers.iter().filter(|worker| worker.presence == presence).count();
+        let measure = known.measure.as_ref().map(|(measure, _)| measure.clone());
+        let last = known.decisions.last_key_value().map(|(_, decision)| decision.clone());
+        let decided = measure.as_ref().and_then(|measure| measure.decided.clone()).or_else(|| last.as_ref().map(|last| Decided::of(last)));
+        let desired = |connector: &str| known.desired.get(connector).map_or("running", |desired| desired.state.as_str());
+        FleetStatus {
+            answered_by: self.identity.name.clone(),
+            now_ms: self.clock.now_wall_us() / 1000,
+            mode: self.mode,
+            trouble: match self.hearing_at(&inner, now) {
+                Hearing::Clear => None,
+                Hearing::Poor(why) => Some(why),
+            },
+            leader: known.measure.as_ref().map(|(measure, at)| {
+                let age = now.saturating_sub(*at);
+                let stale = age > stale_after(measure.interval_ms);
+                LeaderSeen { worker: measure.leader.clone(), term: measure.term, age_ms: millis(age), stale }
+            }),
+            decided,
+            live_workers: count(WorkerPresence::Live),
+            stale_workers: count(WorkerPresence::Stale),
+            workers,
+            connectors: measure
+                .iter()
+                .flat_map(|measure| &measure.connectors)
+                .map(|connector| ConnectorSeen::of(connector, desired(&connector.connector)))
+                .collect(),
+            remarks: measure.map(|measure| measure.remarks.clone()).unwrap_or_default(),
+            decisions: known.decisions.values().rev().cloned().collect(),
+        }
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
