@@ -29,11 +29,15 @@ impl ConfigArgs {
     }
 }
 
-/// Runs a worker.
+/// Runs a worker. Connector files with mistakes are left out, where there is another one to run: they are named on stderr and in `/status`,
+/// and taken when they are mended.
 pub fn run(args: &ConfigArgs) -> Exit {
     let loaded = match args.load() {
         Ok(loaded) => loaded,
-        Err(exit) => return exit,
+        Err(exit) => match config::load_usable(&args.config, &args.connectors) {
+            Some(loaded) => loaded,
+            None => return exit,
+        },
     };
     if let Err(error) = authorities::trust(&loaded.fleet) {
         eprintln!("millrace: {error}");

@@ -10,7 +10,7 @@ use super::fleet::KafkaValue;
 use super::values::{ByteSize, HumanDuration};
 
 /// One connector file.
-#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ConnectorConfig {
     /// The connector's name: the file's, without `.toml`.
@@ -97,7 +97,7 @@ pub enum Tombstones {
 }
 
 /// `[value]`: how a record's value is read.
-#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ValueConfig {
     /// Avro or JSON.
@@ -124,7 +124,7 @@ pub enum ValueFormat {
 }
 
 /// `[table]`: where rows go.
-#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TableConfig {
     /// `dataset.table` or `project.dataset.table`; `${topic}` stands for the record's topic, made fit for a table's name.
@@ -167,7 +167,7 @@ pub struct TableConfig {
 }
 
 /// `[table] partition`.
-#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PartitionBy {
     /// A top-level DATE, DATETIME or TIMESTAMP column; without one, the time of arrival.
@@ -281,7 +281,7 @@ pub enum UnionsAs {
 }
 
 /// `[table.columns] x = { type, unit, mode, name }`.
-#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ColumnOverride {
     /// BigQuery's name of the type, such as `TIMESTAMP`, `NUMERIC(20, 4)`, `JSON`.
@@ -308,7 +308,7 @@ pub enum TimeUnit {
 }
 
 /// `[delivery]`.
-#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct DeliveryConfig {
     /// At least once, or exactly once (refused until it is built).
@@ -343,7 +343,7 @@ pub enum Guarantee {
 }
 
 /// `[errors]`.
-#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ErrorsConfig {
     /// What happens to a record that cannot become a row.

@@ -148,20 +148,26 @@ fn check_worker(worker: &WorkerConfig, complaints: &mut Complaints<'_>) {
 /// The memory that a worker needs at the very least for these batch sizes: for each connector and shard two batches (one that fills, one
 /// in flight), and 4 MiB a connector for what librdkafka fetches ahead and for plans. Never below 32 MiB.
 pub(super) fn check_memory(worker: &WorkerConfig, batch_bytes: &[u64], complaints: &mut Complaints<'_>) {
+    if let Some(message) = memory_shortage(worker, batch_bytes) {
+        let place: Place = at("worker.memory");
+        complaints.add_unless(&place, &[&at("worker.shards")], message);
+    }
+}
+
+/// Why a worker's memory is too small for connectors with these `batch_bytes`: see [`check_memory`].
+pub fn memory_shortage(worker: &WorkerConfig, batch_bytes: &[u64]) -> Option<String> {
     const MIB: u64 = 1024 * 1024;
     let batches: u64 = batch_bytes.iter().map(|bytes| bytes.saturating_mul(2).saturating_mul(u64::from(worker.shards))).sum();
     let least = batches.saturating_add(4 * MIB * batch_bytes.len() as u64).max(32 * MIB);
-    if worker.memory.bytes() < least {
-        let place: Place = at("worker.memory");
-        let message = format!(
+    (worker.memory.bytes() < least).then(|| {
+        format!(
             "{:?} is too small for {} connectors with their `batch_bytes` and {} shards each: expected at least {} MiB",
             worker.memory,
             batch_bytes.len(),
             worker.shards,
             least.div_ceil(MIB)
-        );
-        complaints.add_unless(&place, &[&at("worker.shards")], message);
-    }
+        )
+    })
 }
 
 /// The session timeout that librdkafka takes by default, for the check that a revocation fits into it.

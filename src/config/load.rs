@@ -21,14 +21,23 @@ pub struct Loaded {
     pub fleet: FleetConfig,
     /// The connectors, by name.
     pub connectors: Vec<ConnectorConfig>,
+    /// What is wrong with files that were left out, by connector: only [`load_usable`](super::load_usable) leaves any out.
+    pub refused: BTreeMap<String, ConfigErrors>,
+    /// Where `millrace.toml` is.
+    pub config_file: PathBuf,
+    /// The folder of connectors.
+    pub connectors_folder: PathBuf,
 }
 
 /// A file whose shape is right, or mended so that its rules can be looked at.
-struct Read<T> {
-    config: T,
-    document: Document,
-    wrong: Vec<Vec<Step>>,
+pub(super) struct Read<T> {
+    pub(super) config: T,
+    pub(super) document: Document,
+    pub(super) wrong: Vec<Vec<Step>>,
 }
+
+/// What is said about a folder without connectors.
+const NO_CONNECTOR: &str = "holds no connector: expected files such as physical-stock.toml";
 
 /// Reads `config` and every `*.toml` of the folder `connectors` (hidden files are left out).
 ///
@@ -39,26 +48,14 @@ struct Read<T> {
 /// combinations. Never a value that was substituted.
 pub fn load(config: &Path, connectors: &Path) -> Result<Loaded, ConfigErrors> {
     let mut errors = Vec::new();
-    let mut fleet = read::<FleetConfig>(config, &super::fleet_schema(), &mut errors);
-    if let Some(read) = &mut fleet {
-        resolve_fleet_paths(&mut read.config, config);
-        let mut complaints = Complaints { document: &read.document, wrong: &read.wrong, errors: &mut errors };
-        check_fleet(&read.config, &mut complaints);
-        check_session(&read.config, &mut complaints);
-    }
+    let fleet = read_fleet(config, &mut errors);
     let files = connector_files(connectors, &mut errors);
-    let schema = super::connector_schema();
-    let mut read_connectors = Vec::new();
-    for file in files {
-        let Some(name) = connector_name(&file, &mut errors) else { continue };
-        let Some(mut connector) = read::<ConnectorConfig>(&file, &schema, &mut errors) else { continue };
-        connector.config.name = name;
-        connector.config.file.clone_from(&file);
-        connector.config.value.schemas = connector.config.value.schemas.map(|folder| beside(&file, &folder));
-        let mut complaints = Complaints { document: &connector.document, wrong: &connector.wrong, errors: &mut errors };
-        check_connector(&connector.config, fleet.as_ref().map(|fleet| &fleet.config), &mut complaints);
-        read_connectors.push(connector);
+    if files.is_empty() && errors.iter().all(|error| error.file != connectors) {
+        errors.push(ConfigError::whole(connectors, NO_CONNECTOR));
     }
+    let schema = super::connector_schema();
+    let settings = fleet.as_ref().map(|fleet| &fleet.config);
+    let read_connectors: Vec<_> = files.iter().filter_map(|file| read_connector(file, &schema, settings, &mut errors)).collect();
     check_groups(&read_connectors, &mut errors);
     if let Some(read) = &fleet {
         let batches: Vec<u64> = read_connectors.iter().map(|connector| connector.config.delivery.batch_bytes.bytes()).collect();
@@ -66,10 +63,44 @@ pub fn load(config: &Path, connectors: &Path) -> Result<Loaded, ConfigErrors> {
     }
     match fleet {
         Some(fleet) if errors.is_empty() => {
-            Ok(Loaded { fleet: fleet.config, connectors: read_connectors.into_iter().map(|connector| connector.config).collect() })
+            let connectors_read = read_connectors.into_iter().map(|connector| connector.config).collect();
+            Ok(Loaded {
+                fleet: fleet.config,
+                connectors: connectors_read,
+                refused: BTreeMap::new(),
+                config_file: config.to_owned(),
+                connectors_folder: connectors.to_owned(),
+            })
         }
         _ => Err(ConfigErrors::sorted(errors)),
     }
+}
+
+/// Reads `millrace.toml`; `None` when nothing of it can be used.
+pub(super) fn read_fleet(config: &Path, errors: &mut Vec<ConfigError>) -> Option<Read<FleetConfig>> {
+    let mut fleet = read::<FleetConfig>(config, &super::fleet_schema(), errors)?;
+    resolve_fleet_paths(&mut fleet.config, config);
+    let mut complaints = Complaints { document: &fleet.document, wrong: &fleet.wrong, errors };
+    check_fleet(&fleet.config, &mut complaints);
+    check_session(&fleet.config, &mut complaints);
+    Some(fleet)
+}
+
+/// Reads a connector's file; `None` when nothing of it can be used.
+pub(super) fn read_connector(
+    file: &Path,
+    schema: &schemars::Schema,
+    fleet: Option<&FleetConfig>,
+    errors: &mut Vec<ConfigError>,
+) -> Option<Read<ConnectorConfig>> {
+    let name = connector_name(file, errors)?;
+    let mut connector = read::<ConnectorConfig>(file, schema, errors)?;
+    connector.config.name = name;
+    file.clone_into(&mut connector.config.file);
+    connector.config.value.schemas = connector.config.value.schemas.map(|folder| beside(file, &folder));
+    let mut complaints = Complaints { document: &connector.document, wrong: &connector.wrong, errors };
+    check_connector(&connector.config, fleet, &mut complaints);
+    Some(connector)
 }
 
 fn read<T: DeserializeOwned>(file: &Path, schema: &schemars::Schema, errors: &mut Vec<ConfigError>) -> Option<Read<T>> {
@@ -98,7 +129,8 @@ fn read<T: DeserializeOwned>(file: &Path, schema: &schemars::Schema, errors: &mu
     }
 }
 
-fn connector_files(folder: &Path, errors: &mut Vec<ConfigError>) -> Vec<PathBuf> {
+/// The `*.toml` files of a folder that are not hidden, links followed.
+pub(super) fn connector_files(folder: &Path, errors: &mut Vec<ConfigError>) -> Vec<PathBuf> {
     let entries = match std::fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(error) => {
@@ -118,9 +150,6 @@ fn connector_files(folder: &Path, errors: &mut Vec<ConfigError>) -> Vec<PathBuf>
             }
             Err(error) => errors.push(ConfigError::whole(folder, format!("cannot be read: {error}"))),
         }
-    }
-    if files.is_empty() && errors.iter().all(|error| error.file != folder) {
-        errors.push(ConfigError::whole(folder, "holds no connector: expected files such as physical-stock.toml"));
     }
     files.sort();
     files
@@ -161,14 +190,18 @@ fn check_groups(connectors: &[Read<ConnectorConfig>], errors: &mut Vec<ConfigErr
     for connector in connectors {
         let others = by_group.entry(connector.config.group_id()).or_default();
         for other in others.iter() {
-            if let Some(shared) = shared_topics(&other.config, &connector.config) {
-                let message =
-                    format!("the consumer group is also that of {}, and {shared}: each would miss records", other.document.file.display());
+            if let Some(message) = group_conflict(&connector.config, &other.config) {
                 Complaints { document: &connector.document, wrong: &connector.wrong, errors }.add(&at("group"), message);
             }
         }
         others.push(connector);
     }
+}
+
+/// Why `connector` cannot run beside `other`: they are members of one group and take the same topics.
+pub fn group_conflict(connector: &ConnectorConfig, other: &ConnectorConfig) -> Option<String> {
+    let shared = (connector.group_id() == other.group_id()).then(|| shared_topics(other, connector)).flatten()?;
+    Some(format!("the consumer group is also that of {}, and {shared}: each would miss records", other.file.display()))
 }
 
 fn shared_topics(a: &ConnectorConfig, b: &ConnectorConfig) -> Option<String> {

@@ -9,6 +9,7 @@ mod document;
 mod errors;
 mod fleet;
 mod fleet_rules;
+mod folder;
 mod kafka_properties;
 mod load;
 mod rules;
@@ -23,8 +24,10 @@ pub use connector::{
 };
 pub use errors::{ConfigError, ConfigErrors};
 pub use fleet::{BigQueryConfig, FleetConfig, KafkaValue, LogFormat, RegistryConfig, WorkerConfig};
+pub use fleet_rules::memory_shortage;
+pub use folder::{ConnectorFolder, Look, load_folder, load_usable};
 pub use kafka_properties::PROPERTIES as KAFKA_PROPERTIES;
-pub use load::{Loaded, load};
+pub use load::{Loaded, group_conflict, load};
 pub use scaling::{ScalingConfig, ScalingMode};
 pub use values::{ByteSize, HumanDuration, Secret};
 

@@ -9,4 +9,4 @@ mod view;
 
 pub use router::router;
 pub use serve::{ListenError, Server, bind};
-pub use view::{MemoryStatus, Readiness, Status, WorkerState, WorkerStatus};
+pub use view::{ConfigurationStatus, FileMistake, MemoryStatus, Readiness, Status, WorkerState, WorkerStatus};

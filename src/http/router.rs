@@ -49,7 +49,7 @@ async fn ready(State(status): State<Arc<dyn Status>>) -> Response {
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
-    use crate::http::{MemoryStatus, WorkerState, WorkerStatus};
+    use crate::http::{ConfigurationStatus, FileMistake, MemoryStatus, WorkerState, WorkerStatus};
     use crate::pipeline::{ConnectorState, ConnectorStatus, HoldStatus, PartitionStatus};
 
     struct Fake(WorkerStatus);
@@ -80,7 +80,15 @@ mod tests {
 
     fn worker(now_ms: i64, connectors: Vec<ConnectorStatus>) -> WorkerStatus {
         let memory = MemoryStatus { budget_bytes: 1, used_bytes: 0, by_kind: vec![("plans", 0)], resident_bytes: None };
-        WorkerStatus { version: "0", state: WorkerState::Running, started_ms: 0, now_ms, memory, connectors }
+        WorkerStatus {
+            version: "0",
+            state: WorkerState::Running,
+            started_ms: 0,
+            now_ms,
+            memory,
+            connectors,
+            configuration: ConfigurationStatus::default(),
+        }
     }
 
     /// Serves it on a port of its own and asks.
@@ -116,11 +124,23 @@ mod tests {
         }
         let (code, body) = ask(worker(1_000, vec![connector("r", ConnectorState::Running, None), holding.clone()]), "/health/ready").await;
         assert_eq!(code, 200);
-        assert_eq!(body, r#"{"ready":true,"reasons":[],"holds":["connector `h` holds t[0], t[3]: table_missing: create it"]}"#);
+        assert_eq!(
+            body,
+            r#"{"ready":true,"reasons":[],"holds":["connector `h` holds t[0], t[3]: table_missing: create it"],"mistakes":[]}"#
+        );
         let failed = connector("f", ConnectorState::Failed, Some("fenced"));
         let (code, body) = ask(worker(1_000, vec![failed, holding]), "/health/ready").await;
         assert_eq!(code, 503);
         assert!(body.starts_with(r#"{"ready":false,"reasons":["connector `f` is failed: fenced"],"#), "{body}");
+    }
+
+    #[tokio::test]
+    async fn a_file_with_a_mistake_is_named_and_costs_no_readiness() {
+        let mut worker = worker(1_000, vec![connector("r", ConnectorState::Running, None)]);
+        let message = "connectors/r.toml:3:1: topcs: did you mean `topics`?".to_owned();
+        worker.configuration.mistakes.push(FileMistake { connector: Some("r".to_owned()), since_ms: 1, message });
+        let (code, body) = ask(worker, "/health/ready").await;
+        assert_eq!((code, body.contains("r.toml:3:1") && body.contains("\"mistakes\":[\"")), (200, true), "{body}");
     }
 
     #[tokio::test]

@@ -39,6 +39,28 @@ pub struct WorkerStatus {
     pub memory: MemoryStatus,
     /// Its connectors, by name.
     pub connectors: Vec<ConnectorStatus>,
+    /// Its files, where they are not what runs.
+    pub configuration: ConfigurationStatus,
+}
+
+/// Files that are not what runs.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct ConfigurationStatus {
+    /// Connector files that cannot be taken: what they said before, if anything, goes on.
+    pub mistakes: Vec<FileMistake>,
+    /// What was changed and is taken at a restart only.
+    pub restart_needed: Option<String>,
+}
+
+/// Why a file is not taken.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct FileMistake {
+    /// The connector; `None`: the folder cannot be read.
+    pub connector: Option<String>,
+    /// Since when, milliseconds since the epoch.
+    pub since_ms: i64,
+    /// Every mistake with its place, one a line.
+    pub message: String,
 }
 
 /// Memory in bytes.
@@ -63,6 +85,8 @@ pub struct Readiness {
     pub reasons: Vec<String>,
     /// What is held and does not make the worker unready, for no restart and no other worker would mend it.
     pub holds: Vec<String>,
+    /// What is wrong with files while their connectors go on as before. It does not make the worker unready either.
+    pub mistakes: Vec<String>,
 }
 
 /// How long a connector may own nothing before that counts as its normal state: the group has more members than partitions.
@@ -88,7 +112,10 @@ impl Readiness {
                 ConnectorState::Starting | ConnectorState::Stalled | ConnectorState::Stopped | ConnectorState::Failed => reasons.push(line),
             }
         }
-        Self { ready: reasons.is_empty(), reasons, holds }
+        let configuration = &worker.configuration;
+        let mistakes =
+            configuration.mistakes.iter().map(|mistake| &mistake.message).chain(&configuration.restart_needed).cloned().collect();
+        Self { ready: reasons.is_empty(), reasons, holds, mistakes }
     }
 }
 

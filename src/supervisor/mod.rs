@@ -3,6 +3,10 @@
 //! Belongs here: what is started when and stopped when, and the answers that `http/` asks for. Does not belong here: how a connector works
 //! (`pipeline/`), who decides about the fleet (`leader/`).
 
+mod configuration;
+mod launch;
+mod reload;
+mod reload_plan;
 mod slots;
 mod sources;
 mod watch;
@@ -11,14 +15,20 @@ mod worker;
 use std::sync::Arc;
 
 use metrics_exporter_prometheus::PrometheusHandle;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::bigquery::{self, ConnectError};
-use crate::config::Loaded;
+use crate::config::{ConnectorConfig, Loaded};
 use crate::flow::{Budget, Clock, SystemClock};
 use crate::http::{self, ListenError, Server, WorkerState};
 use crate::schema::RegistrySetupError;
+use configuration::Configuration;
+use launch::Launcher;
+use reload::Reload;
+pub use slots::CLOSE_MARGIN;
 use slots::Slot;
 pub use sources::SchemaSources;
 use worker::Worker;
@@ -51,42 +61,57 @@ pub enum SupervisorError {
 /// Runs the worker until SIGTERM or SIGINT, then drains it. A connector that cannot start, or fails later, is `failed` in status, health
 /// and metrics; the others go on. A second signal ends the process at once.
 ///
+/// Connector files are followed meanwhile (at once at SIGHUP): only connectors whose files changed restart; a file with a mistake changes
+/// nothing and is shown. A changed `millrace.toml` waits for a restart.
+///
 /// # Errors
 /// What concerns all connectors: see [`SupervisorError`].
 pub async fn run(loaded: Loaded, prometheus: PrometheusHandle) -> Result<(), SupervisorError> {
     let system = |what| move |source| SupervisorError::System { what, source };
     let mut terminate = signal(SignalKind::terminate()).map_err(system("handling SIGTERM"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(system("handling SIGINT"))?;
+    let hangup = signal(SignalKind::hangup()).map_err(system("handling SIGHUP"))?;
 
-    let fleet = Arc::new(loaded.fleet);
+    let fleet = Arc::new(loaded.fleet.clone());
     let listener = http::bind(&fleet.worker.listen).await?;
     let bigquery = bigquery::connect(&fleet.bigquery, fleet.worker.ca_file.as_deref()).await?;
     let sources = SchemaSources::new(&fleet)?;
 
     let clock = SystemClock::new();
     let started_ms = clock.now_wall_us() / 1000;
+    let prefetch_bytes = launch::prefetch_bytes(fleet.worker.memory.bytes(), loaded.connectors.len());
+    let slot = |config: &ConnectorConfig| Arc::new(Slot::new(Arc::new(config.clone()), prefetch_bytes, started_ms));
     let worker = Arc::new(Worker {
-        slots: loaded.connectors.iter().map(|connector| Slot::new(connector, started_ms)).collect(),
+        slots: RwLock::new(loaded.connectors.iter().map(slot).collect()),
         state: Mutex::new(WorkerState::Starting),
+        configuration: Configuration::new(&loaded.refused, started_ms),
+        changes: TaskTracker::new(),
+        draining: CancellationToken::new(),
         budget: Budget::new(fleet.worker.memory.bytes()),
         clock,
         started_ms,
         prometheus,
     });
     let server = Server::start(listener, http::router(worker.clone())).map_err(system("the socket's address"))?;
-    tracing::info!(address = %server.address(), connectors = worker.slots.len(), memory = ?fleet.worker.memory, "worker started");
+    tracing::info!(address = %server.address(), connectors = loaded.connectors.len(), memory = ?fleet.worker.memory, "worker started");
     let watch = tokio::spawn(watch::watch(worker.clone()));
     let resident = tokio::spawn(watch::watch_memory(worker.budget.clone()));
 
-    let starting = tokio::spawn(slots::start_all(worker.clone(), fleet.clone(), loaded.connectors, bigquery, sources));
+    let launcher = Arc::new(Launcher::new(worker.clone(), fleet.clone(), bigquery, sources));
+    let reload = Reload::new(worker.clone(), launcher.clone(), &loaded);
+    worker.changes.spawn(async move {
+        launcher.start_all().await;
+        tokio::spawn(reload.follow(hangup));
+    });
     let signal = tokio::select! {
         _ = terminate.recv() => "SIGTERM",
         _ = interrupt.recv() => "SIGINT",
     };
     tracing::info!(signal, deadline = ?fleet.worker.shutdown_deadline, "draining; a second signal leaves at once");
     *worker.state.lock() = WorkerState::Draining;
+    worker.draining.cancel();
     let drained = tokio::select! {
-        drained = slots::drain(&worker, starting, fleet.worker.shutdown_deadline.get()) => drained,
+        drained = slots::drain(&worker, fleet.worker.shutdown_deadline.get()) => drained,
         () = async { tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} } } => leave_at_once(),
     };
     watch.abort();

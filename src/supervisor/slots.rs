@@ -1,46 +1,58 @@
-//! A slot per connector, started and stopped on its own.
+//! A slot per connector: what runs in it, what it says about itself, started and stopped on its own.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use super::SupervisorError;
-use super::sources::SchemaSources;
 use super::worker::Worker;
-use crate::bigquery::BigQuery;
-use crate::config::{ConnectorConfig, FleetConfig};
-use crate::http::WorkerState;
-use crate::pipeline::{Connector, ConnectorParts, ConnectorState, ConnectorStatus, WorkerShared};
+use crate::config::ConnectorConfig;
+use crate::pipeline::{Connector, ConnectorState, ConnectorStatus};
 use crate::telemetry::metrics::ConnectorMetrics;
 
-/// The share of the memory budget that librdkafka may fetch ahead: a quarter. It is refilled within milliseconds; open buffers and bytes
-/// in flight, which last as long as BigQuery takes, need the rest.
-const PREFETCH_SHARE: u64 = 4;
-/// What a connector's stop may take beyond `shutdown_deadline`: leaving the group, closing the consumer.
-const CLOSE_MARGIN: Duration = Duration::from_secs(10);
+/// What a connector's stop may take beyond `shutdown_deadline`: leaving the group, closing the consumer. The chart's
+/// `terminationGracePeriodSeconds` counts with it.
+pub const CLOSE_MARGIN: Duration = Duration::from_secs(10);
 
 /// One connector's place.
 pub(super) struct Slot {
     pub(super) name: String,
-    pub(super) phase: Mutex<Phase>,
+    /// What it runs, or would run.
+    pub(super) config: Mutex<Arc<ConnectorConfig>>,
+    /// The memory that its consumer's queues may take.
+    pub(super) prefetch_bytes: u64,
+    phase: Mutex<Phase>,
     pub(super) metrics: ConnectorMetrics,
 }
 
+/// How a connector did not stop as it should.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NotStopped {
+    /// Its threads ended, its consumer is still leaving the group.
+    #[error("{0}")]
+    Late(String),
+    /// Its threads still run: another one beside them would append the same records.
+    #[error("{0}")]
+    Hangs(String),
+}
+
 /// Where the connector in a slot is in its life.
-pub(super) enum Phase {
-    Starting { since_ms: i64 },
+enum Phase {
+    Starting { since_ms: i64, message: Option<String> },
     Running(Connector),
     Ended { state: ConnectorState, since_ms: i64, message: Option<String> },
 }
 
 impl Slot {
     /// A slot whose connector is about to be started.
-    pub(super) fn new(connector: &ConnectorConfig, now_ms: i64) -> Self {
+    pub(super) fn new(config: Arc<ConnectorConfig>, prefetch_bytes: u64, now_ms: i64) -> Self {
         Self {
-            name: connector.name.clone(),
-            phase: Mutex::new(Phase::Starting { since_ms: now_ms }),
-            metrics: ConnectorMetrics::new(&connector.name),
+            name: config.name.clone(),
+            metrics: ConnectorMetrics::new(&config.name),
+            config: Mutex::new(config),
+            prefetch_bytes,
+            phase: Mutex::new(Phase::Starting { since_ms: now_ms, message: None }),
         }
     }
 
@@ -59,96 +71,90 @@ impl Slot {
             skipped: 0,
         };
         match &*self.phase.lock() {
-            Phase::Starting { since_ms } => empty(ConnectorState::Starting, *since_ms, None),
+            Phase::Starting { since_ms, message } => empty(ConnectorState::Starting, *since_ms, message.clone()),
             Phase::Running(connector) => connector.status(),
             Phase::Ended { state, since_ms, message } => empty(*state, *since_ms, message.clone()),
         }
     }
 
+    pub(super) fn is_starting(&self) -> bool {
+        matches!(*self.phase.lock(), Phase::Starting { .. })
+    }
+
+    pub(super) fn run(&self, connector: Connector) {
+        *self.phase.lock() = Phase::Running(connector);
+    }
+
     pub(super) fn end(&self, state: ConnectorState, now_ms: i64, message: Option<String>) {
         *self.phase.lock() = Phase::Ended { state, since_ms: now_ms, message };
     }
-}
 
-/// Starts every connector, each on a thread that may block: Kafka is asked for partitions.
-pub(super) async fn start_all(
-    worker: Arc<Worker>,
-    fleet: Arc<FleetConfig>,
-    connectors: Vec<ConnectorConfig>,
-    bigquery: BigQuery,
-    sources: SchemaSources,
-) {
-    let runtime = tokio::runtime::Handle::current();
-    let shared = WorkerShared::new(worker.budget.clone(), runtime, fleet.bigquery.text_literals);
-    let shared = Arc::new(shared.limited_to(fleet.worker.max_records_per_s, Instant::now()));
-    let prefetch_bytes = fleet.worker.memory.bytes() / PREFETCH_SHARE / connectors.len().max(1) as u64;
-    let mut starts = tokio::task::JoinSet::new();
-    for (i, config) in connectors.into_iter().enumerate() {
-        let parts = ConnectorParts {
-            schemas: sources.of(&config),
-            config: Arc::new(config),
-            fleet: fleet.clone(),
-            tables: bigquery.tables(),
-            appender: bigquery.appender(),
-            worker: shared.clone(),
-            prefetch_bytes,
+    /// Takes the connector out, if one runs, and shows `starting` (it will be started anew) or `stopped` from now on.
+    fn take(&self, now_ms: i64, again: bool, why: Option<&str>) -> Option<Connector> {
+        let message = why.map(str::to_owned);
+        let mut phase = self.phase.lock();
+        let next = if again {
+            Phase::Starting { since_ms: now_ms, message }
+        } else {
+            Phase::Ended { state: ConnectorState::Stopped, since_ms: now_ms, message }
         };
-        let worker = worker.clone();
-        starts.spawn_blocking(move || {
-            let slot = &worker.slots[i];
-            match Connector::start(parts) {
-                Ok(connector) => *slot.phase.lock() = Phase::Running(connector),
-                Err(error) => {
-                    tracing::error!(connector = slot.name, %error, "connector failed to start");
-                    slot.end(ConnectorState::Failed, worker.now_ms(), Some(error.to_string()));
-                }
+        match std::mem::replace(&mut *phase, next) {
+            Phase::Running(connector) => Some(connector),
+            // What ended by itself keeps its reason, unless something new is about to begin.
+            ended if !again => {
+                *phase = ended;
+                None
             }
-        });
-    }
-    while let Some(started) = starts.join_next().await {
-        if let Err(error) = started {
-            tracing::error!(%error, "starting a connector panicked");
+            _ => None,
         }
     }
-    // A start that panicked left its slot as it was.
-    for slot in worker.slots.iter().filter(|slot| matches!(*slot.phase.lock(), Phase::Starting { .. })) {
-        slot.end(ConnectorState::Failed, worker.now_ms(), Some("its start panicked; see the log".to_owned()));
-    }
-    let mut state = worker.state.lock();
-    if *state == WorkerState::Starting {
-        *state = WorkerState::Running;
+
+    /// Drains the connector of this slot, if one runs: it leaves its group with everything committed that is durable. `again`: it is shown as
+    /// starting meanwhile.
+    ///
+    /// # Errors
+    /// It did not stop as it should and is `failed` now; what was not committed comes again.
+    pub(super) async fn stop(&self, worker: &Worker, deadline: Duration, again: bool, why: Option<&str>) -> Result<(), NotStopped> {
+        let Some(connector) = self.take(worker.now_ms(), again, why) else { return Ok(()) };
+        let failed = match tokio::time::timeout(deadline + CLOSE_MARGIN, connector.stop(deadline)).await {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) => NotStopped::Late(error.to_string()),
+            Err(_) => NotStopped::Hangs(format!("it did not stop within {:?}: restart the worker", deadline + CLOSE_MARGIN)),
+        };
+        tracing::error!(connector = self.name, error = %failed, "connector did not stop cleanly");
+        self.end(ConnectorState::Failed, worker.now_ms(), Some(failed.to_string()));
+        Err(failed)
     }
 }
 
-/// Stops all connectors at the same time.
-pub(super) async fn drain(worker: &Arc<Worker>, starting: tokio::task::JoinHandle<()>, deadline: Duration) -> Result<(), SupervisorError> {
-    let mut late = Vec::new();
+/// Stops all connectors at the same time, those included whose start or restart is under way: `worker.changes` counts these.
+pub(super) async fn drain(worker: &Arc<Worker>, deadline: Duration) -> Result<(), SupervisorError> {
+    worker.changes.close();
+    let mut late = stop_all(worker, deadline).await;
     // A connector that is still starting cannot be stopped: its start has time limits of its own.
-    if tokio::time::timeout(deadline, starting).await.is_err() {
-        late.extend(worker.slots.iter().filter(|slot| matches!(*slot.phase.lock(), Phase::Starting { .. })).map(|slot| slot.name.clone()));
+    if tokio::time::timeout(deadline, worker.changes.wait()).await.is_err() {
+        late.extend(worker.slots().iter().filter(|slot| slot.is_starting()).map(|slot| slot.name.clone()));
     }
+    late.extend(stop_all(worker, deadline).await);
+    late.sort();
+    late.dedup();
+    if late.is_empty() { Ok(()) } else { Err(SupervisorError::NotDrained(late.join(", "))) }
+}
+
+/// Gives the names of those that did not stop in time.
+async fn stop_all(worker: &Arc<Worker>, deadline: Duration) -> Vec<String> {
     let mut stops = tokio::task::JoinSet::new();
-    for (i, slot) in worker.slots.iter().enumerate() {
-        let draining = Phase::Ended { state: ConnectorState::Stopped, since_ms: worker.now_ms(), message: None };
-        let mut phase = slot.phase.lock();
-        match std::mem::replace(&mut *phase, draining) {
-            Phase::Running(connector) => {
-                stops.spawn(async move { (i, tokio::time::timeout(deadline + CLOSE_MARGIN, connector.stop(deadline)).await) });
-            }
-            ended => *phase = ended,
-        }
+    for slot in worker.slots() {
+        let worker = worker.clone();
+        stops.spawn(async move { slot.stop(&worker, deadline, false, None).await.map_err(|_| slot.name.clone()) });
     }
+    let mut late = Vec::new();
     while let Some(stopped) = stops.join_next().await {
         match stopped {
-            Ok((_, Ok(Ok(())))) => {}
-            Ok((i, Ok(Err(error)))) => {
-                tracing::error!(connector = worker.slots[i].name, %error, "connector did not stop cleanly");
-                worker.slots[i].end(ConnectorState::Failed, worker.now_ms(), Some(error.to_string()));
-                late.push(worker.slots[i].name.clone());
-            }
-            Ok((i, Err(_))) => late.push(worker.slots[i].name.clone()),
+            Ok(Ok(())) => {}
+            Ok(Err(name)) => late.push(name),
             Err(error) => late.push(format!("a connector whose stop panicked: {error}")),
         }
     }
-    if late.is_empty() { Ok(()) } else { Err(SupervisorError::NotDrained(late.join(", "))) }
+    late
 }

@@ -44,7 +44,7 @@ pub(super) async fn watch(worker: Arc<Worker>) {
             gauge.set(worker.budget.used_by(kind) as f64);
         }
         memory.tick();
-        for slot in &worker.slots {
+        for slot in worker.slots() {
             let status = slot.status();
             let runs = !matches!(status.state, ConnectorState::Failed | ConnectorState::Stopped);
             slot.metrics.running.set(if runs { 1.0 } else { 0.0 });

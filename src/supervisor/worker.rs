@@ -3,8 +3,11 @@
 use std::sync::Arc;
 
 use metrics_exporter_prometheus::PrometheusHandle;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
+use super::configuration::Configuration;
 use super::slots::Slot;
 use crate::flow::{Budget, BudgetKind, Clock, SystemClock};
 use crate::http::{MemoryStatus, Status, WorkerState, WorkerStatus};
@@ -12,7 +15,14 @@ use crate::telemetry::metrics::resident_bytes;
 
 /// A worker at work.
 pub(super) struct Worker {
-    pub(super) slots: Vec<Slot>,
+    /// By name. Read through [`Worker::slots`].
+    pub(super) slots: RwLock<Vec<Arc<Slot>>>,
+    /// Its files, where they are not what runs.
+    pub(super) configuration: Configuration,
+    /// Starts and restarts under way: a drain waits for them.
+    pub(super) changes: TaskTracker,
+    /// Cancelled when the worker is told to stop: no connector is started any more.
+    pub(super) draining: CancellationToken,
     pub(super) state: Mutex<WorkerState>,
     pub(super) budget: Arc<Budget>,
     pub(super) clock: SystemClock,
@@ -21,6 +31,26 @@ pub(super) struct Worker {
 }
 
 impl Worker {
+    /// The slots as they are now.
+    pub(super) fn slots(&self) -> Vec<Arc<Slot>> {
+        self.slots.read().clone()
+    }
+
+    /// A slot more, in its place by name; in place of one of the same name.
+    pub(super) fn add(&self, slot: Slot) -> Arc<Slot> {
+        let slot = Arc::new(slot);
+        let mut slots = self.slots.write();
+        slots.retain(|other| other.name != slot.name);
+        let at = slots.partition_point(|other| other.name < slot.name);
+        slots.insert(at, slot.clone());
+        slot
+    }
+
+    /// A slot less.
+    pub(super) fn remove(&self, name: &str) {
+        self.slots.write().retain(|slot| slot.name != name);
+    }
+
     /// Its clock, milliseconds since the epoch.
     pub(super) fn now_ms(&self) -> i64 {
         self.clock.now_wall_us() / 1000
@@ -40,7 +70,8 @@ impl Status for Worker {
                 by_kind: BudgetKind::ALL.iter().map(|kind| (kind.as_str(), self.budget.used_by(*kind))).collect(),
                 resident_bytes: resident_bytes(),
             },
-            connectors: self.slots.iter().map(Slot::status).collect(),
+            connectors: self.slots().iter().map(|slot| slot.status()).collect(),
+            configuration: self.configuration.status(),
         }
     }
 

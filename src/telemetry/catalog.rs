@@ -80,6 +80,14 @@ catalog! {
         "1 while the connector runs, 0 when it failed or stopped.";
     CONNECTOR_STALLED = Gauge Count "millrace_connector_stalled" ["connector"]
         "1 while records wait and none was finished for too long, else 0.";
+    CONNECTOR_FILE_REFUSED = Gauge Count "millrace_connector_file_refused" ["connector"]
+        "1 while the connector's file cannot be taken, because of a mistake in it: what it said before goes on.";
+    CONNECTORS_FOLDER_READABLE = Gauge Count "millrace_connectors_folder_readable" []
+        "0 while the folder of connector files cannot be read and nothing of it is taken, else 1.";
+    CONNECTOR_RELOADS = Counter Count "millrace_connector_reloads_total" ["connector", "outcome"]
+        "Changes of connector files while the worker runs, by outcome: started, restarted, stopped, refused.";
+    RESTART_NEEDED = Gauge Count "millrace_restart_needed" []
+        "1 while millrace.toml is not what the worker began with: it needs a restart, else 0.";
     TABLE_ROWS_DURABLE = Counter Count "millrace_table_rows_durable_total" ["table"]
         "Rows that BigQuery acknowledged.";
     TABLE_BYTES_DURABLE = Counter Bytes "millrace_table_bytes_durable_total" ["table"]

@@ -43,7 +43,7 @@ fn describe_all() {
     }
 }
 
-fn counter(name: &'static str, labels: Vec<Label>) -> Counter {
+pub(super) fn counter(name: &'static str, labels: Vec<Label>) -> Counter {
     let key = Key::from_parts(name, labels);
     metrics::with_recorder(|recorder| recorder.register_counter(&key, &METADATA))
 }
@@ -62,7 +62,7 @@ pub struct Gauge {
 }
 
 impl Gauge {
-    fn new(name: &'static str, labels: Vec<Label>) -> Self {
+    pub(super) fn new(name: &'static str, labels: Vec<Label>) -> Self {
         Self { key: Key::from_parts(name, labels) }
     }
 

@@ -7,3 +7,4 @@ pub mod catalog;
 pub mod cpu;
 pub mod logs;
 pub mod metrics;
+pub mod reload;
