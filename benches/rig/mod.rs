@@ -7,6 +7,8 @@
 
 pub mod fleet;
 pub mod kafka;
+#[path = "../../tests/live/harness/kafka_node.rs"]
+pub mod kafka_node;
 pub mod load;
 pub mod process;
 pub mod sink;

@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::time::{sleep, sleep_until};
 
-use crate::{append, connect, table};
+use crate::{MEASURING, append, connect, table};
 
 const WORKERS: usize = 20;
 const SCHEMAS: usize = 5;
@@ -87,6 +87,7 @@ async fn twenty_workers_with_columns_of_their_own_are_served_at_the_rate_of_upda
 }
 
 async fn rows_land_while_the_table_evolves(delay: Duration) {
+    let _alone = MEASURING.lock().await;
     let server = start(delay).await;
     let fields_before = fields_on_the_wire(&server).await;
     // From here on the tables are old: every server knows them, and no worker takes them for changed.

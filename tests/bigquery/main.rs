@@ -1,5 +1,5 @@
 //! `src/bigquery` against servers that misbehave as told: appends (pipelining, lost answers, multiplexing) and tables (evolution by many
-//! workers at once).
+//! workers at once); and evolution by a fleet of worker processes.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "tests")]
 
 mod appends;
@@ -7,7 +7,9 @@ mod embedded;
 mod evolution;
 mod fake_grpc;
 mod fake_rest;
+mod fleet_evolution;
 mod tables;
+mod worker_processes;
 
 use std::sync::Arc;
 
@@ -16,6 +18,9 @@ use millrace::bigquery::{Append, BigQuery};
 use millrace::config::{BigQueryConfig, ByteSize, HumanDuration};
 use millrace::table::{Layout, SharedLayout, TableName};
 use prost::Message;
+
+/// Held by a test that measures times while it keeps both cores busy, so that no other one's work is measured with its own.
+pub static MEASURING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 /// A configuration for servers of a test: no credentials, short times.
 pub fn config(rest: Option<String>, grpc: Option<String>) -> BigQueryConfig {

@@ -11,29 +11,34 @@ use serde_json::{Value, json};
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
-async fn start(settings: Settings) -> EmbeddedBigQuery {
+pub async fn start(settings: Settings) -> EmbeddedBigQuery {
     let bigquery = EmbeddedBigQuery::start(settings).await.unwrap();
     bigquery.create_dataset("p", "d").unwrap();
     bigquery
 }
 
-async fn rest(bigquery: &EmbeddedBigQuery, method: &str, path: &str, body: Value) -> (u16, Value) {
-    let url = format!("{}/bigquery/v2/projects/p/datasets/d/tables{path}", bigquery.rest_url());
+/// Where REST and control calls go.
+pub fn rest_url(bigquery: &EmbeddedBigQuery) -> String {
     // Another test of this process may have installed it.
     let _installed = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    bigquery.rest_url()
+}
+
+async fn rest(bigquery: &EmbeddedBigQuery, method: &str, path: &str, body: Value) -> (u16, Value) {
+    let url = format!("{}/bigquery/v2/projects/p/datasets/d/tables{path}", rest_url(bigquery));
     let client = reqwest::Client::builder().build().unwrap();
     let answer = client.request(method.parse().unwrap(), url).json(&body).send().await.unwrap();
     let status = answer.status().as_u16();
     (status, answer.json().await.unwrap_or_default())
 }
 
-async fn create(bigquery: &EmbeddedBigQuery) {
+pub async fn create(bigquery: &EmbeddedBigQuery) {
     let body = json!({"tableReference": {"projectId": "p", "datasetId": "d", "tableId": "t"}, "schema": {"fields": [{"name": "id", "type": "INTEGER"}]}});
     assert_eq!(rest(bigquery, "POST", "", body).await.0, 200);
 }
 
 /// One row with `id` 1; with `extra`, a field of that name too.
-fn request(extra: bool) -> pb::AppendRowsRequest {
+pub fn request(extra: bool) -> pb::AppendRowsRequest {
     let field = |name: &str, number| FieldDescriptorProto {
         name: Some(name.to_owned()),
         number: Some(number),
@@ -53,7 +58,7 @@ fn request(extra: bool) -> pb::AppendRowsRequest {
     }
 }
 
-async fn client(bigquery: &EmbeddedBigQuery) -> BigQueryWriteClient<Channel> {
+pub async fn client(bigquery: &EmbeddedBigQuery) -> BigQueryWriteClient<Channel> {
     BigQueryWriteClient::new(Channel::from_shared(bigquery.grpc_url()).unwrap().connect().await.unwrap())
 }
 

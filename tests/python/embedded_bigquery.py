@@ -171,10 +171,10 @@ def queries():
     assert sql(f"SELECT id FROM {name} WHERE r.y > 400 AND NOT id IN (22) ORDER BY id DESC LIMIT 2") == [(24,), (23,)]
     assert sql(f"SELECT COUNT(*) AS n, MIN(id), MAX(x), SUM(id) FROM {name} WHERE at >= TIMESTAMP '2026-01-01'") == [(25, 0, 12.0, 300)]
     assert sql(f"SELECT COUNT(*) FROM {DATASET}.queried WHERE at = '2026-01-02T03:04:05.000600Z' AND id BETWEEN 5 AND 6") == [(2,)]
-    assert len(list(bq.query(f"SELECT * FROM {name}").result(page_size=10))) == 25
-    assert len(list(bq.list_rows(t, page_size=7))) == 25
+    assert len(list(bq.query(f"SELECT * FROM {name}").result(page_size=10))) == len(list(bq.list_rows(t, page_size=7))) == 25
     refused(lambda: sql(f"SELECT nosuch FROM {name}"), 400, "Unrecognized name: nosuch")
     refused(lambda: sql(f"SELECT id, COUNT(*) FROM {name} GROUP BY id"), 400, "GROUP BY is not supported")
+    refused(lambda: bq.load_table_from_uri("gs://bucket/file.avro", t), 501, "not by load")
     refused(lambda: sql(f"DELETE FROM {name} WHERE id = 1"), 400, "not supported")
 
 

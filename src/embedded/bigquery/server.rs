@@ -67,6 +67,12 @@ impl EmbeddedBigQuery {
         self.shared.stall.send_replace(stall);
     }
 
+    /// Forgets a created stream (`projects/.../streams/id`) now, as BigQuery does after days without use: whoever names it gets
+    /// STREAM_NOT_FOUND, also on a connection that is open. False when there is none.
+    pub fn forget_stream(&self, name: &str) -> bool {
+        self.shared.streams.forget(name)
+    }
+
     /// Makes a dataset; one that exists is fine. Errors: a bad name.
     pub fn create_dataset(&self, project: &str, dataset: &str) -> Result<(), EmbeddedError> {
         match rest::datasets::make(&self.shared, project, dataset, serde_json::Map::new()) {

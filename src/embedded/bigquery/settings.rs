@@ -33,6 +33,10 @@ pub struct Settings {
     pub max_connections: u32,
     /// CreateWriteStream calls an hour (quotas: 10,000).
     pub create_streams_per_hour: u32,
+    /// A COMMITTED stream that nobody appends to, asks for or finalizes for this long is forgotten: STREAM_NOT_FOUND (documented: 3 days).
+    pub committed_stream_ttl: Duration,
+    /// The same for BUFFERED and PENDING streams (documented for BUFFERED: 7 days); their rows that do not show are gone.
+    pub held_stream_ttl: Duration,
     /// Metadata updates of one table per 10 s, counted by name (quotas: 5).
     pub metadata_updates_per_10_s: u32,
     /// Ask for the header `x-goog-request-params` and refuse RPCs without it, as outside the US multi-region.
@@ -68,6 +72,8 @@ impl Default for Settings {
             append_bytes_per_s: None,
             max_connections: 1000,
             create_streams_per_hour: 10_000,
+            committed_stream_ttl: Duration::from_secs(3 * 86_400),
+            held_stream_ttl: Duration::from_secs(7 * 86_400),
             metadata_updates_per_10_s: 5,
             require_routing_header: false,
             location: "US".to_owned(),

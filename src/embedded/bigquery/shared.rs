@@ -56,7 +56,7 @@ impl Shared {
         let tokens = settings.append_bytes_per_s.unwrap_or_default() as f64;
         Self {
             catalog: Catalog::new(settings.metadata_updates_per_10_s, settings.after_delete),
-            streams: Streams::new(settings.create_streams_per_hour),
+            streams: Streams::new(settings.create_streams_per_hour, settings.committed_stream_ttl, settings.held_stream_ttl),
             faults: Arc::new(FaultControl::new(settings.faults.clone(), settings.seed)),
             visibility: Visibility::new(settings.visibility_delay, settings.write_servers, settings.seed),
             stall: watch::Sender::new(Stall::Off),

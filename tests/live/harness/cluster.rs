@@ -1,6 +1,6 @@
 //! Apache Kafka: a controller of its own and three brokers, replication 3, min.insync.replicas 2, on loopback.
 //!
-//! Each broker has three listeners: plaintext, SASL_SSL with SCRAM-SHA-512, and TLS that wants a client's certificate.
+//! Each broker has three listeners: plaintext, SASL_SSL (SCRAM-SHA-512, PLAIN, OAUTHBEARER), and TLS that wants a client's certificate.
 
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -14,15 +14,21 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::certificates::Certificates;
+use super::kafka_node::{CLUSTER_ID, common_properties, java_arguments};
 use super::process::{Process, free_ports, wait_for};
 use super::registry::block;
+use super::tokens::{AUDIENCE, ISSUER};
 
 /// The user that SCRAM knows.
 pub const SCRAM_USER: &str = "warehouse";
 /// Its password.
 pub const SCRAM_PASSWORD: &str = "pass word & more";
 
-const CLUSTER_ID: &str = "MkU3OEVBNTcwNTJENDM2Qg";
+/// The user that PLAIN knows.
+pub const PLAIN_USER: &str = "shelf";
+/// Its password.
+pub const PLAIN_PASSWORD: &str = "plain word & more";
+
 const CONTROLLER: usize = 9;
 const JAVA_OPTIONS: [&str; 6] =
     ["-Xms64m", "-Xmx256m", "-XX:+UseSerialGC", "-XX:MaxMetaspaceSize=160m", "-XX:ReservedCodeCacheSize=64m", "-Xss512k"];
@@ -31,6 +37,7 @@ const JAVA_OPTIONS: [&str; 6] =
 pub struct Cluster {
     lib: PathBuf,
     folder: PathBuf,
+    keys: PathBuf,
     ports: [u16; 9],
     brokers: Mutex<[Option<Process>; 3]>,
     _controller: Process,
@@ -38,16 +45,17 @@ pub struct Cluster {
 
 impl Cluster {
     /// Formats, starts, and waits until every broker leads something.
-    pub fn start(lib: &Path, folder: &Path, certificates: &Certificates) -> anyhow::Result<Self> {
+    ///
+    /// `keys` is the file with the public keys of whoever signs tokens.
+    pub fn start(lib: &Path, folder: &Path, certificates: &Certificates, keys: &Path) -> anyhow::Result<Self> {
         let ports: [u16; 10] = free_ports()?;
         let [controller_port, broker_ports @ ..] = ports;
-        std::fs::write(folder.join("log4j2.properties"), LOG4J)?;
         let mut formats = Vec::new();
         for node in [CONTROLLER, 1, 2, 3] {
             let own = folder.join(node.to_string());
             std::fs::create_dir_all(&own)?;
-            std::fs::write(own.join("server.properties"), properties(node, controller_port, &broker_ports, &own, certificates))?;
-            formats.push(java(lib, folder, node, "kafka.tools.StorageTool", |command| {
+            std::fs::write(own.join("server.properties"), properties(node, controller_port, &broker_ports, &own, certificates, keys))?;
+            formats.push(java(lib, folder, keys, node, "kafka.tools.StorageTool", |command| {
                 command.args(["format", "-t", CLUSTER_ID, "-c"]).arg(own.join("server.properties"));
                 let user = format!("SCRAM-SHA-512=[name=\"{SCRAM_USER}\",password=\"{SCRAM_PASSWORD}\"]");
                 command.args(["--add-scram", &user]);
@@ -58,11 +66,13 @@ impl Cluster {
                 bail!("cannot format the storage: {}", format.log_end());
             }
         }
-        let controller = server(lib, folder, CONTROLLER)?;
-        let brokers = [server(lib, folder, 1)?, server(lib, folder, 2)?, server(lib, folder, 3)?].map(Some);
+        let node = |node| server(lib, folder, keys, node);
+        let controller = node(CONTROLLER)?;
+        let brokers = [node(1)?, node(2)?, node(3)?].map(Some);
         let cluster = Self {
             lib: lib.to_owned(),
             folder: folder.to_owned(),
+            keys: keys.to_owned(),
             ports: broker_ports,
             brokers: Mutex::new(brokers),
             _controller: controller,
@@ -100,7 +110,7 @@ impl Cluster {
 
     /// Starts a killed broker again and waits until all three are in the cluster.
     pub fn restart_broker(&self, broker: usize) -> anyhow::Result<()> {
-        self.lock()?[broker - 1] = Some(server(&self.lib, &self.folder, broker)?);
+        self.lock()?[broker - 1] = Some(server(&self.lib, &self.folder, &self.keys, broker)?);
         self.wait_for_brokers()
     }
 
@@ -191,30 +201,36 @@ impl Cluster {
     }
 }
 
-fn server(lib: &Path, folder: &Path, node: usize) -> anyhow::Result<Process> {
+fn server(lib: &Path, folder: &Path, keys: &Path, node: usize) -> anyhow::Result<Process> {
     let file = folder.join(node.to_string()).join("server.properties");
-    java(lib, folder, node, "kafka.Kafka", |command| {
+    java(lib, folder, keys, node, "kafka.Kafka", |command| {
         command.arg(file);
     })
 }
 
-fn java(lib: &Path, folder: &Path, node: usize, class: &str, prepare: impl FnOnce(&mut std::process::Command)) -> anyhow::Result<Process> {
-    let log = folder.join(node.to_string()).join("out.log");
-    Process::start(&format!("Kafka node {node}"), "java", &log, |command| {
-        command
-            .args(JAVA_OPTIONS)
-            .arg(format!("-Dlog4j2.configurationFile={}", folder.join("log4j2.properties").display()))
-            .arg("-cp")
-            .arg(lib.join("*"))
-            .arg(class);
+fn java(
+    lib: &Path,
+    folder: &Path,
+    keys: &Path,
+    node: usize,
+    class: &str,
+    prepare: impl FnOnce(&mut std::process::Command),
+) -> anyhow::Result<Process> {
+    let own = folder.join(node.to_string());
+    // Since 4.0 a node reads keys only from where this allows it to.
+    let allowed = format!("-Dorg.apache.kafka.sasl.oauthbearer.allowed.urls=file://{}", keys.display());
+    let arguments = java_arguments(lib, &own, &[&JAVA_OPTIONS[..], &[&allowed]].concat(), class)?;
+    Process::start(&format!("Kafka node {node}"), "java", &own.join("out.log"), |command| {
+        command.args(arguments);
         prepare(command);
     })
 }
 
-fn properties(node: usize, controller_port: u16, ports: &[u16; 9], folder: &Path, certificates: &Certificates) -> String {
+fn properties(node: usize, controller_port: u16, ports: &[u16; 9], folder: &Path, certificates: &Certificates, keys: &Path) -> String {
     let mut text = format!(
-        "node.id={node}\ncontroller.quorum.voters={CONTROLLER}@127.0.0.1:{controller_port}\nlog.dirs={}\n{SHARED_PROPERTIES}",
-        folder.join("data").display()
+        "node.id={node}\ncontroller.quorum.voters={CONTROLLER}@127.0.0.1:{controller_port}\nlog.dirs={}\n{}{MORE_PROPERTIES}",
+        folder.join("data").display(),
+        common_properties(3),
     );
     if node == CONTROLLER {
         text += &format!("process.roles=controller\nlisteners=CONTROLLER://127.0.0.1:{controller_port}\n");
@@ -225,6 +241,11 @@ fn properties(node: usize, controller_port: u16, ports: &[u16; 9], folder: &Path
         text += &format!("ssl.keystore.type=PEM\nssl.keystore.location={}\n", certificates.server_pem.display());
         text += &format!("ssl.truststore.type=PEM\nssl.truststore.location={}\n", certificates.ca.display());
         text += BROKER_PROPERTIES;
+        let plain = "listener.name.sasl.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required";
+        text += &format!("{plain} user_{PLAIN_USER}=\"{PLAIN_PASSWORD}\";\n");
+        let oauth = "listener.name.sasl.oauthbearer.sasl.oauthbearer";
+        text += &format!("{oauth}.jwks.endpoint.url=file://{}\n", keys.display());
+        text += &format!("{oauth}.expected.audience={AUDIENCE}\n{oauth}.expected.issuer={ISSUER}\n");
     }
     text
 }
@@ -232,51 +253,27 @@ fn properties(node: usize, controller_port: u16, ports: &[u16; 9], folder: &Path
 const BROKER_PROPERTIES: &str = "\
 inter.broker.listener.name=PLAIN
 listener.security.protocol.map=PLAIN:PLAINTEXT,SASL:SASL_SSL,MUTUAL:SSL,CONTROLLER:PLAINTEXT
-listener.name.sasl.sasl.enabled.mechanisms=SCRAM-SHA-512
+listener.name.sasl.sasl.enabled.mechanisms=SCRAM-SHA-512,PLAIN,OAUTHBEARER
 listener.name.sasl.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
+listener.name.sasl.oauthbearer.sasl.jaas.config=org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule required;
+listener.name.sasl.oauthbearer.sasl.server.callback.handler.class=\
+org.apache.kafka.common.security.oauthbearer.OAuthBearerValidatorCallbackHandler
 listener.name.mutual.ssl.client.auth=required
 ";
 
-const SHARED_PROPERTIES: &str = "\
-controller.listener.names=CONTROLLER
-num.network.threads=2
-num.io.threads=2
+const MORE_PROPERTIES: &str = "\
 num.recovery.threads.per.data.dir=1
-background.threads=2
 default.replication.factor=3
 min.insync.replicas=2
 unclean.leader.election.enable=false
 num.partitions=1
-auto.create.topics.enable=false
-offsets.topic.num.partitions=4
-offsets.topic.replication.factor=3
-transaction.state.log.num.partitions=4
-transaction.state.log.replication.factor=3
-transaction.state.log.min.isr=2
-share.coordinator.state.topic.num.partitions=1
-share.coordinator.state.topic.replication.factor=3
-share.coordinator.state.topic.min.isr=2
-group.initial.rebalance.delay.ms=0
-group.min.session.timeout.ms=1000
 group.consumer.min.heartbeat.interval.ms=500
 group.consumer.heartbeat.interval.ms=1000
 group.consumer.min.session.timeout.ms=3000
 group.consumer.session.timeout.ms=10000
-log.cleaner.dedupe.buffer.size=4194304
 log.cleaner.backoff.ms=200
-log.segment.bytes=134217728
 log.segment.delete.delay.ms=1000
 controlled.shutdown.enable=true
 broker.session.timeout.ms=2000
 broker.heartbeat.interval.ms=500
-";
-
-const LOG4J: &str = "\
-status=error
-rootLogger.level=warn
-rootLogger.appenderRef.console.ref=console
-appender.console.type=Console
-appender.console.name=console
-appender.console.layout.type=PatternLayout
-appender.console.layout.pattern=%d{HH:mm:ss.SSS} %p %c{1} %m%n
 ";

@@ -10,9 +10,11 @@ pub mod emulator;
 pub mod gate;
 pub mod installation;
 pub mod journal;
+pub mod kafka_node;
 pub mod process;
 pub mod registry;
 pub mod servers;
+pub mod tokens;
 pub mod worker;
 
 use std::process::ExitCode;

@@ -9,8 +9,10 @@ use tempfile::TempDir;
 use super::certificates::Certificates;
 use super::cluster::Cluster;
 use super::emulator::Emulator;
+use super::kafka_node;
 use super::process::last_lines;
 use super::registry::Registry;
+use super::tokens::TokenIssuer;
 
 /// All servers of a run. Dropping it ends them and removes what they wrote.
 pub struct Servers {
@@ -18,6 +20,7 @@ pub struct Servers {
     registry: OnceLock<Registry>,
     emulator: OnceLock<Emulator>,
     certificates: OnceLock<Certificates>,
+    tokens: OnceLock<TokenIssuer>,
     // Last: removed after the servers above have ended.
     folder: OnceLock<TempDir>,
 }
@@ -30,13 +33,17 @@ impl Servers {
             registry: OnceLock::new(),
             emulator: OnceLock::new(),
             certificates: OnceLock::new(),
+            tokens: OnceLock::new(),
             folder: OnceLock::new(),
         }
     }
 
     /// Three brokers and a controller.
     pub fn kafka(&self) -> anyhow::Result<&Cluster> {
-        once(&self.kafka, || Cluster::start(&parts()?.join("kafka/lib"), &self.folder("kafka")?, self.certificates()?).context("Kafka"))
+        once(&self.kafka, || {
+            let (lib, certificates) = (kafka_node::library()?, self.certificates()?);
+            Cluster::start(&lib, &self.folder("kafka")?, certificates, self.tokens()?.keys()).context("Kafka")
+        })
     }
 
     /// The schema registry.
@@ -52,6 +59,11 @@ impl Servers {
     /// The private authority and what it signed.
     pub fn certificates(&self) -> anyhow::Result<&Certificates> {
         once(&self.certificates, || Certificates::make(&self.folder("certificates")?))
+    }
+
+    /// Who signs tokens that the brokers take.
+    pub fn tokens(&self) -> anyhow::Result<&TokenIssuer> {
+        once(&self.tokens, || TokenIssuer::make(&self.folder("tokens")?))
     }
 
     /// The last lines of every worker of a test.
@@ -72,14 +84,9 @@ impl Servers {
     }
 }
 
-/// Where `tests/live/install` put the servers.
+/// Where `tests/live/install` put the servers, all of them.
 pub fn parts() -> anyhow::Result<PathBuf> {
-    let cache = match (std::env::var_os("MILLRACE_CACHE"), std::env::var_os("HOME")) {
-        (Some(cache), _) => PathBuf::from(cache),
-        (None, Some(home)) => PathBuf::from(home).join(".cache/millrace"),
-        (None, None) => bail!("neither MILLRACE_CACHE nor HOME is set"),
-    };
-    let parts = cache.join("parts");
+    let parts = kafka_node::parts()?;
     if !parts.join("jre/.version").exists() {
         bail!("the servers are not installed in {}: run tests/live/install first", parts.display());
     }

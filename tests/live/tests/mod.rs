@@ -31,6 +31,11 @@ pub const ALL: &[Test] = &[
     ("registry::a_registry_that_is_down_holds", registry::a_registry_that_is_down_holds),
     ("dead_letters::bad_records_read_back_with_their_headers", dead_letters::bad_records_read_back_with_their_headers),
     ("security::scram_over_tls_with_a_private_authority", security::scram_over_tls_with_a_private_authority),
+    ("security::plain_over_tls_with_a_private_authority", security::plain_over_tls_with_a_private_authority),
+    (
+        "security::oauthbearer_with_a_token_endpoint_of_a_private_authority",
+        security::oauthbearer_with_a_token_endpoint_of_a_private_authority,
+    ),
     ("security::mutual_tls_with_a_private_authority", security::mutual_tls_with_a_private_authority),
     ("groups::classic", groups::classic),
     ("groups::consumer", groups::consumer),

@@ -5,10 +5,11 @@ use std::time::Duration;
 use anyhow::ensure;
 
 use crate::harness::avro::{Stock, framed, stock_schema};
-use crate::harness::cluster::{SCRAM_PASSWORD, SCRAM_USER};
+use crate::harness::cluster::{PLAIN_PASSWORD, PLAIN_USER, SCRAM_PASSWORD, SCRAM_USER};
 use crate::harness::installation::{Installation, avro_connector};
 use crate::harness::journal::{Outgoing, Producer, reconcile_exactly};
 use crate::harness::servers::Servers;
+use crate::harness::tokens::{CLIENT_ID, CLIENT_SECRET};
 
 /// Stock updates through brokers and registry over TLS. `name` is that of the topic, dataset and connector.
 fn flows(servers: &Servers, name: &str, installation: &Installation) -> anyhow::Result<()> {
@@ -42,28 +43,90 @@ fn refused(installation: &Installation, name: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-pub fn scram_over_tls_with_a_private_authority(servers: &Servers) -> anyhow::Result<()> {
-    let (kafka, certificates) = (servers.kafka()?, servers.certificates()?);
-    let mut installation = Installation::new(servers, "security::scram_over_tls_with_a_private_authority")?;
-    installation.set("kafka", "bootstrap.servers", kafka.bootstrap_sasl());
+/// An installation that reaches the brokers' SASL listeners over TLS with this mechanism; a password is in a file of its own.
+fn over_sasl(servers: &Servers, test: &str, mechanism: &str) -> anyhow::Result<Installation> {
+    let mut installation = Installation::new(servers, test)?;
+    installation.set("kafka", "bootstrap.servers", servers.kafka()?.bootstrap_sasl());
     installation.set("kafka", "security.protocol", "SASL_SSL");
-    installation.set("kafka", "sasl.mechanism", "SCRAM-SHA-512");
-    installation.set("kafka", "sasl.username", SCRAM_USER);
-    let password = installation.folder().join("password");
-    std::fs::write(&password, SCRAM_PASSWORD)?;
-    installation.set("kafka", "sasl.password", format!("${{file:{}}}", password.display()));
+    installation.set("kafka", "sasl.mechanism", mechanism);
     installation.set("registry", "urls", vec![servers.registry()?.tls_url()]);
-    installation.set("worker", "ca_file", certificates.ca.display().to_string());
-    flows(servers, "scram", &installation)?;
-    // Whatever was logged, the password was not.
+    installation.set("worker", "ca_file", servers.certificates()?.ca.display().to_string());
+    Ok(installation)
+}
+
+/// The secret by way of a file.
+fn secret(installation: &Installation, text: &str) -> anyhow::Result<String> {
+    let file = installation.folder().join("secret");
+    std::fs::write(&file, text)?;
+    Ok(format!("${{file:{}}}", file.display()))
+}
+
+/// Whatever was logged, this was not.
+fn not_logged(installation: &Installation, secret: &str) -> anyhow::Result<()> {
     for entry in std::fs::read_dir(installation.folder())? {
         let path = entry?.path();
         if path.extension().is_some_and(|e| e == "log") {
-            ensure!(!std::fs::read_to_string(&path)?.contains(SCRAM_PASSWORD), "the password is in {}", path.display());
+            ensure!(!std::fs::read_to_string(&path)?.contains(secret), "the secret is in {}", path.display());
         }
     }
+    Ok(())
+}
+
+fn with_a_password(servers: &Servers, test: &str, name: &str, mechanism: &str, user: &str, password: &str) -> anyhow::Result<()> {
+    let mut installation = over_sasl(servers, test, mechanism)?;
+    installation.set("kafka", "sasl.username", user);
+    let by_file = secret(&installation, password)?;
+    installation.set("kafka", "sasl.password", by_file.as_str());
+    flows(servers, name, &installation)?;
+    installation.set("kafka", "sasl.password", "wrong");
+    refused(&installation, name)?;
+    installation.set("kafka", "sasl.password", by_file);
     installation.unset("worker", "ca_file");
-    refused(&installation, "scram")
+    refused(&installation, name)?;
+    not_logged(&installation, password)
+}
+
+pub fn scram_over_tls_with_a_private_authority(servers: &Servers) -> anyhow::Result<()> {
+    let test = "security::scram_over_tls_with_a_private_authority";
+    with_a_password(servers, test, "scram", "SCRAM-SHA-512", SCRAM_USER, SCRAM_PASSWORD)
+}
+
+pub fn plain_over_tls_with_a_private_authority(servers: &Servers) -> anyhow::Result<()> {
+    let test = "security::plain_over_tls_with_a_private_authority";
+    with_a_password(servers, test, "plain", "PLAIN", PLAIN_USER, PLAIN_PASSWORD)
+}
+
+/// Tokens of an identity provider behind the private authority, checked by the brokers against its public key; they live shorter than the
+/// test, so that connections are authenticated anew while records flow.
+pub fn oauthbearer_with_a_token_endpoint_of_a_private_authority(servers: &Servers) -> anyhow::Result<()> {
+    let mut installation = over_sasl(servers, "security::oauthbearer_with_a_token_endpoint_of_a_private_authority", "OAUTHBEARER")?;
+    let provider = servers.tokens()?.serve(servers.certificates()?, Duration::from_secs(10))?;
+    installation.set("kafka", "sasl.oauthbearer.method", "oidc");
+    installation.set("kafka", "sasl.oauthbearer.token.endpoint.url", provider.url());
+    installation.set("kafka", "sasl.oauthbearer.client.id", CLIENT_ID);
+    let by_file = secret(&installation, CLIENT_SECRET)?;
+    installation.set("kafka", "sasl.oauthbearer.client.secret", by_file.as_str());
+    installation.set("kafka", "sasl.oauthbearer.scope", "kafka");
+    flows(servers, "oauth", &installation)?;
+    // Consumer, producer of dead letters, lag queries each have theirs.
+    ensure!(provider.given() >= 3 && provider.refused() == 0, "{} tokens given, {} refused", provider.given(), provider.refused());
+    let before = provider.given();
+    let mut worker = installation.start()?;
+    worker.wait_for_partitions("oauth", 2, Duration::from_secs(30))?;
+    std::thread::sleep(Duration::from_secs(15));
+    ensure!(provider.given() > before + 3, "{} tokens, {before} before: none was renewed within its 10 s", provider.given());
+    ensure!(worker.metric("millrace_assigned_partitions", &[("connector", "oauth")])? == 2.0, "the renewal lost the partitions");
+    worker.terminate()?;
+
+    let (given, asked) = (provider.given(), provider.refused());
+    installation.set("kafka", "sasl.oauthbearer.client.secret", "wrong");
+    refused(&installation, "oauth")?;
+    ensure!(provider.given() == given && provider.refused() > asked, "a wrong secret got a token");
+    installation.set("kafka", "sasl.oauthbearer.client.secret", by_file);
+    installation.unset("worker", "ca_file");
+    refused(&installation, "oauth")?;
+    ensure!(provider.given() == given, "the token endpoint was trusted without ca_file");
+    not_logged(&installation, CLIENT_SECRET)
 }
 
 pub fn mutual_tls_with_a_private_authority(servers: &Servers) -> anyhow::Result<()> {

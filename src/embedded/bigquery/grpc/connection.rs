@@ -275,6 +275,9 @@ impl Connection {
             return Ok(None);
         };
         let mut state = stream.state.lock();
+        if !stream.lives(&mut state) {
+            return answer(Code::NotFound, Some(StorageErrorCode::StreamNotFound), "Requested entity was not found.".to_owned());
+        }
         if state.finalized {
             return answer(Code::InvalidArgument, Some(StorageErrorCode::StreamFinalized), "Stream has been finalized".to_owned());
         }

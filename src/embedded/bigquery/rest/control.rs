@@ -6,6 +6,7 @@
 //! | `PUT /_control/faults` | replaces the rates: `{"rates": {...}}`, or `{"preset": "heavy"}` |
 //! | `POST /_control/faults` | fires the next one: `{"class": "lost_ack", "table": "d.t", "times": 1}` |
 //! | `POST /_control/stall` | `{"stall": "off" or "appends" or "all"}` |
+//! | `POST /_control/forget_stream` | `{"stream": "projects/.../streams/id"}`: forgotten as after days without use; 404 when there is none |
 //! | `GET /_control/books` | `{"tables": [{"project", "dataset", "table", "rows", "bytes", "metadata_updates": {"accepted", "refused", "rate_limited"}}]}` |
 //! | `GET /_control/rows?table=p.d.t&columns=a,b` | a JSON array of values a line, in the order of arrival |
 
@@ -53,6 +54,12 @@ struct SetStall {
     stall: Stall,
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Forget {
+    stream: String,
+}
+
 /// Answers a control call.
 pub(super) async fn handle(shared: Arc<Shared>, call: Call) -> Response {
     let path: Vec<&str> = call.path.iter().skip(1).map(String::as_str).collect();
@@ -63,6 +70,10 @@ pub(super) async fn handle(shared: Arc<Shared>, call: Call) -> Response {
         ("POST", ["stall"]) => call.json().map(|SetStall { stall }| {
             shared.stall.send_replace(stall);
             json!({"stall": stall})
+        }),
+        ("POST", ["forget_stream"]) => call.json().and_then(|Forget { stream }| {
+            let forgotten = shared.streams.forget(&stream);
+            if forgotten { Ok(json!({"forgotten": stream})) } else { Err(ApiError::not_found(format_args!("Stream {stream}"))) }
         }),
         ("GET", ["books"]) => Ok(json!({"tables": Books::new(shared).tables()})),
         ("GET", ["rows"]) => return rows(&shared, &call).unwrap_or_else(IntoResponse::into_response),

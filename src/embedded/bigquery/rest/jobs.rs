@@ -1,4 +1,5 @@
-//! jobs: query, getQueryResults, insert (queries only), get. Queries run at once; their answers are kept for paging.
+//! jobs: query, getQueryResults, insert (queries only; load, copy and extract are refused with 501 `notImplemented`), get. Queries run at
+//! once; their answers are kept for paging.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -112,7 +113,9 @@ pub(super) fn insert(shared: &Arc<Shared>, project: &str, call: &Call) -> ApiRes
     let body = call.object()?;
     let configuration = body.get("configuration").cloned().unwrap_or_default();
     let Some(query) = configuration.get("query").and_then(Value::as_object) else {
-        return Err(ApiError::new(501, "notImplemented", "Only query jobs are implemented here."));
+        let words =
+            "Only query jobs are implemented here: rows come by the Storage Write API or insertAll, not by load, copy or extract jobs.";
+        return Err(ApiError::new(501, "notImplemented", words));
     };
     let id = body.get("jobReference").and_then(|r| r.get("jobId")?.as_str());
     let job = run(shared, project, id, query, configuration.clone())?;

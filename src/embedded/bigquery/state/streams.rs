@@ -29,6 +29,9 @@ pub(crate) struct WriteStream {
     pub table: Arc<Table>,
     pub kind: StreamKind,
     pub created_ms: i64,
+    created: Instant,
+    /// Unused for this long, it is forgotten.
+    ttl: Duration,
     pub state: Mutex<StreamState>,
 }
 
@@ -44,6 +47,9 @@ pub(crate) struct StreamState {
     held: VecDeque<Held>,
     /// The connection that has it now; cancelled when another takes it.
     pub owner: Option<CancellationToken>,
+    /// When rows were appended, flushed or finalized last.
+    used: Option<Instant>,
+    forgotten: bool,
 }
 
 /// Rows that do not show yet.
@@ -56,6 +62,17 @@ struct Held {
 }
 
 impl WriteStream {
+    /// Whether BigQuery still knows it. One that is asked for in time lives on for as long again.
+    pub(crate) fn lives(&self, state: &mut StreamState) -> bool {
+        let now = Instant::now();
+        if state.forgotten || now.duration_since(state.used.unwrap_or(self.created)) >= self.ttl {
+            state.forgotten = true;
+            return false;
+        }
+        state.used = Some(now);
+        true
+    }
+
     /// Adds rows at the end; shown at once by a COMMITTED stream. The caller has checked offset and state.
     pub(crate) fn append(
         &self,
@@ -104,17 +121,19 @@ impl WriteStream {
     }
 }
 
-/// All created streams, and the rate of their creation.
+/// All created streams, the rate of their creation, and how long unused ones are kept.
 #[derive(Debug)]
 pub(crate) struct Streams {
+    committed_ttl: Duration,
+    held_ttl: Duration,
     by_name: RwLock<HashMap<String, Arc<WriteStream>>>,
     created: Mutex<VecDeque<Instant>>,
     per_hour: u32,
 }
 
 impl Streams {
-    pub(crate) fn new(per_hour: u32) -> Self {
-        Self { by_name: RwLock::default(), created: Mutex::default(), per_hour }
+    pub(crate) fn new(per_hour: u32, committed_ttl: Duration, held_ttl: Duration) -> Self {
+        Self { committed_ttl, held_ttl, by_name: RwLock::default(), created: Mutex::default(), per_hour }
     }
 
     /// A new stream of a table; `None` when the hour's quota is used up.
@@ -133,12 +152,27 @@ impl Streams {
         let key = &table.key;
         let id = uuid::Uuid::new_v4().simple();
         let name = format!("projects/{}/datasets/{}/tables/{}/streams/{id}", key.project, key.dataset, key.table);
-        let stream = Arc::new(WriteStream { name: name.clone(), table, kind, created_ms: now_ms(), state: Mutex::default() });
+        let ttl = if kind == StreamKind::Committed { self.committed_ttl } else { self.held_ttl };
+        let stream = WriteStream { name: name.clone(), table, kind, created_ms: now_ms(), created: now, ttl, state: Mutex::default() };
+        let stream = Arc::new(stream);
         self.by_name.write().insert(name, Arc::clone(&stream));
         Some(stream)
     }
 
+    /// A stream that is still known; asking for it counts as using it.
     pub(crate) fn get(&self, name: &str) -> Option<Arc<WriteStream>> {
-        self.by_name.read().get(name).cloned()
+        let stream = self.by_name.read().get(name).cloned()?;
+        if stream.lives(&mut stream.state.lock()) {
+            return Some(stream);
+        }
+        self.by_name.write().remove(name);
+        None
+    }
+
+    /// Forgets a stream as after days without use: its rows that show stay, the others are gone. False when there is none of this name.
+    pub(crate) fn forget(&self, name: &str) -> bool {
+        let Some(stream) = self.by_name.write().remove(name) else { return false };
+        stream.state.lock().forgotten = true;
+        true
     }
 }
