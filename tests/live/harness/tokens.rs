@@ -36,8 +36,10 @@ pub struct TokenIssuer {
 impl TokenIssuer {
     /// Makes a key in `folder`.
     pub fn make(folder: &Path) -> anyhow::Result<Self> {
-        openssl(folder, "genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:2048 -outform DER -out key.der")?;
-        openssl(folder, "rsa -inform DER -in key.der -noout -modulus -out modulus")?;
+        openssl(folder, "genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:2048 -out key.pem")?;
+        // Versions of OpenSSL differ in the form that genpkey writes.
+        openssl(folder, "pkcs8 -topk8 -nocrypt -in key.pem -outform DER -out key.der")?;
+        openssl(folder, "rsa -in key.pem -noout -modulus -out modulus")?;
         let modulus = std::fs::read_to_string(folder.join("modulus"))?;
         let modulus = hex::decode(modulus.trim().trim_start_matches("Modulus="))?;
         // openssl's exponent is 65537.
