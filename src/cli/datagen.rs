@@ -47,7 +47,7 @@ pub struct DatagenArgs {
     /// The registry's subject [default: <topic>-value].
     #[arg(long)]
     subject: Option<String>,
-    /// Records a second. Keys `+` and `-` change it, and POST /rate on --rate-port.
+    /// Records a second. Keys `+` `-` `*` `/` change it, and POST /rate on --rate-port.
     #[arg(long, default_value_t = 1000)]
     rate: u64,
     /// Serve GET and POST /rate on this port of 127.0.0.1; 0 takes a free one.
@@ -142,6 +142,8 @@ fn watch(generator: &Generator, rate: &Rate, duration: Option<Duration>, stop: &
         match keys.as_ref().map(|k| k.next(Duration::from_millis(50))) {
             Some(Some(Key::Faster)) => rate.faster(),
             Some(Some(Key::Slower)) => rate.slower(),
+            Some(Some(Key::Tenfold)) => rate.tenfold(),
+            Some(Some(Key::Tenth)) => rate.tenth(),
             Some(Some(Key::Quit)) => return,
             Some(None) => {}
             None => std::thread::sleep(Duration::from_millis(50)),

@@ -1,4 +1,4 @@
-//! The keys `+`, `-` and `q` while a command runs in a terminal.
+//! The keys `+`, `-`, `*`, `/` and `q` while a command runs in a terminal.
 
 use std::io::IsTerminal;
 use std::time::Duration;
@@ -13,6 +13,10 @@ pub(super) enum Key {
     Faster,
     /// `-`: a lower rate.
     Slower,
+    /// `*`: ten times the rate.
+    Tenfold,
+    /// `/`: a tenth of the rate.
+    Tenth,
     /// `q` or Ctrl-C: stop.
     Quit,
 }
@@ -37,6 +41,8 @@ impl Keys {
             _ if key.kind == KeyEventKind::Release => None,
             KeyCode::Char('+' | '=') => Some(Key::Faster),
             KeyCode::Char('-' | '_') => Some(Key::Slower),
+            KeyCode::Char('*' | 'x') => Some(Key::Tenfold),
+            KeyCode::Char('/') => Some(Key::Tenth),
             KeyCode::Char('q') | KeyCode::Esc => Some(Key::Quit),
             KeyCode::Char('c') if key.modifiers.contains(KeyModifiers::CONTROL) => Some(Key::Quit),
             _ => None,

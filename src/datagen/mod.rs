@@ -9,6 +9,7 @@ mod generator;
 mod journal;
 mod rate;
 mod record_maker;
+mod shape;
 mod stock_update;
 
 pub use bad_record::BadKind;
@@ -17,4 +18,5 @@ pub use generator::{Generator, GeneratorError, GeneratorSettings};
 pub use journal::{Entry, Journal};
 pub use rate::{Brake, Rate};
 pub use record_maker::{Framing, MadeRecord, RecordMaker};
+pub use shape::LoadShape;
 pub use stock_update::{STOCK_UPDATE_NAME, STOCK_UPDATE_SCHEMA, StockUpdate};

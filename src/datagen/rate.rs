@@ -3,6 +3,9 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+/// What keys raise a rate to at most.
+const RATE_MAX: u64 = 10_000_000;
+
 /// Records a second; may be changed from any thread.
 #[derive(Debug)]
 pub struct Rate(AtomicU64);
@@ -22,11 +25,19 @@ impl Rate {
     }
     /// The key `+`: a quarter more.
     pub fn faster(&self) {
-        self.set((self.get() + (self.get() / 4).max(1)).min(10_000_000));
+        self.set((self.get() + (self.get() / 4).max(1)).min(RATE_MAX));
     }
     /// The key `-`: a fifth less.
     pub fn slower(&self) {
         self.set(self.get().saturating_sub((self.get() / 5).max(1)));
+    }
+    /// The key `*`: ten times as many.
+    pub fn tenfold(&self) {
+        self.set((self.get() * 10).clamp(1, RATE_MAX));
+    }
+    /// The key `/`: a tenth.
+    pub fn tenth(&self) {
+        self.set(self.get() / 10);
     }
 }
 
@@ -110,5 +121,12 @@ mod tests {
         assert_eq!(rate.get(), 0);
         rate.faster();
         assert_eq!(rate.get(), 1);
+        rate.tenfold();
+        assert_eq!(rate.get(), 10);
+        rate.tenth();
+        assert_eq!(rate.get(), 1);
+        rate.set(RATE_MAX);
+        rate.tenfold();
+        assert_eq!(rate.get(), RATE_MAX);
     }
 }

@@ -61,6 +61,11 @@ impl Demo<'_> {
             freshness_ms: Percentiles { p50, p99 },
             workers: self.alive,
             kills: self.kills.len() as u64,
+            leader_kills: self.leader_kills,
+            departures: self.departures,
+            decisions: std::mem::take(&mut self.decisions),
+            worker_seconds: tenths(self.meter.worker_seconds()),
+            worker_seconds_one_per_partition: tenths(self.meter.one_per_partition()),
             faults: self.fired(),
             brakes: self.brake.times(),
             seed: self.args.seed,
@@ -69,4 +74,9 @@ impl Demo<'_> {
         };
         Ok(report.decide(verdict))
     }
+}
+
+/// Rounded to a tenth: more would be noise.
+fn tenths(seconds: f64) -> f64 {
+    (seconds * 10.0).round() / 10.0
 }

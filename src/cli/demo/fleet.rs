@@ -1,4 +1,4 @@
-//! The workers: real processes of this program, killed and started again. None outlives this value.
+//! The workers: real processes of this program, started, killed, told to leave. None outlives this value.
 
 use std::fs::File;
 use std::os::unix::process::CommandExt;
@@ -17,9 +17,20 @@ struct Worker {
     child: Child,
     port: u16,
     log: PathBuf,
+    /// Since when it drains: it was told to leave.
+    leaving: Option<Instant>,
 }
 
-/// All workers, by number from 0.
+/// A worker that was told to leave and did.
+pub(super) struct Departure {
+    pub(super) number: usize,
+    /// From SIGTERM to the end of its process.
+    pub(super) took: Duration,
+    /// What was wrong with it, if anything was.
+    pub(super) complaint: Option<String>,
+}
+
+/// All workers, by number from 0: the ordinals of a StatefulSet.
 pub(super) struct Fleet {
     program: PathBuf,
     folder: PathBuf,
@@ -35,13 +46,12 @@ impl Fleet {
         let program = std::env::current_exe().context("this program's own path")?;
         let mut fleet = Self { program, folder, workers: Vec::new(), starts: 0, crashes: Vec::new() };
         for number in 0..count {
-            fleet.workers.push(None);
             fleet.start_worker(number)?;
         }
         Ok(fleet)
     }
 
-    /// Starts a worker in the place of one that ended.
+    /// Starts a worker with this number, which must be nobody's.
     pub(super) fn start_worker(&mut self, number: usize) -> Result<()> {
         let port = free_port()?;
         self.starts += 1;
@@ -62,8 +72,40 @@ impl Fleet {
             .process_group(0)
             .spawn()
             .with_context(|| format!("starting {} run", self.program.display()))?;
-        self.workers[number] = Some(Worker { child, port, log: path });
+        if self.workers.len() <= number {
+            self.workers.resize_with(number + 1, || None);
+        }
+        self.workers[number] = Some(Worker { child, port, log: path, leaving: None });
         Ok(())
+    }
+
+    /// SIGTERM: it drains, commits and leaves its groups itself; see [`Self::departures`].
+    pub(super) fn retire(&mut self, number: usize) {
+        if let Some(Some(worker)) = self.workers.get_mut(number) {
+            terminate(&worker.child);
+            worker.leaving.get_or_insert_with(Instant::now);
+        }
+    }
+
+    /// Those that have gone since the last call. One that takes longer than `limit` is killed.
+    pub(super) fn departures(&mut self, limit: Duration) -> Vec<Departure> {
+        let mut gone = Vec::new();
+        for (number, place) in self.workers.iter_mut().enumerate() {
+            let Some((worker, since)) = place.as_mut().and_then(|worker| worker.leaving.map(|since| (worker, since))) else { continue };
+            let took = since.elapsed();
+            let complaint = match worker.child.try_wait() {
+                Ok(Some(status)) if status.success() => None,
+                Ok(Some(status)) => Some(format!("worker {number} answered SIGTERM with {status}: {}", last_line(&worker.log))),
+                Ok(None) if took < limit => continue,
+                Ok(None) | Err(_) => {
+                    end(&mut worker.child);
+                    Some(format!("worker {number} did not leave within {limit:?} after SIGTERM: killed"))
+                }
+            };
+            *place = None;
+            gone.push(Departure { number, took, complaint });
+        }
+        gone
     }
 
     /// SIGKILL, and waits until it is gone.
@@ -79,7 +121,7 @@ impl Fleet {
     /// When it happens again and again: then nothing is to be learned from this run.
     pub(super) fn replace_crashed(&mut self) -> Result<()> {
         for number in 0..self.workers.len() {
-            let Some(worker) = &mut self.workers[number] else { continue };
+            let Some(worker) = self.workers[number].as_mut().filter(|worker| worker.leaving.is_none()) else { continue };
             if let Some(status) = worker.child.try_wait().context("waiting for a worker")? {
                 let words = last_line(&worker.log);
                 self.crashes.push(format!("worker {number} ended by itself: {status}; its last words: {words}"));
@@ -97,19 +139,26 @@ impl Fleet {
         self.workers.iter().enumerate().filter_map(|(n, w)| w.as_ref().map(|w| (n, w.port))).collect()
     }
 
-    /// How many run.
+    /// How many run, those that are leaving included.
     pub(super) fn alive(&self) -> usize {
         self.workers.iter().flatten().count()
     }
 
+    /// The numbers of those that run and were not told to leave, ascending.
+    pub(super) fn serving(&self) -> Vec<usize> {
+        let serving = |worker: &Option<Worker>| worker.as_ref().is_some_and(|worker| worker.leaving.is_none());
+        self.workers.iter().enumerate().filter(|(_, worker)| serving(worker)).map(|(number, _)| number).collect()
+    }
+
+    /// Whether nobody has this number.
+    pub(super) fn is_vacant(&self, number: usize) -> bool {
+        self.workers.get(number).is_none_or(Option::is_none)
+    }
+
     /// SIGTERM to all, and waits until they are gone; those that are not by then are killed and named.
     pub(super) fn terminate(&mut self, deadline: Duration) -> Vec<String> {
-        for worker in self.workers.iter().flatten() {
-            if let Some(pid) = i32::try_from(worker.child.id()).ok().and_then(Pid::from_raw) {
-                // One that is gone already needs no signal.
-                let _ = kill_process(pid, Signal::TERM);
-            }
-        }
+        // A second SIGTERM would make one that is leaving leave at once.
+        self.workers.iter().flatten().filter(|worker| worker.leaving.is_none()).for_each(|worker| terminate(&worker.child));
         let until = Instant::now() + deadline;
         let mut complaints = Vec::new();
         for (number, worker) in self.workers.iter_mut().enumerate().filter_map(|(n, w)| w.take().map(|w| (n, w))) {
@@ -139,6 +188,13 @@ impl Drop for Fleet {
         for worker in self.workers.iter_mut().flatten() {
             end(&mut worker.child);
         }
+    }
+}
+
+fn terminate(child: &Child) {
+    if let Some(pid) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
+        // One that is gone already needs no signal.
+        let _ = kill_process(pid, Signal::TERM);
     }
 }
 

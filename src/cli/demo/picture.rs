@@ -6,8 +6,10 @@ use std::time::Duration;
 use ratatui::layout::{Constraint, Layout};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
-use ratatui::widgets::{Block, Paragraph, Sparkline};
+use ratatui::widgets::{Block, Paragraph, Sparkline, Wrap};
 use ratatui::{DefaultTerminal, Frame};
+
+use super::decisions::DecisionLine;
 
 /// One moment of the demo.
 #[derive(Debug, Clone, Default)]
@@ -27,7 +29,19 @@ pub(super) struct Picture {
     pub(super) freshness_p50_ms: Option<u64>,
     pub(super) freshness_p99_ms: Option<u64>,
     pub(super) workers_alive: usize,
+    /// How many there should be.
     pub(super) workers: usize,
+    /// The name of the load's shape.
+    pub(super) load: &'static str,
+    /// Whether the fleet sizes itself.
+    pub(super) scales: bool,
+    /// The number of the worker that leads the fleet.
+    pub(super) leader: Option<usize>,
+    /// The last decisions, the latest first.
+    pub(super) decisions: Vec<DecisionLine>,
+    pub(super) worker_seconds: f64,
+    /// The worker-seconds of one worker per partition.
+    pub(super) one_per_partition: f64,
     pub(super) kills: u64,
     pub(super) resident_bytes: u64,
     /// Partitions that hold, by cause.
@@ -70,43 +84,69 @@ impl Picture {
     }
 
     fn draw(&self, frame: &mut Frame<'_>) {
-        let [title, numbers, graph, detail, events] = Layout::vertical([
+        let troubled = !self.faults.is_empty() || !self.held.is_empty();
+        let [title, numbers, fleet, graph, detail, events] = Layout::vertical([
             Constraint::Length(1),
-            Constraint::Length(8),
-            Constraint::Length(6),
-            Constraint::Min(6),
-            Constraint::Length(8),
+            Constraint::Length(7),
+            if self.scales { Constraint::Min(7) } else { Constraint::Length(4) },
+            Constraint::Length(if self.scales { 4 } else { 6 }),
+            Constraint::Length(if troubled { 8 } else { 0 }),
+            Constraint::Min(5),
         ])
         .areas(frame.area());
         let left = self.planned.saturating_sub(self.elapsed).as_secs();
-        let head = format!(" millrace demo: {} - {left} s left - keys: + faster, - slower, q stop and reconcile", self.phase);
+        let head = format!(" millrace demo: {}, {left} s left. Keys: + - rate, * / tenfold and back, q end", self.phase);
         frame.render_widget(Paragraph::new(head).style(Style::new().add_modifier(Modifier::REVERSED)), title);
-        frame.render_widget(Paragraph::new(self.number_lines()).block(Block::bordered().title(" flow ")), numbers);
+        frame.render_widget(
+            Paragraph::new(self.number_lines()).block(Block::bordered().title(format!(" flow, load: {} ", self.load))),
+            numbers,
+        );
+        frame.render_widget(Paragraph::new(self.fleet_lines()).wrap(Wrap { trim: false }).block(Block::bordered().title(" fleet ")), fleet);
         let rows = Sparkline::default().data(&self.history).style(Style::new().fg(Color::Green));
         frame.render_widget(rows.block(Block::bordered().title(" rows durable a second ")), graph);
         let [faults, holds] = Layout::horizontal([Constraint::Percentage(60), Constraint::Percentage(40)]).areas(detail);
         frame.render_widget(Paragraph::new(counts(&self.faults)).block(Block::bordered().title(" faults fired ")), faults);
         frame.render_widget(Paragraph::new(counts(&self.held)).block(Block::bordered().title(" partitions held ")), holds);
-        let last: Vec<Line<'_>> = self.events.iter().rev().take(6).rev().map(|e| Line::raw(e.as_str())).collect();
+        let room = usize::from(events.height.saturating_sub(2));
+        let last: Vec<Line<'_>> = self.events.iter().rev().take(room).rev().map(|e| Line::raw(e.as_str())).collect();
         frame.render_widget(Paragraph::new(last).block(Block::bordered().title(" events ")), events);
     }
 
     fn number_lines(&self) -> Vec<Line<'_>> {
-        let bold = Style::new().add_modifier(Modifier::BOLD);
-        let pair = |name: &'static str, value: String| Line::from(vec![Span::raw(format!("{name:<12}")), Span::styled(value, bold)]);
+        let pair = |name: &'static str, value: String| Line::from(vec![Span::raw(format!("{name:<12}")), bold(value)]);
         let brake = if self.brake { "  BRAKE: slowed down, unread records would fall out of the broker" } else { "" };
         vec![
             pair("produced", format!("{:.0}/s of {}/s asked, {} in all{brake}", self.produced_per_s, self.rate_asked, self.produced)),
             pair("durable", format!("{:.0}/s, {} rows in all", self.rows_per_s, self.rows)),
             pair("lag", format!("{} records", self.lag)),
             pair("freshness", format!("p50 {} ms, p99 {} ms", shown(self.freshness_p50_ms), shown(self.freshness_p99_ms))),
-            pair(
-                "workers",
-                format!("{} of {} alive, {} kills, {} MiB", self.workers_alive, self.workers, self.kills, self.resident_bytes >> 20),
-            ),
             pair("bad records", format!("{} produced, {} dead letters", self.bad, self.dead_letters)),
         ]
     }
+}
+
+impl Picture {
+    /// Who runs, who leads, what it costs, what was decided.
+    fn fleet_lines(&self) -> Vec<Line<'_>> {
+        let share = if self.one_per_partition > 0.0 { 100.0 * self.worker_seconds / self.one_per_partition } else { 0.0 };
+        let leader = match (self.scales, self.leader) {
+            (false, _) => String::new(),
+            (true, Some(number)) => format!(", worker {number} leads"),
+            (true, None) => ", nobody leads".to_owned(),
+        };
+        let mut lines = vec![Line::from(vec![
+            bold(format!("{} workers now, {} wanted", self.workers_alive, self.workers)),
+            Span::raw(format!("{leader}; {} kills, {} MiB; ", self.kills, self.resident_bytes >> 20)),
+            bold(format!("{:.0} worker-seconds", self.worker_seconds)),
+            Span::raw(format!(", {share:.0} % of one per partition ({:.0})", self.one_per_partition)),
+        ])];
+        lines.extend(self.decisions.iter().map(|decision| Line::raw(decision.to_string())));
+        lines
+    }
+}
+
+fn bold(text: String) -> Span<'static> {
+    Span::styled(text, Style::new().add_modifier(Modifier::BOLD))
 }
 
 fn shown(ms: Option<u64>) -> String {
@@ -173,6 +213,12 @@ mod tests {
             freshness_p99_ms: Some(876),
             workers_alive: 1,
             workers: 2,
+            load: "flash",
+            scales: true,
+            leader: Some(1),
+            decisions: vec![DecisionLine { at_s: 12.34, from: 2, to: 4, reason: "lag would reach 9 s".to_owned() }],
+            worker_seconds: 120.0,
+            one_per_partition: 480.0,
             kills: 3,
             brake: true,
             bad: 17,
@@ -185,7 +231,21 @@ mod tests {
         let mut terminal = Terminal::new(TestBackend::new(140, 40)).unwrap();
         terminal.draw(|frame| picture.draw(frame)).unwrap();
         let screen = terminal.backend().to_string();
-        for part in ["20000/s asked", "123456", "98765", "4321", "p50 234", "p99 876", "1 of 2 alive", "3 kills", "BRAKE", "17 produced"] {
+        for part in [
+            "20000/s asked",
+            "123456",
+            "98765",
+            "4321",
+            "p50 234",
+            "p99 876",
+            "1 workers now, 2 wanted, worker 1 leads",
+            "3 kills",
+            "BRAKE",
+            "17 produced",
+        ] {
+            assert!(screen.contains(part), "{part} is not on the screen:\n{screen}");
+        }
+        for part in ["120 worker-seconds, 25 % of one per partition (480)", " 12.3s 2 -> 4: lag would reach 9 s", "load: flash"] {
             assert!(screen.contains(part), "{part} is not on the screen:\n{screen}");
         }
         for part in ["55  broker_fetch_error", "2  plan_pending", "worker 1 killed"] {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::decisions::DecisionLine;
 use super::reconcile::Verdict;
 use crate::cli::Exit;
 
@@ -29,6 +30,16 @@ pub(super) struct Report {
     pub(super) freshness_ms: Percentiles,
     pub(super) workers: Workers,
     pub(super) kills: u64,
+    /// Of these, how many struck the leader of the fleet.
+    pub(super) leader_kills: u64,
+    /// Workers that were told to leave and did.
+    pub(super) departures: u64,
+    /// Every resize that the leader decided.
+    pub(super) decisions: Vec<DecisionLine>,
+    /// Worker processes times seconds, from the first record to the last commit.
+    pub(super) worker_seconds: f64,
+    /// What one worker per partition would have taken in the same time.
+    pub(super) worker_seconds_one_per_partition: f64,
     /// How often each class of fault with a rate above zero fired.
     pub(super) faults: BTreeMap<String, u64>,
     /// How often the generator was stopped because unread records would have fallen out of the broker.
@@ -114,7 +125,15 @@ impl Report {
         );
         let ms = |p: Option<u64>| p.map_or_else(|| "-".to_owned(), |p| p.to_string());
         println!("  freshness         p50 {} ms, p99 {} ms", ms(self.freshness_ms.p50), ms(self.freshness_ms.p99));
-        println!("  workers           {} to {} alive, {} kills", self.workers.min, self.workers.max, self.kills);
+        let leader = if self.leader_kills > 0 { format!(" ({} of the leader)", self.leader_kills) } else { String::new() };
+        println!(
+            "  workers           {} to {} alive, {} kills{leader}, {} drained and left",
+            self.workers.min, self.workers.max, self.kills, self.departures
+        );
+        println!("  worker-seconds    {:.0}; one worker per partition: {:.0}", self.worker_seconds, self.worker_seconds_one_per_partition);
+        for decision in &self.decisions {
+            println!("  decision          {decision}");
+        }
         for (fault, fired) in &self.faults {
             println!("  fault             {fired:>10} x {fault}");
         }
@@ -149,6 +168,11 @@ mod tests {
             freshness_ms: Percentiles { p50: Some(1), p99: None },
             workers: Workers { min: 1, max: 2 },
             kills: 0,
+            leader_kills: 0,
+            departures: 0,
+            decisions: vec![DecisionLine { at_s: 1.0, from: 2, to: 4, reason: "more".to_owned() }],
+            worker_seconds: 22.5,
+            worker_seconds_one_per_partition: 84.0,
             faults: faults.iter().map(|(f, n)| ((*f).to_owned(), *n)).collect(),
             brakes: 0,
             seed: 1,
@@ -180,5 +204,7 @@ mod tests {
         }
         assert_eq!(json["freshness_ms"]["p50"], 1);
         assert_eq!(json["workers"]["min"], 1);
+        assert_eq!(json["decisions"][0], serde_json::json!({"at_s": 1.0, "from": 2, "to": 4, "reason": "more"}));
+        assert_eq!((&json["worker_seconds"], &json["worker_seconds_one_per_partition"]), (&22.5.into(), &84.0.into()));
     }
 }

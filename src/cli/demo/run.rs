@@ -2,24 +2,29 @@
 
 use std::collections::VecDeque;
 use std::io::IsTerminal;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use rand::{Rng, SeedableRng};
+use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use super::DemoArgs;
 use super::committed::{CommittedReader, Guard};
 use super::dead_letters::DeadLetterReader;
+use super::decisions::DecisionLine;
 use super::faults;
 use super::fleet::Fleet;
+use super::fleet_file::{self, FleetFile};
 use super::flows::FLOWS;
 use super::kills::Kill;
 use super::landing::Landing;
+use super::meter::Meter;
 use super::picture::{Display, Picture};
 use super::report::{Report, Workers};
+use super::resize::Follower;
 use super::scrape::{Scraper, WorkerNumbers};
 use super::stage::Stage;
 use crate::cli::Exit;
@@ -27,9 +32,6 @@ use crate::cli::datagen::stop_on_signal;
 use crate::cli::keys::{Key, Keys};
 use crate::datagen::{Brake, Generator, GeneratorSettings, Journal, Rate};
 
-/// Short, so that a killed worker's partitions move soon, but above the 3 s that librdkafka's mock cluster lets a group's first join take: it
-/// drops members whose session ends meanwhile. Every later rebalance takes a second less than this there, without commits being accepted.
-const SESSION_TIMEOUT_MS: u64 = 4_000;
 const TICK: Duration = Duration::from_millis(200);
 /// How long the workers may take to finish what is in the topics when nothing more is produced.
 const DRAIN_LIMIT: Duration = Duration::from_secs(90);
@@ -51,7 +53,7 @@ async fn course(args: &DemoArgs) -> Result<(Report, Exit)> {
         println!("fault: {line}");
     }
     let stage = Stage::start(args.faults, args.partitions, args.brokers, args.seed).await?;
-    stage.write_files(folder.path(), SESSION_TIMEOUT_MS)?;
+    stage.write_files(folder.path(), &FleetFile::of(args, folder.path())?)?;
     println!(
         "broker {} | registry {} | BigQuery {} and {} | workers' files {}",
         stage.broker.bootstrap_servers(),
@@ -81,7 +83,10 @@ pub(super) struct Demo<'a> {
     pub(super) letters: Option<DeadLetterReader>,
     pub(super) landing: Landing,
     pub(super) stage: Stage,
+    /// What the generators make of each flow: `full_rate` in the load's shape.
     pub(super) rate: Arc<Rate>,
+    /// What the keys change, of both flows together.
+    pub(super) full_rate: Rate,
     pub(super) brake: Arc<Brake>,
     pub(super) stop: Arc<AtomicBool>,
     pub(super) scraper: Scraper,
@@ -89,6 +94,16 @@ pub(super) struct Demo<'a> {
     /// Of workers that are no more.
     pub(super) past_possible_duplicates: u64,
     pub(super) kills: Vec<Kill>,
+    pub(super) leader_kills: u64,
+    /// With `--scale on`.
+    pub(super) follower: Option<Follower>,
+    /// The number of the worker that leads the fleet, when it is known.
+    pub(super) leader: Option<usize>,
+    pub(super) decisions: Vec<DecisionLine>,
+    /// Workers that were told to leave and did.
+    pub(super) departures: u64,
+    pub(super) meter: Meter,
+    pub(super) metered: Instant,
     pub(super) rng: ChaCha8Rng,
     pub(super) started: Instant,
     pub(super) alive: Workers,
@@ -100,9 +115,9 @@ pub(super) struct Demo<'a> {
 }
 
 impl<'a> Demo<'a> {
-    fn start(args: &'a DemoArgs, stage: Stage, folder: &std::path::Path) -> Result<Self> {
+    fn start(args: &'a DemoArgs, stage: Stage, folder: &Path) -> Result<Self> {
         let brokers = stage.broker.bootstrap_servers();
-        let rate = Arc::new(Rate::new(args.rate.div_ceil(FLOWS.len() as u64)));
+        let rate = Arc::new(Rate::new(0));
         let brake = Arc::new(Brake::default());
         let letters = DeadLetterReader::start(&brokers)?;
         let fleet = Fleet::start(folder.to_owned(), usize::from(args.workers))?;
@@ -123,17 +138,25 @@ impl<'a> Demo<'a> {
             rate,
             brake,
             stop,
+            full_rate: Rate::new(args.rate),
             scraper: Scraper::new(),
             numbers: vec![WorkerNumbers::default(); workers],
             past_possible_duplicates: 0,
             kills: Vec::new(),
+            leader_kills: 0,
+            follower: args.scales().then(|| Follower::new(fleet_file::replicas_file(folder), workers)),
+            leader: None,
+            decisions: Vec::new(),
+            departures: 0,
+            meter: Meter::new(args.partitions.unsigned_abs()),
+            metered: Instant::now(),
             rng: ChaCha8Rng::seed_from_u64(args.seed ^ 0x4B11),
             started: Instant::now(),
             alive: Workers { min: workers, max: workers },
             complaints: Vec::new(),
             display: Display::open(std::io::stdout().is_terminal()),
             keys: Keys::open(),
-            picture: Picture { planned: args.duration, workers, ..Picture::default() },
+            picture: Picture { planned: args.duration, load: args.load.as_str(), scales: args.scales(), ..Picture::default() },
             seconds: VecDeque::new(),
         })
     }
@@ -142,6 +165,7 @@ impl<'a> Demo<'a> {
         self.wait_until_ready().await?;
         self.produce()?;
         self.picture.phase = "running";
+        self.metered = self.started;
         let mut next_kill = self.args.kill_every.map(|every| self.started + every);
         while self.started.elapsed() < self.args.duration && !self.stop.load(Ordering::Relaxed) {
             self.tick().await?;
@@ -163,15 +187,14 @@ impl<'a> Demo<'a> {
     /// Until the workers own every partition: what they need to start is no part of the freshness.
     async fn wait_until_ready(&mut self) -> Result<()> {
         self.picture.phase = "starting";
-        let wanted = FLOWS.len() as u64 * u64::from(self.args.partitions.unsigned_abs());
         let begun = Instant::now();
-        while self.numbers.iter().map(|n| n.assigned).sum::<u64>() != wanted {
+        while !self.all_partitions_are_owned(&self.fleet.serving()) {
             self.tick().await?;
             if self.stop.load(Ordering::Relaxed) {
                 return Ok(());
             }
             if begun.elapsed() > READY_LIMIT {
-                bail!("the workers do not own all {wanted} partitions {READY_LIMIT:?} after their start");
+                bail!("the workers do not own all partitions {READY_LIMIT:?} after their start");
             }
         }
         self.event(&format!("the workers own all partitions {:.1} s after their start", begun.elapsed().as_secs_f64()));
@@ -180,6 +203,7 @@ impl<'a> Demo<'a> {
     }
 
     fn produce(&mut self) -> Result<()> {
+        self.follow_load();
         for (number, flow) in FLOWS.iter().enumerate() {
             let settings = GeneratorSettings {
                 brokers: self.stage.broker.bootstrap_servers(),
@@ -204,6 +228,9 @@ impl<'a> Demo<'a> {
         let turn = Instant::now();
         for (number, port) in self.fleet.ports() {
             if let Some(numbers) = self.scraper.ask(port).await {
+                if self.numbers.len() <= number {
+                    self.numbers.resize_with(number + 1, WorkerNumbers::default);
+                }
                 self.numbers[number] = numbers;
             }
         }
@@ -213,11 +240,17 @@ impl<'a> Demo<'a> {
         for crash in new {
             self.event(&crash);
         }
+        self.resize()?;
         let alive = self.fleet.alive();
+        if self.picture.phase != "starting" {
+            self.meter.add(alive, turn.saturating_duration_since(self.metered));
+            self.metered = turn;
+        }
         self.alive = Workers { min: self.alive.min.min(alive), max: self.alive.max.max(alive) };
         if self.brake.is_on() && !self.picture.brake {
             self.event("slowing down: unread records take half of what the broker keeps");
         }
+        self.follow_load();
         self.look();
         let whole_second = self.seconds.back().is_none_or(|(at, ..)| at.elapsed() >= Duration::from_secs(1));
         if whole_second {
@@ -227,6 +260,18 @@ impl<'a> Demo<'a> {
         self.listen();
         tokio::time::sleep_until((turn + TICK).into()).await;
         Ok(())
+    }
+
+    /// The shape's share of the rate that keys and arguments ask for, spread over the flows.
+    fn follow_load(&self) {
+        let share = self.args.load.share(self.started.elapsed(), self.args.duration);
+        let asked = (self.full_rate.get() as f64 * share).round() as u64;
+        self.rate.set(asked.div_ceil(FLOWS.len() as u64));
+    }
+
+    /// Drops what a worker that is no more said of itself; gives the rows that it may have doubled by its own account.
+    pub(super) fn forget_numbers(&mut self, number: usize) -> u64 {
+        self.numbers.get_mut(number).map_or(0, |numbers| std::mem::take(numbers).possible_duplicates)
     }
 
     fn look(&mut self) {
@@ -247,6 +292,10 @@ impl<'a> Demo<'a> {
         picture.lag = self.guard.lag();
         (picture.freshness_p50_ms, picture.freshness_p99_ms) = (p50, p99);
         picture.workers_alive = self.fleet.alive();
+        picture.workers = self.follower.as_ref().map_or(usize::from(self.args.workers), |follower| follower.desired);
+        picture.leader = self.leader;
+        picture.decisions = self.decisions.iter().rev().take(5).cloned().collect();
+        (picture.worker_seconds, picture.one_per_partition) = (self.meter.worker_seconds(), self.meter.one_per_partition());
         picture.kills = self.kills.len() as u64;
         picture.resident_bytes = self.numbers.iter().map(|n| n.resident_bytes).sum();
         picture.held = held;
@@ -281,8 +330,10 @@ impl<'a> Demo<'a> {
     fn listen(&mut self) {
         while let Some(key) = self.keys.as_ref().and_then(|k| k.next(Duration::ZERO)) {
             match key {
-                Key::Faster => self.rate.faster(),
-                Key::Slower => self.rate.slower(),
+                Key::Faster => self.full_rate.faster(),
+                Key::Slower => self.full_rate.slower(),
+                Key::Tenfold => self.full_rate.tenfold(),
+                Key::Tenth => self.full_rate.tenth(),
                 Key::Quit => self.stop.store(true, Ordering::Relaxed),
             }
         }
@@ -297,31 +348,6 @@ impl<'a> Demo<'a> {
         if self.picture.events.len() > 50 {
             self.picture.events.remove(0);
         }
-    }
-
-    async fn kill_one(&mut self) -> Result<()> {
-        let ports = self.fleet.ports();
-        if ports.is_empty() {
-            return Ok(());
-        }
-        let (number, port) = ports[self.rng.random_range(0..ports.len())];
-        let last = self.scraper.ask(port).await;
-        self.fleet.kill(number);
-        let at_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64);
-        let guard = self.guard.clone();
-        let committed = tokio::task::spawn_blocking(move || guard.committed_now()).await.context("committed offsets at a kill")??;
-        let taken_from = last.as_ref().map(|n| {
-            let flow = |connector: &str| FLOWS.iter().position(|f| f.connector == connector);
-            n.taken_from.iter().filter_map(|(connector, partition)| Some((flow(connector)?, *partition))).collect()
-        });
-        let last = last.unwrap_or_else(|| std::mem::take(&mut self.numbers[number]));
-        self.past_possible_duplicates += last.possible_duplicates;
-        self.numbers[number] = WorkerNumbers::default();
-        self.kills.push(Kill { at_ms, committed, taken_from });
-        let alive = self.fleet.alive();
-        self.alive.min = self.alive.min.min(alive);
-        self.event(&format!("worker {number} killed (SIGKILL) and started again"));
-        self.fleet.start_worker(number)
     }
 
     /// Stops production and lets the workers finish what is there.

@@ -1,12 +1,12 @@
 //! Everything around the workers: broker, registry, BigQuery, topics, dataset, and the files that the workers read.
 
-use std::fmt::Write as _;
 use std::path::Path;
 
 use anyhow::{Context, Result};
 
 use super::dead_letters;
 use super::faults::Profile;
+use super::fleet_file::{FleetFile, REPORT_TOPIC, STATE_TOPIC};
 use super::flows::{DATASET, FLOWS, Flow, PROJECT};
 use crate::datagen::{Framing, STOCK_UPDATE_SCHEMA};
 use crate::embedded::bigquery::{EmbeddedBigQuery, Settings};
@@ -36,6 +36,9 @@ impl Stage {
                 schema_id = registry.register(&format!("{}-value", flow.topic), STOCK_UPDATE_SCHEMA, Vec::new())?;
             }
         }
+        for topic in [REPORT_TOPIC, STATE_TOPIC] {
+            broker.create_topic(topic, 1).await?;
+        }
         broker.set_faults(profile.broker());
         registry.set_faults(profile.registry());
         bigquery.faults().set(profile.bigquery());
@@ -55,7 +58,7 @@ impl Stage {
     }
 
     /// Writes `millrace.toml`, `connectors/` and `schemas/`: the shipped files as they are, and a fleet configuration for this stage.
-    pub(super) fn write_files(&self, folder: &Path, session_timeout_ms: u64) -> Result<()> {
+    pub(super) fn write_files(&self, folder: &Path, fleet: &FleetFile) -> Result<()> {
         let connectors = folder.join("connectors");
         let schemas = folder.join("schemas");
         for made in [&connectors, &schemas] {
@@ -66,38 +69,6 @@ impl Stage {
             write(connectors.join(format!("{}.toml", flow.connector)), flow.file)?;
         }
         write(schemas.join("SMSPhysicalStockUpdates_values.avsc"), STOCK_UPDATE_SCHEMA)?;
-        write(folder.join("millrace.toml"), &self.fleet_file(session_timeout_ms))
-    }
-
-    fn fleet_file(&self, session_timeout_ms: u64) -> String {
-        let mut text = String::new();
-        // Writing into a String cannot fail.
-        let _ = write!(
-            text,
-            r#"# Written by `millrace demo`.
-[kafka]
-"bootstrap.servers" = "{}"
-"session.timeout.ms" = {session_timeout_ms}
-
-[registry]
-urls = ["{}"]
-
-[bigquery]
-project = "{PROJECT}"
-credentials = "none"
-rest_endpoint = "{}"
-grpc_endpoint = "{}"
-append_timeout = "10s"
-
-[worker]
-memory = "256 MiB"
-listen = "${{env:MILLRACE_DEMO_LISTEN}}"
-"#,
-            self.broker.bootstrap_servers(),
-            self.registry.url(),
-            self.bigquery.rest_url(),
-            self.bigquery.grpc_url(),
-        );
-        text
+        write(folder.join("millrace.toml"), &fleet.text(self))
     }
 }
