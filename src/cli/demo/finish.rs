@@ -63,7 +63,7 @@ impl Demo<'_> {
             kills: self.kills.len() as u64,
             leader_kills: self.leader_kills,
             departures: self.departures,
-            decisions: std::mem::take(&mut self.decisions),
+            decisions: self.fleet_view.resizes().cloned().collect(),
             worker_seconds: tenths(self.meter.worker_seconds()),
             worker_seconds_one_per_partition: tenths(self.meter.one_per_partition()),
             faults: self.fired(),

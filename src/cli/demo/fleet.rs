@@ -64,6 +64,7 @@ impl Fleet {
             .arg("--connectors")
             .arg(self.folder.join("connectors"))
             .env("MILLRACE_DEMO_LISTEN", format!("127.0.0.1:{port}"))
+            .env("MILLRACE_ORDINAL", number.to_string())
             .env(crate::cli::EXIT_WITH_PARENT, "1")
             .stdin(Stdio::null())
             .stdout(log.try_clone().with_context(|| path.display().to_string())?)

@@ -1,13 +1,11 @@
 //! A worker is killed (SIGKILL) and started again; what the books said at that moment is kept for the judgement.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use anyhow::{Context, Result};
 use rand::Rng;
 
 use super::flows::FLOWS;
 use super::kills::Kill;
-use super::run::Demo;
+use super::run::{Demo, now_ms};
 
 /// Every so many kills the fleet's leader is the victim.
 const LEADER_EVERY: u64 = 2;
@@ -21,12 +19,13 @@ impl Demo<'_> {
             return Ok(());
         }
         let turn_of_leader = (self.kills.len() as u64 + 1).is_multiple_of(LEADER_EVERY);
-        let leader = self.leader.filter(|_| turn_of_leader).and_then(|leader| ports.iter().find(|(number, _)| *number == leader));
+        let leader =
+            self.fleet_view.leader.filter(|_| turn_of_leader).and_then(|leader| ports.iter().find(|(number, _)| *number == leader));
         let leads = leader.is_some();
         let (number, port) = *leader.unwrap_or(&ports[self.rng.random_range(0..ports.len())]);
         let last = self.scraper.ask(port).await;
         self.fleet.kill(number);
-        let at_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64);
+        let at_ms = now_ms();
         let guard = self.guard.clone();
         let committed = tokio::task::spawn_blocking(move || guard.committed_now()).await.context("committed offsets at a kill")??;
         let taken_from = last.as_ref().map(|n| {

@@ -7,6 +7,7 @@ mod faults;
 mod finish;
 mod fleet;
 mod fleet_file;
+mod fleet_view;
 mod flows;
 mod freshness;
 mod killing;
@@ -20,6 +21,7 @@ mod resize;
 mod run;
 mod scrape;
 mod stage;
+mod turn;
 
 use std::time::Duration;
 

@@ -37,7 +37,9 @@ pub(super) struct Picture {
     pub(super) scales: bool,
     /// The number of the worker that leads the fleet.
     pub(super) leader: Option<usize>,
-    /// The last decisions, the latest first.
+    /// Why the fleet has the size that it has, in the leader's words.
+    pub(super) stands: Option<String>,
+    /// The last resizes, the latest first.
     pub(super) decisions: Vec<DecisionLine>,
     pub(super) worker_seconds: f64,
     /// The worker-seconds of one worker per partition.
@@ -140,6 +142,7 @@ impl Picture {
             bold(format!("{:.0} worker-seconds", self.worker_seconds)),
             Span::raw(format!(", {share:.0} % of one per partition ({:.0})", self.one_per_partition)),
         ])];
+        lines.extend(self.stands.as_ref().map(|why| Line::raw(format!("   now {why}"))));
         lines.extend(self.decisions.iter().map(|decision| Line::raw(decision.to_string())));
         lines
     }
@@ -216,6 +219,7 @@ mod tests {
             load: "flash",
             scales: true,
             leader: Some(1),
+            stands: Some("stays at 4: all is well".to_owned()),
             decisions: vec![DecisionLine { at_s: 12.34, from: 2, to: 4, reason: "lag would reach 9 s".to_owned() }],
             worker_seconds: 120.0,
             one_per_partition: 480.0,
@@ -245,7 +249,12 @@ mod tests {
         ] {
             assert!(screen.contains(part), "{part} is not on the screen:\n{screen}");
         }
-        for part in ["120 worker-seconds, 25 % of one per partition (480)", " 12.3s 2 -> 4: lag would reach 9 s", "load: flash"] {
+        for part in [
+            "120 worker-seconds, 25 % of one per partition (480)",
+            " 12.3s 2 -> 4: lag would reach 9 s",
+            "now stays at 4: all is well",
+            "load: flash",
+        ] {
             assert!(screen.contains(part), "{part} is not on the screen:\n{screen}");
         }
         for part in ["55  broker_fetch_error", "2  plan_pending", "worker 1 killed"] {

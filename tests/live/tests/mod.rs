@@ -6,6 +6,7 @@ mod dead_letters;
 mod embedded;
 mod evolution;
 mod groups;
+mod handover;
 mod registry;
 mod schema_folder;
 mod security;
@@ -39,5 +40,7 @@ pub const ALL: &[Test] = &[
     ("security::mutual_tls_with_a_private_authority", security::mutual_tls_with_a_private_authority),
     ("groups::classic", groups::classic),
     ("groups::consumer", groups::consumer),
+    ("handover::classic", handover::classic),
+    ("handover::consumer", handover::consumer),
     ("brokers::one_is_killed_while_records_flow", brokers::one_is_killed_while_records_flow),
 ];
