@@ -59,7 +59,7 @@ impl Demo<'_> {
     }
 
     /// The shape's share of the rate that keys and arguments ask for, spread over the flows.
-    fn follow_load(&self) {
+    pub(super) fn follow_load(&self) {
         let share = self.args.load.share(self.started.elapsed(), self.args.duration);
         let asked = (self.full_rate.get() as f64 * share).round() as u64;
         self.rate.set(asked.div_ceil(FLOWS.len() as u64));
