@@ -1,0 +1,378 @@
+//! Time, machines and tasks: a deterministic executor that polls futures in the seed's order, under clocks that move only when all wait.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use millrace::flow::Clock;
+use millrace::leader::Timer;
+use parking_lot::Mutex;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+const EPOCH_US: i64 = 1_790_000_000_000_000;
+
+/// A machine's number.
+pub type MachineId = usize;
+type Action = Box<dyn FnOnce(&World) + Send>;
+
+/// Everything that is shared by the machines, and the true time that none of them knows.
+#[derive(Clone)]
+pub struct World {
+    inner: Arc<Mutex<Inner>>,
+}
+
+struct Inner {
+    now: Duration,
+    random: ChaCha8Rng,
+    events: BinaryHeap<Reverse<Event>>,
+    sequence: u64,
+    machines: Vec<Machine>,
+    tasks: Vec<Option<Task>>,
+    new_tasks: Vec<Task>,
+    pauses: Pauses,
+    trace: Option<Vec<String>>,
+}
+
+/// How often a machine stops where a task could go on, and for how long at most.
+#[derive(Clone, Copy, Default)]
+pub struct Pauses {
+    /// At any await.
+    pub anywhere: f64,
+    /// Right before a request leaves.
+    pub before_request: f64,
+    /// Right before the scale is written: after the recheck.
+    pub before_resize: f64,
+    /// The longest.
+    pub longest: Duration,
+}
+
+#[derive(Default)]
+struct Machine {
+    /// Seconds of its clocks in a true second.
+    rate: f64,
+    wall_offset_us: i64,
+    frozen_until: Duration,
+    /// True time that its monotonic clock missed, and the suspension that goes on.
+    missed: Duration,
+    suspended_from: Option<Duration>,
+}
+
+struct Task {
+    machine: MachineId,
+    future: BoxFuture<'static, ()>,
+    ready: Arc<Ready>,
+}
+
+struct Ready(AtomicBool);
+
+impl Wake for Ready {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+struct Event {
+    at: Duration,
+    sequence: u64,
+    action: Action,
+}
+
+impl PartialEq for Event {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+impl Eq for Event {}
+impl PartialOrd for Event {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Event {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.at, self.sequence).cmp(&(other.at, other.sequence))
+    }
+}
+
+impl World {
+    /// A world of this seed; `traced` keeps a line for each thing that happens.
+    pub fn new(seed: u64, traced: bool) -> Self {
+        let inner = Inner {
+            now: Duration::ZERO,
+            random: ChaCha8Rng::seed_from_u64(seed),
+            events: BinaryHeap::new(),
+            sequence: 0,
+            machines: Vec::new(),
+            tasks: Vec::new(),
+            new_tasks: Vec::new(),
+            pauses: Pauses::default(),
+            trace: traced.then(Vec::new),
+        };
+        Self { inner: Arc::new(Mutex::new(inner)) }
+    }
+
+    /// A machine whose clocks run at `rate` and whose wall clock is wrong by `wall_offset_us`.
+    pub fn machine(&self, rate: f64, wall_offset_us: i64) -> MachineId {
+        let mut inner = self.inner.lock();
+        inner.machines.push(Machine { rate, wall_offset_us, ..Machine::default() });
+        inner.machines.len() - 1
+    }
+
+    /// Sets how often machines stop.
+    pub fn set_pauses(&self, pauses: Pauses) {
+        self.inner.lock().pauses = pauses;
+    }
+
+    /// The true time.
+    pub fn now(&self) -> Duration {
+        self.inner.lock().now
+    }
+
+    /// Something drawn from the seed.
+    pub fn draw<T>(&self, draw: impl FnOnce(&mut ChaCha8Rng) -> T) -> T {
+        draw(&mut self.inner.lock().random)
+    }
+
+    /// A time of up to `longest`, short ones as likely as long ones.
+    pub fn draw_span(&self, longest: Duration) -> Duration {
+        self.draw(|random| longest.mul_f64(random.random_range(0.0..1.0)))
+    }
+
+    /// One line of the trace, made only when there is one.
+    pub fn note(&self, line: impl FnOnce() -> String) {
+        let mut inner = self.inner.lock();
+        let now = inner.now.as_secs_f64();
+        if let Some(trace) = &mut inner.trace {
+            trace.push(format!("{now:10.4} {}", line()));
+        }
+    }
+
+    /// The trace so far.
+    pub fn trace(&self) -> Vec<String> {
+        self.inner.lock().trace.clone().unwrap_or_default()
+    }
+
+    /// Lets something happen after `span` of true time, on no machine.
+    pub fn after(&self, span: Duration, action: impl FnOnce(&World) + Send + 'static) {
+        let mut inner = self.inner.lock();
+        inner.sequence += 1;
+        let event = Event { at: inner.now + span, sequence: inner.sequence, action: Box::new(action) };
+        inner.events.push(Reverse(event));
+    }
+
+    /// Starts a task on a machine.
+    pub fn spawn(&self, machine: MachineId, future: impl Future<Output = ()> + Send + 'static) {
+        let task = Task { machine, future: Box::pin(future), ready: Arc::new(Ready(AtomicBool::new(true))) };
+        self.inner.lock().new_tasks.push(task);
+    }
+
+    /// Ends all tasks of a machine where they stand: its process was killed.
+    pub fn kill(&self, machine: MachineId) {
+        let mut inner = self.inner.lock();
+        let mut dead: Vec<Task> = Vec::new();
+        for slot in &mut inner.tasks {
+            if slot.as_ref().is_some_and(|task| task.machine == machine) {
+                dead.extend(slot.take());
+            }
+        }
+        drop(inner); // their destructors may ask the world something
+    }
+
+    /// Stops a machine: SIGSTOP. Its clocks go on.
+    pub fn freeze(&self, machine: MachineId, span: Duration) {
+        let mut inner = self.inner.lock();
+        let until = inner.now + span;
+        let machine = &mut inner.machines[machine];
+        machine.frozen_until = machine.frozen_until.max(until);
+        drop(inner);
+        self.after(span, |_| {});
+    }
+
+    /// Suspends a machine: its monotonic clock stands still, its wall clock does not.
+    pub fn suspend(&self, machine: MachineId, span: Duration) {
+        {
+            let mut inner = self.inner.lock();
+            let now = inner.now;
+            if inner.machines[machine].suspended_from.is_some() {
+                return;
+            }
+            inner.machines[machine].suspended_from = Some(now);
+        }
+        self.freeze(machine, span);
+        self.after(span, move |world| {
+            let mut inner = world.inner.lock();
+            let now = inner.now;
+            let machine = &mut inner.machines[machine];
+            if let Some(from) = machine.suspended_from.take() {
+                machine.missed += now - from;
+            }
+        });
+    }
+
+    /// A point at which others may run, and at which the machine may stop, right before a request leaves.
+    pub async fn before_request(&self, machine: MachineId, writes_scale: bool) {
+        let pauses = self.inner.lock().pauses;
+        if self.draw(|random| random.random_bool(if writes_scale { pauses.before_resize } else { pauses.before_request })) {
+            let span = self.draw_span(pauses.longest);
+            self.note(|| format!("machine {machine} stops for {span:?} right before a request leaves"));
+            self.freeze(machine, span);
+        }
+        let mut yielded = false;
+        poll_fn(|context| {
+            if std::mem::replace(&mut yielded, true) {
+                return Poll::Ready(());
+            }
+            context.waker().wake_by_ref();
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// Runs until the true time is `until`; `check` looks after each step of a task.
+    pub fn run(&self, until: Duration, mut check: impl FnMut(&World)) {
+        loop {
+            if let Some((index, mut task)) = self.choose() {
+                task.ready.0.store(false, Ordering::Relaxed);
+                let waker = Waker::from(Arc::clone(&task.ready));
+                let done = Pin::new(&mut task.future).poll(&mut Context::from_waker(&waker)).is_ready();
+                if !done {
+                    self.inner.lock().tasks[index] = Some(task);
+                }
+                check(self);
+                continue;
+            }
+            let action = {
+                let mut inner = self.inner.lock();
+                match inner.events.peek() {
+                    Some(Reverse(event)) if event.at <= until => {}
+                    _ => {
+                        inner.now = until;
+                        return;
+                    }
+                }
+                let Some(Reverse(event)) = inner.events.pop() else { return };
+                inner.now = event.at;
+                event.action
+            };
+            action(self);
+        }
+    }
+
+    /// Takes out the task that the seed lets run next; a machine may stop instead.
+    fn choose(&self) -> Option<(usize, Task)> {
+        loop {
+            let mut inner = self.inner.lock();
+            while let Some(new) = inner.new_tasks.pop() {
+                match inner.tasks.iter().position(Option::is_none) {
+                    Some(free) => inner.tasks[free] = Some(new),
+                    None => inner.tasks.push(Some(new)),
+                }
+            }
+            let mut ready = Vec::new();
+            for (index, slot) in inner.tasks.iter().enumerate() {
+                if let Some(task) = slot
+                    && task.ready.0.load(Ordering::Relaxed)
+                    && inner.machines[task.machine].frozen_until <= inner.now
+                {
+                    ready.push(index);
+                }
+            }
+            let index = match ready.len() {
+                0 => return None,
+                1 => ready[0],
+                several => ready[inner.random.random_range(0..several)],
+            };
+            let pauses = inner.pauses;
+            if inner.random.random_bool(pauses.anywhere) {
+                let machine = inner.tasks[index].as_ref()?.machine;
+                drop(inner);
+                let span = self.draw_span(pauses.longest);
+                self.note(|| format!("machine {machine} stops for {span:?}"));
+                self.freeze(machine, span);
+                continue;
+            }
+            return inner.tasks[index].take().map(|task| (index, task));
+        }
+    }
+
+    fn local(&self, machine: MachineId) -> (Duration, i64, f64) {
+        let inner = self.inner.lock();
+        let (now, machine) = (inner.now, &inner.machines[machine]);
+        let missed = machine.missed + machine.suspended_from.map_or(Duration::ZERO, |from| now - from);
+        let monotonic = (now - missed).mul_f64(machine.rate);
+        let wall = EPOCH_US + machine.wall_offset_us + i64::try_from(now.mul_f64(machine.rate).as_micros()).unwrap();
+        (monotonic, wall, machine.rate)
+    }
+}
+
+/// A machine's clocks.
+pub struct MachineTimer {
+    world: World,
+    machine: MachineId,
+}
+
+impl MachineTimer {
+    /// Of this machine.
+    pub fn new(world: &World, machine: MachineId) -> Self {
+        Self { world: world.clone(), machine }
+    }
+}
+
+impl Clock for MachineTimer {
+    fn now_monotonic(&self) -> Duration {
+        self.world.local(self.machine).0
+    }
+
+    fn now_wall_us(&self) -> i64 {
+        self.world.local(self.machine).1
+    }
+}
+
+impl Timer for MachineTimer {
+    fn sleep(&self, span: Duration) -> BoxFuture<'static, ()> {
+        let deadline = self.world.local(self.machine).0.saturating_add(span);
+        Box::pin(Sleep { world: self.world.clone(), machine: self.machine, deadline, waker: Arc::default() })
+    }
+}
+
+struct Sleep {
+    world: World,
+    machine: MachineId,
+    deadline: Duration,
+    /// Empty once nobody waits any more: what was given up must not wake the task.
+    waker: Arc<Mutex<Option<Waker>>>,
+}
+
+impl Future for Sleep {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let (local, _, rate) = self.world.local(self.machine);
+        if local >= self.deadline {
+            return Poll::Ready(());
+        }
+        if self.waker.lock().replace(context.waker().clone()).is_none() {
+            let waker = Arc::clone(&self.waker);
+            let span = (self.deadline - local).div_f64(rate) + Duration::from_nanos(10); // rounding must not wake it for nothing
+            self.world.after(span, move |_| {
+                if let Some(waker) = waker.lock().take() {
+                    waker.wake();
+                }
+            });
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for Sleep {
+    fn drop(&mut self) {
+        *self.waker.lock() = None;
+    }
+}
