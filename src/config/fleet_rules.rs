@@ -195,6 +195,7 @@ fn check_scaling(scaling: &ScalingConfig, complaints: &mut Complaints<'_>) {
     let seconds = HumanDuration::from_secs;
     complaints.within(&at("scaling.freshness_target"), scaling.freshness_target, seconds(1), seconds(86_400));
     complaints.within(&at("scaling.recovery_target"), scaling.recovery_target, seconds(10), seconds(86_400));
+    complaints.within(&at("scaling.scale_down_window"), scaling.scale_down_window, seconds(5), seconds(86_400));
     complaints.within(&at("scaling.startup_deadline"), scaling.startup_deadline, seconds(5), seconds(3_600));
     complaints.within(&at("scaling.report_interval"), scaling.report_interval, HumanDuration::from_millis(200), seconds(60));
     complaints.within(&at("scaling.decide_interval"), scaling.decide_interval, HumanDuration::from_millis(200), seconds(300));

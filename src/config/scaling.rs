@@ -22,6 +22,8 @@ pub struct ScalingConfig {
     pub freshness_target: HumanDuration,
     /// After an interruption the backlog is to be gone within this time.
     pub recovery_target: HumanDuration,
+    /// The fleet shrinks only to what it would have needed at every moment of this time: a longer one costs more and resizes less.
+    pub scale_down_window: HumanDuration,
     /// What a worker costs in an hour, in any currency: decisions then say what they cost.
     pub worker_cost_per_hour: Option<f64>,
     /// How long a worker that was asked for may take to become a member; after it, it counts as absent.
@@ -48,6 +50,7 @@ impl Default for ScalingConfig {
             max: 10,
             freshness_target: HumanDuration::from_secs(30),
             recovery_target: HumanDuration::from_secs(300),
+            scale_down_window: HumanDuration::from_secs(240),
             worker_cost_per_hour: None,
             startup_deadline: HumanDuration::from_secs(180),
             report_interval: HumanDuration::from_secs(2),

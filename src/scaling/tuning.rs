@@ -33,6 +33,14 @@ pub struct Tuning {
     pub resizes_per_hour: f64,
 }
 
+impl Tuning {
+    /// For a fleet that shrinks to what the last `window_s` seconds needed: the rest after a resize keeps its proportion to it.
+    pub fn shrinking_within(window_s: f64) -> Self {
+        let usual = Self::default();
+        Self { rest_s: usual.rest_s * window_s / usual.hold_s, hold_s: window_s, ..usual }
+    }
+}
+
 impl Default for Tuning {
     fn default() -> Self {
         Self {

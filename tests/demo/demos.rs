@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::{Running, millrace, processes_in, text, turn};
 
 /// Runs a demo to its end; gives its exit code and the JSON object of the last line.
-fn demo(arguments: &[&str]) -> (i32, Value, String) {
+pub fn demo(arguments: &[&str]) -> (i32, Value, String) {
     let output = millrace(&[&["demo", "--report", "json"], arguments].concat()).output().unwrap();
     let all = text(&output);
     let stdout = String::from_utf8(output.stdout).unwrap();
@@ -16,12 +16,12 @@ fn demo(arguments: &[&str]) -> (i32, Value, String) {
     (output.status.code().unwrap(), report, all)
 }
 
-fn number(report: &Value, key: &str) -> u64 {
+pub fn number(report: &Value, key: &str) -> u64 {
     report[key].as_u64().unwrap_or_else(|| panic!("{key} is no number in {report}"))
 }
 
 /// What every complete run must show.
-fn assert_complete(exit: i32, report: &Value, all: &str) {
+pub fn assert_complete(exit: i32, report: &Value, all: &str) {
     assert_eq!(exit, 0, "{all}");
     assert_eq!(report["verdict"], "complete", "{all}");
     assert_eq!(number(report, "missing"), 0, "{all}");
@@ -36,12 +36,17 @@ fn assert_complete(exit: i32, report: &Value, all: &str) {
 #[test]
 fn a_plain_demo_delivers_every_record_once() {
     let _turn = turn();
-    let (exit, report, all) = demo(&["--for", "8s", "--rate", "4000", "--partitions", "4", "--bad-records", "1%"]);
+    let (exit, report, all) =
+        demo(&["--for", "8s", "--scale", "off", "--load", "steady", "--rate", "4000", "--partitions", "4", "--bad-records", "1%"]);
     assert_complete(exit, &report, &all);
     assert_eq!(number(&report, "duplicates"), 0, "{all}");
     assert!(number(&report, "produced") > 8_000, "{all}");
     assert!(number(&report, "dead_letters") > 50, "{all}");
     assert_eq!((report["workers"]["min"].as_u64(), report["workers"]["max"].as_u64()), (Some(2), Some(2)), "{all}");
+    assert_eq!(report["decisions"].as_array().map(Vec::len), Some(0), "{all}");
+    // Two workers for eight seconds and the drain; four partitions.
+    let (paid, each) = (report["worker_seconds"].as_f64().unwrap(), report["worker_seconds_one_per_partition"].as_f64().unwrap());
+    assert!(paid > 16.0 && (each / paid - 2.0).abs() < 0.1, "{all}");
 }
 
 #[test]

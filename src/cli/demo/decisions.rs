@@ -11,6 +11,10 @@ pub(super) struct DecisionLine {
     pub(super) from: u32,
     /// Workers wanted from then on.
     pub(super) to: u32,
+    /// Who decided: the worker, and its term, which grows with every new leader.
+    pub(super) leader: String,
+    /// See `leader`.
+    pub(super) term: u64,
     /// Why, in the leader's words.
     pub(super) reason: String,
 }

@@ -99,6 +99,7 @@ min = {min}
 max = {max}
 freshness_target = "5s"
 recovery_target = "20s"
+scale_down_window = "15s"
 startup_deadline = "20s"
 report_interval = "500ms"
 decide_interval = "1s"

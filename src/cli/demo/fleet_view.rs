@@ -33,6 +33,8 @@ struct Published {
     at_ms: i64,
     replicas_before: u32,
     replicas: u32,
+    leader: String,
+    term: u64,
     reason: String,
 }
 
@@ -65,6 +67,8 @@ impl FleetView {
                 at_s: ((decision.at_ms - production_began_ms) as f64 / 100.0).round() / 10.0,
                 from: decision.replicas_before,
                 to: decision.replicas,
+                leader: decision.leader,
+                term: decision.term,
                 reason: decision.reason,
             });
         }
@@ -87,7 +91,7 @@ mod tests {
         let mut view = FleetView::default();
         let published = |number: u64, before: u32, after: u32| {
             format!(
-                r#"{{"number":{number},"at_ms":{},"replicas_before":{before},"replicas":{after},"reason":"r{number}","term":1}}"#,
+                r#"{{"number":{number},"at_ms":{},"replicas_before":{before},"replicas":{after},"reason":"r{number}","leader":"worker-3","term":2}}"#,
                 10_000 + number * 1000
             )
         };
@@ -100,7 +104,14 @@ mod tests {
         assert!(view.hear(&answer(&[published(2, 4, 4), published(1, 2, 4)]), 10_000));
         assert!(view.hear(&answer(&[published(3, 4, 2), published(2, 4, 4)]), 10_000), "the oldest is forgotten there");
         assert_eq!((view.leader, view.stands.as_deref()), (Some(3), Some("stays")));
-        let line = |number: u64, from, to| DecisionLine { at_s: number as f64, from, to, reason: format!("r{number}") };
+        let line = |number: u64, from, to| DecisionLine {
+            at_s: number as f64,
+            from,
+            to,
+            leader: "worker-3".to_owned(),
+            term: 2,
+            reason: format!("r{number}"),
+        };
         assert_eq!(view.resizes().cloned().collect::<Vec<_>>(), [line(1, 2, 4), line(3, 4, 2)]);
         assert!(!view.hear("not found", 10_000));
         assert!(view.hear(r#"{"leader":{"worker":"worker-1","stale":true},"decided":null}"#, 10_000));

@@ -170,7 +170,7 @@ mod tests {
             kills: 0,
             leader_kills: 0,
             departures: 0,
-            decisions: vec![DecisionLine { at_s: 1.0, from: 2, to: 4, reason: "more".to_owned() }],
+            decisions: vec![DecisionLine { at_s: 1.0, from: 2, to: 4, leader: "worker-0".to_owned(), term: 1, reason: "more".to_owned() }],
             worker_seconds: 22.5,
             worker_seconds_one_per_partition: 84.0,
             faults: faults.iter().map(|(f, n)| ((*f).to_owned(), *n)).collect(),
@@ -204,7 +204,10 @@ mod tests {
         }
         assert_eq!(json["freshness_ms"]["p50"], 1);
         assert_eq!(json["workers"]["min"], 1);
-        assert_eq!(json["decisions"][0], serde_json::json!({"at_s": 1.0, "from": 2, "to": 4, "reason": "more"}));
+        assert_eq!(
+            json["decisions"][0],
+            serde_json::json!({"at_s": 1.0, "from": 2, "to": 4, "leader": "worker-0", "term": 1, "reason": "more"})
+        );
         assert_eq!((&json["worker_seconds"], &json["worker_seconds_one_per_partition"]), (&22.5.into(), &84.0.into()));
     }
 }
