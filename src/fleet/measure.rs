@@ -91,6 +91,9 @@ pub struct PartitionMeasure {
     /// The last stable offset: where a reader without lag stands.
     #[serde(default)]
     pub end_offset: Option<i64>,
+    /// The end for those who write: beyond `end_offset` while a transaction is open.
+    #[serde(default)]
+    pub high_watermark: Option<i64>,
     /// The group's committed offset.
     #[serde(default)]
     pub committed_offset: Option<i64>,

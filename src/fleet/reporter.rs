@@ -42,21 +42,17 @@ pub struct Reporter {
 }
 
 impl Reporter {
-    /// A reporter that asks `look` every `report_interval`.
+    /// A reporter that asks `look` every `report_interval`. Why the last report was not sent stands in `trouble`.
     pub fn new(
         identity: Identity,
         scaling: &ScalingConfig,
         exchange: Arc<Exchange>,
         clock: Arc<dyn Clock>,
         look: impl Fn() -> WorkerLook + Send + Sync + 'static,
+        trouble: Arc<Mutex<Option<String>>>,
     ) -> Self {
         let maker = ReportMaker::new(identity, scaling, &*clock);
-        Self { exchange, look: Box::new(look), clock, interval: scaling.report_interval.get(), trouble: Arc::default(), maker }
-    }
-
-    /// Why the last report was not sent, where that is so.
-    pub fn trouble(&self) -> Arc<Mutex<Option<String>>> {
-        self.trouble.clone()
+        Self { exchange, look: Box::new(look), clock, interval: scaling.report_interval.get(), trouble, maker }
     }
 
     /// Reports until `stop`, and a last time then, that it leaves. A report that cannot be sent is dropped: the next one says the same.

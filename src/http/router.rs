@@ -14,21 +14,29 @@ use super::view::{Readiness, Status};
 /// The most that a request's body may hold: nothing here takes one.
 const BODY_BYTES_MAX: usize = 4 * 1024;
 
-/// `/` (page), `/status` (JSON), `/metrics` (Prometheus), `/health/live`, `/health/ready`.
+/// `/` (page), `/status` and `/fleet` (JSON), `/metrics` (Prometheus), `/health/live`, `/health/ready`.
 pub fn router(status: Arc<dyn Status>) -> Router {
     Router::new()
         .route("/", get(async || Html(PAGE)))
         .route("/status", get(worker))
+        .route("/fleet", get(fleet))
         .route("/metrics", get(metrics))
         .route("/health/live", get(async || Json(serde_json::json!({ "live": true }))))
         .route("/health/ready", get(ready))
-        .fallback(async || (StatusCode::NOT_FOUND, "paths: / /status /metrics /health/live /health/ready\n"))
+        .fallback(async || (StatusCode::NOT_FOUND, "paths: / /status /fleet /metrics /health/live /health/ready\n"))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(status)
 }
 
 async fn worker(State(status): State<Arc<dyn Status>>) -> Response {
     ([(header::CACHE_CONTROL, "no-store")], Json(status.worker())).into_response()
+}
+
+async fn fleet(State(status): State<Arc<dyn Status>>) -> Response {
+    match status.fleet() {
+        Some(fleet) => ([(header::CACHE_CONTROL, "no-store")], Json(fleet)).into_response(),
+        None => (StatusCode::NOT_FOUND, "[scaling] mode = \"off\": this worker knows nothing of others\n").into_response(),
+    }
 }
 
 async fn metrics(State(status): State<Arc<dyn Status>>) -> Response {
@@ -49,6 +57,7 @@ async fn ready(State(status): State<Arc<dyn Status>>) -> Response {
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
+    use crate::fleet::FleetStatus;
     use crate::http::{ConfigurationStatus, FileMistake, MemoryStatus, WorkerState, WorkerStatus};
     use crate::pipeline::{ConnectorState, ConnectorStatus, HoldStatus, PartitionStatus};
 
@@ -60,6 +69,9 @@ mod tests {
         }
         fn metrics(&self) -> String {
             "millrace_build_info 1\n".to_owned()
+        }
+        fn fleet(&self) -> Option<FleetStatus> {
+            None
         }
     }
 
@@ -163,5 +175,7 @@ mod tests {
         let (code, page) = ask(one(), "/").await;
         assert!(code == 200 && page.contains("/status") && !page.contains("http://") && !page.contains("https://"));
         assert_eq!(ask(one(), "/nothing").await.0, 404);
+        let (code, why) = ask(one(), "/fleet").await;
+        assert!(code == 404 && why.contains("mode = \"off\""), "{why}");
     }
 }

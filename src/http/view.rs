@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::fleet::FleetStatus;
 use crate::pipeline::{ConnectorState, ConnectorStatus};
 
 /// Asked by the router, answered by the worker. Answers come at once: nothing here waits for Kafka or BigQuery.
@@ -10,6 +11,8 @@ pub trait Status: Send + Sync + 'static {
     fn worker(&self) -> WorkerStatus;
     /// The metrics in Prometheus' text format.
     fn metrics(&self) -> String;
+    /// The fleet as this worker sees it; `None` with `[scaling] mode = "off"`.
+    fn fleet(&self) -> Option<FleetStatus>;
 }
 
 /// Where a worker is in its life.

@@ -9,21 +9,30 @@
 //! | `elector`, `lease` | election by a lease, client-go's rules; the seam to where the lease stands |
 //! | `replicas`, `resize` | the seam to the number of workers; the one way to change it |
 //! | `kubernetes`, `local` | both seams on Kubernetes (Lease, scale), and on one machine (lock, file) |
+//! | `monitor` | the loop: measure, decide, say so, resize |
+//! | `measure`, `tracks` | one look at the brokers; what it means for each partition |
+//! | `assemble`, `memory` | reports and measures to a snapshot; what one leader leaves for the next |
 //! | `timer` | time that passes, for the simulation's sake |
 
+mod assemble;
 mod election;
 mod elector;
 pub mod kubernetes;
 mod lease;
 pub mod local;
+mod measure;
+mod memory;
+mod monitor;
 mod replicas;
 mod resize;
 mod term;
 mod timer;
+mod tracks;
 
 pub use election::{Election, ElectionError};
 pub use elector::{Candidate, Elector, holder_name};
 pub use lease::{LeaseError, LeaseRecord, LeaseStore, Timing};
+pub use monitor::Monitor;
 pub use replicas::{Replicas, ReplicasError, Scale};
 pub use resize::{Resized, resize};
 pub use term::{Leadership, Term};

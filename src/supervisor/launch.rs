@@ -24,7 +24,8 @@ pub(super) struct Launcher {
     pub(super) fleet: Arc<FleetConfig>,
     bigquery: BigQuery,
     sources: SchemaSources,
-    shared: Arc<WorkerShared>,
+    /// What the connectors share.
+    pub(super) shared: Arc<WorkerShared>,
 }
 
 impl Launcher {

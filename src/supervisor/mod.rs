@@ -4,6 +4,7 @@
 //! (`pipeline/`), who decides about the fleet (`leader/`).
 
 mod configuration;
+mod fleet;
 mod launch;
 mod reload;
 mod reload_plan;
@@ -12,7 +13,7 @@ mod sources;
 mod watch;
 mod worker;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use parking_lot::{Mutex, RwLock};
@@ -91,6 +92,7 @@ pub async fn run(loaded: Loaded, prometheus: PrometheusHandle) -> Result<(), Sup
         clock,
         started_ms,
         prometheus,
+        fleet: OnceLock::new(),
     });
     let server = Server::start(listener, http::router(worker.clone())).map_err(system("the socket's address"))?;
     tracing::info!(address = %server.address(), connectors = loaded.connectors.len(), memory = ?fleet.worker.memory, "worker started");
@@ -98,6 +100,7 @@ pub async fn run(loaded: Loaded, prometheus: PrometheusHandle) -> Result<(), Sup
     let resident = tokio::spawn(watch::watch_memory(worker.budget.clone()));
 
     let launcher = Arc::new(Launcher::new(worker.clone(), fleet.clone(), bigquery, sources));
+    let fleet_life = fleet::start(&fleet, &worker, launcher.shared.clone());
     let reload = Reload::new(worker.clone(), launcher.clone(), &loaded);
     worker.changes.spawn(async move {
         launcher.start_all().await;
@@ -110,10 +113,16 @@ pub async fn run(loaded: Loaded, prometheus: PrometheusHandle) -> Result<(), Sup
     tracing::info!(signal, deadline = ?fleet.worker.shutdown_deadline, "draining; a second signal leaves at once");
     *worker.state.lock() = WorkerState::Draining;
     worker.draining.cancel();
+    if let Some(life) = &fleet_life {
+        life.stop_deciding();
+    }
     let drained = tokio::select! {
         drained = slots::drain(&worker, fleet.worker.shutdown_deadline.get()) => drained,
         () = async { tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} } } => leave_at_once(),
     };
+    if let Some(life) = fleet_life {
+        life.stop().await;
+    }
     watch.abort();
     resident.abort();
     server.stop().await;

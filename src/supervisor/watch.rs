@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::worker::Worker;
 use crate::flow::{Budget, BudgetKind};
 use crate::pipeline::ConnectorState;
-use crate::telemetry::metrics::{MemoryMetrics, resident_bytes};
+use crate::telemetry::metrics::{self, MemoryMetrics, resident_bytes};
 
 /// How often gauges are set and connectors are looked at. Well below [`crate::telemetry::metrics::GAUGE_IDLE`].
 const TICK: Duration = Duration::from_secs(1);
@@ -44,6 +44,9 @@ pub(super) async fn watch(worker: Arc<Worker>) {
             gauge.set(worker.budget.used_by(kind) as f64);
         }
         memory.tick();
+        if let Some(fleet) = worker.fleet.get() {
+            metrics::leading(fleet.leads());
+        }
         for slot in worker.slots() {
             let status = slot.status();
             let runs = !matches!(status.state, ConnectorState::Failed | ConnectorState::Stopped);

@@ -1,6 +1,6 @@
 //! The worker as everyone in this room sees it, and what it answers over HTTP.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use parking_lot::{Mutex, RwLock};
@@ -8,7 +8,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::configuration::Configuration;
+use super::fleet::FleetPart;
 use super::slots::Slot;
+use crate::fleet::FleetStatus;
 use crate::flow::{Budget, BudgetKind, Clock, SystemClock};
 use crate::http::{MemoryStatus, Status, WorkerState, WorkerStatus};
 use crate::telemetry::metrics::resident_bytes;
@@ -28,6 +30,8 @@ pub(super) struct Worker {
     pub(super) clock: SystemClock,
     pub(super) started_ms: i64,
     pub(super) prometheus: PrometheusHandle,
+    /// Its part in the fleet; none with `[scaling] mode = "off"`.
+    pub(super) fleet: OnceLock<Arc<FleetPart>>,
 }
 
 impl Worker {
@@ -76,6 +80,12 @@ impl Status for Worker {
     }
 
     fn metrics(&self) -> String {
-        self.prometheus.render()
+        let mut page = self.prometheus.render();
+        page.extend(self.fleet.get().and_then(|fleet| fleet.leader_metrics()));
+        page
+    }
+
+    fn fleet(&self) -> Option<FleetStatus> {
+        self.fleet.get().map(|fleet| fleet.status())
     }
 }

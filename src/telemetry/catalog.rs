@@ -116,6 +116,36 @@ catalog! {
         "The memory that records and rows take, by kind: prefetch, open_buffers, in_flight, dead_letters, plans, unaccounted.";
     RESIDENT_MEMORY = Gauge Bytes "millrace_resident_memory_bytes" []
         "The process's resident memory, as the kernel counts it.";
+    LEADER = Gauge Count "millrace_leader" []
+        "1 while this worker measures and decides for the fleet, else 0; not there without scaling.";
+    WORKERS_DESIRED = Gauge Count "millrace_workers_desired" []
+        "Workers that the leader wants; shown by the leader alone, as all that follows up to the costs.";
+    WORKERS_READY = Gauge Count "millrace_workers_ready" []
+        "Workers whose reports come and who are members of their groups.";
+    WORKERS_STALE = Gauge Count "millrace_workers_stale" []
+        "Workers that missed three reports.";
+    FLEET_LAG_RECORDS = Gauge Count "millrace_fleet_partition_lag_records" ["connector", "topic", "partition"]
+        "Records not durable yet, owned by a worker or not: the last stable offset less the committed one.";
+    FLEET_LAG_BYTES = Gauge Bytes "millrace_fleet_partition_lag_bytes" ["connector", "topic", "partition"]
+        "The same in bytes, by the mean size of the last records.";
+    FLEET_LAG_SECONDS = Gauge Seconds "millrace_fleet_partition_lag_seconds" ["connector", "topic", "partition"]
+        "How long ago the last stable offset stood at the committed one: 0 without lag.";
+    FLEET_PRODUCED_RECORDS = Gauge CountPerSecond "millrace_fleet_partition_produced_records_per_second" ["connector", "topic", "partition"]
+        "Records produced each second, by differences of end offsets.";
+    FLEET_PRODUCED_BYTES = Gauge Count "millrace_fleet_partition_produced_bytes_per_second" ["connector", "topic", "partition"]
+        "Bytes produced each second, by the mean size of the last records.";
+    FLEET_CONSUMED_RECORDS = Gauge CountPerSecond "millrace_fleet_partition_consumed_records_per_second" ["connector", "topic", "partition"]
+        "Records consumed each second, as the partition's worker says, or by differences of commits.";
+    FLEET_CONSUMED_BYTES = Gauge Count "millrace_fleet_partition_consumed_bytes_per_second" ["connector", "topic", "partition"]
+        "Bytes consumed each second.";
+    FLEET_RECORD_BYTES = Gauge Bytes "millrace_fleet_partition_mean_record_bytes" ["connector", "topic", "partition"]
+        "Mean bytes of key and value of a record.";
+    COST_PER_HOUR = Gauge Count "millrace_cost_per_hour" ["of"]
+        "What the fleet costs in an hour by worker_cost_per_hour, of: now, chosen, one_per_partition.";
+    DECISIONS = Counter Count "millrace_decisions_total" ["kind"]
+        "Decisions of this worker as leader, by kind: up, down, hold, none (nothing may be decided from what is known).";
+    RESIZES = Counter Count "millrace_resizes_total" ["outcome"]
+        "Resizes that this worker tried as leader, by outcome: done, unchanged, moved, not_leader, failed.";
     BUILD_INFO = Gauge Count "millrace_build_info" ["version"]
         "1 for each worker; the label says what runs.";
     START_TIME = Gauge Seconds "millrace_start_time_seconds" []

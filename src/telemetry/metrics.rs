@@ -13,7 +13,7 @@ use super::catalog::{self as names, Kind, METRICS};
 /// How long a gauge that nobody sets is still shown: a partition that went away takes its lag with it.
 pub const GAUGE_IDLE: Duration = Duration::from_secs(60);
 
-static METADATA: Metadata<'static> = Metadata::new("millrace", Level::INFO, Some("millrace"));
+pub(super) static METADATA: Metadata<'static> = Metadata::new("millrace", Level::INFO, Some("millrace"));
 
 /// Installs the recorder of this process and describes every metric of the [catalog](super::catalog).
 ///
@@ -26,7 +26,7 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
     Ok(handle)
 }
 
-fn builder() -> Result<PrometheusBuilder, BuildError> {
+pub(super) fn builder() -> Result<PrometheusBuilder, BuildError> {
     PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Full(names::FRESHNESS.to_owned()), names::FRESHNESS_BUCKETS)?
         .set_buckets_for_metric(Matcher::Full(names::TABLE_APPEND_LATENCY.to_owned()), names::APPEND_LATENCY_BUCKETS)
@@ -34,11 +34,17 @@ fn builder() -> Result<PrometheusBuilder, BuildError> {
 }
 
 fn describe_all() {
+    metrics::with_recorder(|recorder| describe_on(recorder));
+}
+
+/// Tells a recorder what each metric of the catalog is.
+pub(super) fn describe_on(recorder: &dyn metrics::Recorder) {
     for metric in METRICS {
+        let (name, unit, help) = (metrics::KeyName::from(metric.name), Some(metric.unit), metrics::SharedString::from(metric.help));
         match metric.kind {
-            Kind::Counter => metrics::describe_counter!(metric.name, metric.unit, metric.help),
-            Kind::Gauge => metrics::describe_gauge!(metric.name, metric.unit, metric.help),
-            Kind::Histogram => metrics::describe_histogram!(metric.name, metric.unit, metric.help),
+            Kind::Counter => recorder.describe_counter(name, unit, help),
+            Kind::Gauge => recorder.describe_gauge(name, unit, help),
+            Kind::Histogram => recorder.describe_histogram(name, unit, help),
         }
     }
 }
@@ -243,6 +249,21 @@ impl TableMetrics {
 /// A schema was asked for: [`names::SCHEMA_FETCHES`] of this outcome (`found`, `unknown`, `unusable`, `unavailable`).
 pub fn schema_fetched(outcome: &'static str) {
     counter(names::SCHEMA_FETCHES, vec![Label::new("outcome", outcome)]).increment(1);
+}
+
+/// A leader decided: [`names::DECISIONS`] of this kind (`up`, `down`, `hold`; `none` where nothing may be decided).
+pub fn decided(kind: &'static str) {
+    counter(names::DECISIONS, vec![Label::new("kind", kind)]).increment(1);
+}
+
+/// A resize was tried: [`names::RESIZES`] of this outcome (`done`, `unchanged`, `moved`, `not_leader`, `failed`).
+pub fn resized(outcome: &'static str) {
+    counter(names::RESIZES, vec![Label::new("outcome", outcome)]).increment(1);
+}
+
+/// [`names::LEADER`]: set it at every tick.
+pub fn leading(leads: bool) {
+    Gauge::new(names::LEADER, Vec::new()).set(if leads { 1.0 } else { 0.0 });
 }
 
 /// The memory that records and rows take in this process, by kind, against the budget.

@@ -1,0 +1,177 @@
+//! From reports and measures to the snapshot that a decision is made from, and to remarks: pure.
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::config::{ConnectorConfig, KafkaValue, ScalingConfig};
+use crate::fleet::{ConnectorMeasure, LiveWorker, WorkerReport};
+use crate::scaling::{
+    Assignor, ConnectorGroup, GroupState, Limits, Owned, PartitionLoad, RebalanceProtocol, Snapshot, WorkerGroup, WorkerLoad,
+};
+
+/// A group that has not had all its partitions owned for this long is not rebalancing: a topic that nobody may read, a connector that failed.
+const REBALANCE_MAX_MS: i64 = 60_000;
+/// Remarks of one look at most: a cluster in trouble would fill pages.
+const REMARKS_MAX: usize = 20;
+
+/// Since when each group's partitions have not all had exactly one owner.
+#[derive(Debug, Default)]
+pub(super) struct Coverage {
+    incomplete_since_ms: HashMap<String, i64>,
+}
+
+impl Coverage {
+    /// What the group does, as its members tell: stable when every partition has one owner. `None` without partitions or members.
+    fn state(&mut self, now_ms: i64, measure: &ConnectorMeasure, live: &[LiveWorker]) -> Option<GroupState> {
+        let mut owners: HashMap<(&str, i32), u32> = HashMap::new();
+        let mut members = 0;
+        for of in live.iter().flat_map(|worker| &worker.report.connectors).filter(|of| of.connector == measure.connector) {
+            members += 1;
+            for partition in &of.partitions {
+                *owners.entry((&partition.topic, partition.partition)).or_default() += 1;
+            }
+        }
+        if members == 0 || measure.partitions.is_empty() {
+            return None;
+        }
+        let complete = measure.partitions.iter().all(|p| owners.get(&(p.topic.as_str(), p.partition)) == Some(&1));
+        if complete {
+            self.incomplete_since_ms.remove(&measure.connector);
+            return Some(GroupState::Stable);
+        }
+        let since = *self.incomplete_since_ms.entry(measure.connector.clone()).or_insert(now_ms);
+        Some(if now_ms - since < REBALANCE_MAX_MS { GroupState::Rebalancing } else { GroupState::Stable })
+    }
+}
+
+/// Workers that are there and members: those whose connectors are all still starting are on their way.
+pub(super) fn ready(live: &[LiveWorker]) -> u32 {
+    let started = |report: &WorkerReport| report.connectors.is_empty() || report.connectors.iter().any(|c| c.state != "starting");
+    u32::try_from(live.iter().filter(|worker| started(&worker.report)).count()).unwrap_or(u32::MAX)
+}
+
+/// Everything that goes into a snapshot.
+pub(super) struct Look<'a> {
+    pub now_ms: i64,
+    pub replicas: u32,
+    pub scaling: &'a ScalingConfig,
+    /// Those that should run.
+    pub connectors: &'a [std::sync::Arc<ConnectorConfig>],
+    /// The fleet's Kafka properties.
+    pub kafka: &'a BTreeMap<String, KafkaValue>,
+    pub live: &'a [LiveWorker],
+    pub measures: &'a [ConnectorMeasure],
+}
+
+impl Look<'_> {
+    /// The snapshot.
+    pub fn snapshot(&self, coverage: &mut Coverage) -> Snapshot {
+        let millis = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        Snapshot {
+            now_ms: self.now_ms,
+            window_ms: millis(self.scaling.rate_window()),
+            replicas: self.replicas,
+            ready_workers: Some(ready(self.live)),
+            groups: self.connectors.iter().map(|config| self.group(config, coverage)).collect(),
+            workers: self.live.iter().map(|worker| self.worker(&worker.report)).collect(),
+            limits: Limits {
+                min: self.scaling.min,
+                max: self.scaling.max,
+                freshness_target_ms: millis(self.scaling.freshness_target.get()),
+                recovery_target_ms: millis(self.scaling.recovery_target.get()),
+                startup_deadline_ms: Some(millis(self.scaling.startup_deadline.get())),
+                worker_cost_per_hour: self.scaling.worker_cost_per_hour,
+            },
+        }
+    }
+
+    fn group(&self, config: &ConnectorConfig, coverage: &mut Coverage) -> ConnectorGroup {
+        let nothing = ConnectorMeasure::default();
+        let measure = self.measures.iter().find(|measure| measure.connector == config.name).unwrap_or(&nothing);
+        let (assignor, protocol) = assignment(self.kafka, &config.kafka);
+        ConnectorGroup {
+            connector: config.name.clone(),
+            assignor,
+            protocol,
+            state: coverage.state(self.now_ms, measure, self.live),
+            partitions: measure
+                .partitions
+                .iter()
+                .map(|partition| PartitionLoad {
+                    topic: partition.topic.clone(),
+                    partition: partition.partition,
+                    end_offset: partition.end_offset,
+                    high_watermark: partition.high_watermark,
+                    // Where its lag counts from: below the first record that is left, or without a commit, there is nothing to read.
+                    committed_offset: partition.end_offset.zip(partition.lag_records).map(|(end, lag)| end - lag),
+                    produced_records_per_s: partition.produced_records_per_s,
+                    produced_bytes_per_s: partition.produced_bytes_per_s,
+                    lag_ms: partition.lag_ms,
+                })
+                .collect(),
+        }
+    }
+
+    fn worker(&self, report: &WorkerReport) -> WorkerLoad {
+        let of_running = report.connectors.iter().filter(|of| self.connectors.iter().any(|config| config.name == of.connector));
+        WorkerLoad {
+            id: report.worker.clone(),
+            ordinal: report.ordinal,
+            busy_fraction: report.busy_fraction,
+            sink_wait_fraction: report.sink_wait_fraction,
+            groups: of_running
+                .map(|of| WorkerGroup {
+                    connector: of.connector.clone(),
+                    partitions: of.partitions.iter().map(|p| Owned { topic: p.topic.clone(), partition: p.partition }).collect(),
+                    consumed_records_per_s: of.partitions.iter().map(|p| p.records_per_s).sum::<Option<f64>>(),
+                })
+                .collect(),
+        }
+    }
+}
+
+/// Who gives partitions to a connector's members, and what a rebalance stops: by its properties, which win over the fleet's. librdkafka's other
+/// assignor, `roundrobin`, balances by count as `range` does, and is eager.
+fn assignment(fleet: &BTreeMap<String, KafkaValue>, own: &BTreeMap<String, KafkaValue>) -> (Option<Assignor>, Option<RebalanceProtocol>) {
+    let property = |name: &str| own.get(name).or_else(|| fleet.get(name)).map(KafkaValue::to_property);
+    let classic = |strategy: &str| match strategy.split(',').next().unwrap_or_default().trim() {
+        "cooperative-sticky" => (Some(Assignor::CooperativeSticky), Some(RebalanceProtocol::Cooperative)),
+        _ => (Some(Assignor::Range), Some(RebalanceProtocol::Eager)),
+    };
+    if property("group.protocol").is_some_and(|protocol| protocol.eq_ignore_ascii_case("consumer")) {
+        let range = property("group.remote.assignor").is_some_and(|assignor| assignor == "range");
+        return (Some(if range { Assignor::Range } else { Assignor::Uniform }), Some(RebalanceProtocol::Cooperative));
+    }
+    classic(&property("partition.assignment.strategy").unwrap_or_else(|| "cooperative-sticky".to_owned()))
+}
+
+/// What is worth saying and nobody's decision.
+pub(super) fn remarks(measures: &[ConnectorMeasure]) -> Vec<String> {
+    let mut remarks = Vec::new();
+    for measure in measures {
+        let name = &measure.connector;
+        if let Some(trouble) = &measure.trouble {
+            remarks.push(format!("connector `{name}` cannot be measured: {trouble}"));
+        }
+        let silent = measure.partitions.iter().filter(|p| p.end_offset.is_none()).count();
+        if silent > 0 {
+            remarks.push(format!("connector `{name}`: the leaders of {silent} of {} partitions did not answer", measure.partitions.len()));
+        }
+        for partition in &measure.partitions {
+            let place = format!("{}[{}]", partition.topic, partition.partition);
+            if let (Some(open_ms), Some(end), Some(high)) = (partition.open_transaction_ms, partition.end_offset, partition.high_watermark)
+            {
+                remarks.push(format!(
+                    "connector `{name}`: open transaction in {place}: readers stand at {end} for {} s while {} records wait behind it",
+                    open_ms / 1000,
+                    high - end
+                ));
+            }
+        }
+    }
+    if remarks.len() > REMARKS_MAX {
+        let more = remarks.len() - REMARKS_MAX + 1;
+        remarks.truncate(REMARKS_MAX - 1);
+        remarks.push(format!("and {more} more"));
+    }
+    remarks
+}

@@ -1,0 +1,185 @@
+//! One look at the brokers: where every partition of every connector ends, and what its group has committed. Blocks.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::tracks::{Track, told};
+use crate::config::{ConnectorConfig, FleetConfig, StartAt};
+use crate::fleet::{ConnectorMeasure, LiveWorker};
+use crate::flow::Clock;
+use crate::kafka::{GroupSettings, HighWatermarks, KafkaError, LagClient, Sampler};
+use crate::record::TopicPartition;
+
+/// How often the topics are asked for their partitions.
+const PARTITIONS_EVERY: Duration = Duration::from_secs(30);
+/// One question to the brokers.
+const ASK_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often the size of a partition's records is looked at again, when it has new ones.
+const SAMPLE_EVERY_MS: i64 = 60_000;
+/// Partitions that are sampled in one look: a connector of 1,000 is through after 8 looks.
+const SAMPLES_PER_LOOK: usize = 128;
+
+/// The clients that connectors share when they reach the cluster alike: a client costs threads for every broker.
+#[derive(Default)]
+struct Shared {
+    high: Option<HighWatermarks>,
+    sampler: Option<Sampler>,
+}
+
+/// A connector as the leader looks at it.
+struct Watched {
+    config: Arc<ConnectorConfig>,
+    settings: GroupSettings,
+    client: Option<LagClient>,
+    partitions: Vec<TopicPartition>,
+    asked_at: Option<Instant>,
+    tracks: HashMap<TopicPartition, Track>,
+}
+
+/// Asks the brokers, and remembers what it needs for rates. Lives as long as a leader's term.
+pub(super) struct Measurer {
+    fleet: Arc<FleetConfig>,
+    clock: Arc<dyn Clock>,
+    window_ms: i64,
+    sample_timeout: Duration,
+    watched: BTreeMap<String, Watched>,
+    shared: HashMap<BTreeMap<String, String>, Shared>,
+}
+
+impl Measurer {
+    pub fn new(fleet: Arc<FleetConfig>, clock: Arc<dyn Clock>) -> Self {
+        let window_ms = i64::try_from(fleet.scaling.rate_window().as_millis()).unwrap_or(i64::MAX);
+        // A look must not take the next one's time.
+        let sample_timeout = (fleet.scaling.decide_interval.get() / 4).min(Duration::from_secs(1));
+        Self { fleet, clock, window_ms, sample_timeout, watched: BTreeMap::new(), shared: HashMap::new() }
+    }
+
+    /// Looks at these connectors, with what live workers say of their partitions. A connector that cannot be looked at says why; the others go on.
+    pub fn look(&mut self, connectors: &[Arc<ConnectorConfig>], live: &[LiveWorker]) -> Vec<ConnectorMeasure> {
+        self.watched.retain(|name, watched| connectors.iter().any(|config| config.name == *name && same_topics(config, &watched.config)));
+        let mut measures = Vec::with_capacity(connectors.len());
+        for config in connectors {
+            let watched = self.watched.entry(config.name.clone()).or_insert_with(|| Watched {
+                config: config.clone(),
+                settings: GroupSettings::of(&self.fleet, config, 0),
+                client: None,
+                partitions: Vec::new(),
+                asked_at: None,
+                tracks: HashMap::new(),
+            });
+            let overrides = config.kafka.iter().map(|(name, value)| (name.clone(), value.to_property())).collect();
+            let shared = self.shared.entry(overrides).or_default();
+            let mut measure = ConnectorMeasure { connector: config.name.clone(), group: config.group_id(), ..Default::default() };
+            if let Err(error) = watched.look(&mut measure, shared, live, &*self.clock, self.window_ms, self.sample_timeout) {
+                measure.trouble = Some(error.to_string());
+            }
+            measures.push(measure);
+        }
+        measures
+    }
+}
+
+fn same_topics(a: &ConnectorConfig, b: &ConnectorConfig) -> bool {
+    a.topics == b.topics && a.topics_regex == b.topics_regex && a.group_id() == b.group_id() && a.kafka == b.kafka
+}
+
+impl Watched {
+    fn look(
+        &mut self,
+        measure: &mut ConnectorMeasure,
+        shared: &mut Shared,
+        live: &[LiveWorker],
+        clock: &dyn Clock,
+        window_ms: i64,
+        sample_timeout: Duration,
+    ) -> Result<(), KafkaError> {
+        let client = match self.client.take() {
+            Some(client) => self.client.insert(client),
+            None => self.client.insert(LagClient::new(&self.settings)?),
+        };
+        if self.partitions.is_empty() || self.asked_at.is_none_or(|at| at.elapsed() > PARTITIONS_EVERY) {
+            self.partitions = client.partitions(ASK_TIMEOUT)?;
+            self.asked_at = Some(Instant::now());
+            let partitions: HashSet<&TopicPartition> = self.partitions.iter().collect();
+            self.tracks.retain(|partition, _| partitions.contains(partition));
+        }
+        let offsets = client.query(&self.partitions, ASK_TIMEOUT)?;
+        let now_ms = millis(clock);
+        // Not worth failing for: without it an open transaction is not noticed.
+        let highs = high_watermarks(shared, &self.settings, &self.partitions).unwrap_or_else(|error| {
+            tracing::debug!(connector = self.config.name, %error, "high watermarks are not known this time");
+            HashMap::new()
+        });
+        let ends: Vec<(TopicPartition, i64, i64)> =
+            offsets.iter().filter_map(|o| Some((o.partition.clone(), o.low?, o.end?))).filter(|(_, low, end)| end > low).collect();
+        self.sample(shared, &ends, now_ms, sample_timeout);
+        let told = told(live, &self.config.name);
+        let nothing = Default::default();
+        measure.partitions = offsets
+            .iter()
+            .map(|offsets| {
+                let track = self.tracks.entry(offsets.partition.clone()).or_default();
+                let told = told.get(&offsets.partition).unwrap_or(&nothing);
+                let start: StartAt = self.config.start;
+                track.measure(now_ms, window_ms, offsets, highs.get(&offsets.partition).copied(), told, start)
+            })
+            .collect();
+        Ok(())
+    }
+
+    /// Looks at the last records of some partitions: those first that were never looked at, then those with new records whose look is old.
+    fn sample(&mut self, shared: &mut Shared, ends: &[(TopicPartition, i64, i64)], now_ms: i64, timeout: Duration) {
+        let due = |partition: &TopicPartition, end: i64| match self.tracks.get(partition).and_then(|track| track.sampled_at) {
+            None => true,
+            Some((at_ms, end_then)) => now_ms - at_ms >= SAMPLE_EVERY_MS && end != end_then,
+        };
+        let mut wanted: Vec<&(TopicPartition, i64, i64)> = ends.iter().filter(|(partition, _, end)| due(partition, *end)).collect();
+        wanted.sort_by_key(|(partition, _, _)| self.tracks.get(partition).and_then(|track| track.sampled_at));
+        let Some((first, _, _)) = wanted.first() else { return };
+        // One topic a look: the others have their turn in the next ones.
+        let topic = first.topic.clone();
+        let of_topic: Vec<(i32, i64, i64)> = wanted
+            .iter()
+            .filter(|(p, _, _)| p.topic == topic)
+            .take(SAMPLES_PER_LOOK)
+            .map(|(p, low, end)| (p.partition, *low, *end))
+            .collect();
+        let means = match sampler(shared, &self.settings).and_then(|sampler| sampler.mean_bytes(&topic, &of_topic, timeout)) {
+            Ok(means) => means,
+            Err(error) => {
+                tracing::debug!(connector = self.config.name, %error, "sizes of records are not known this time");
+                // What it was assigned is not known any more.
+                shared.sampler = None;
+                HashMap::new()
+            }
+        };
+        for (partition, _, end) in of_topic {
+            let track = self.tracks.entry(TopicPartition::new(topic.clone(), partition)).or_default();
+            track.sampled(now_ms, end, means.get(&partition).copied());
+        }
+    }
+}
+
+fn high_watermarks(
+    shared: &mut Shared,
+    settings: &GroupSettings,
+    partitions: &[TopicPartition],
+) -> Result<HashMap<TopicPartition, i64>, KafkaError> {
+    let asker = match shared.high.take() {
+        Some(asker) => shared.high.insert(asker),
+        None => shared.high.insert(HighWatermarks::new(settings)?),
+    };
+    asker.query(partitions, ASK_TIMEOUT)
+}
+
+fn sampler<'a>(shared: &'a mut Shared, settings: &GroupSettings) -> Result<&'a Sampler, KafkaError> {
+    Ok(match shared.sampler.take() {
+        Some(sampler) => shared.sampler.insert(sampler),
+        None => shared.sampler.insert(Sampler::new(settings)?),
+    })
+}
+
+fn millis(clock: &dyn Clock) -> i64 {
+    i64::try_from(clock.now_monotonic().as_millis()).unwrap_or(i64::MAX)
+}
