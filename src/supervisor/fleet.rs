@@ -15,8 +15,8 @@ use crate::fleet::{Exchange, FleetStatus, FleetView, Identity, MemoryReport, Rep
 use crate::flow::{Clock, SystemClock};
 use crate::http::WorkerState;
 use crate::kafka::ClusterSettings;
-use crate::pipeline::WorkerShared;
 use crate::leader::{Election, Leadership, Monitor, SystemTimer};
+use crate::pipeline::WorkerShared;
 use crate::telemetry::leader_page::LeaderPage;
 use crate::telemetry::metrics::resident_bytes;
 
