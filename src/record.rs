@@ -182,8 +182,6 @@ pub enum RecordErrorClass {
     UnexpectedTombstone,
     RowTooLarge,
     RejectedByBigQuery,
-    /// Decoding it panicked: millrace is wrong, not the record.
-    Bug,
 }
 
 impl RecordErrorClass {
@@ -219,7 +217,6 @@ impl RecordErrorClass {
             Self::UnexpectedTombstone => "UnexpectedTombstone",
             Self::RowTooLarge => "RowTooLarge",
             Self::RejectedByBigQuery => "RejectedByBigQuery",
-            Self::Bug => "Bug",
         }
     }
 }

@@ -1,7 +1,6 @@
 //! What every Kafka client does with librdkafka's logs, errors and requests for tokens.
 
 use std::error::Error;
-use std::sync::Arc;
 
 use parking_lot::Mutex;
 use rdkafka::ClientContext;
@@ -17,34 +16,18 @@ use super::oauth::TokenSource;
 pub(super) struct ClientEvents {
     client: String,
     token: Option<TokenSource>,
-    last_reason: LastReason,
-}
-
-/// librdkafka's last words for an error, of one client.
-#[derive(Clone, Default)]
-pub(super) struct LastReason(Arc<Mutex<Option<String>>>);
-
-impl LastReason {
-    /// As they are.
-    pub fn get(&self) -> Option<String> {
-        self.0.lock().clone()
-    }
+    last_reason: Mutex<Option<String>>,
 }
 
 impl ClientEvents {
     /// For a client of this connector.
     pub fn new(client: &str, token: Option<TokenSource>) -> Self {
-        Self { client: client.to_owned(), token, last_reason: LastReason::default() }
+        Self { client: client.to_owned(), token, last_reason: Mutex::new(None) }
     }
 
     /// librdkafka's words for the error that the poll has just returned.
     pub fn take_reason(&self) -> Option<String> {
-        self.last_reason.0.lock().take()
-    }
-
-    /// The same, for who has handed these events over.
-    pub fn last_reason(&self) -> LastReason {
-        self.last_reason.clone()
+        self.last_reason.lock().take()
     }
 }
 
@@ -69,7 +52,7 @@ impl ClientContext for ClientEvents {
 
     fn error(&self, error: RdKafkaError, reason: &str) {
         tracing::debug!(target: "librdkafka", connector = self.client, %error, "{reason}");
-        *self.last_reason.0.lock() = Some(reason.to_owned());
+        *self.last_reason.lock() = Some(reason.to_owned());
     }
 
     fn generate_oauth_token(&self, _config: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {

@@ -15,7 +15,6 @@ use super::delivery::DeliveryContext;
 use super::fence::Fence;
 use super::freshness::FreshnessHistogram;
 use super::health::TableHealth;
-use super::trouble::Trouble;
 use super::worker::TableEntry;
 use super::writer::{self, WriterHandle};
 
@@ -39,8 +38,6 @@ pub struct WriterParts {
     pub freshness: Arc<FreshnessHistogram>,
     /// For Prometheus.
     pub metrics: Arc<ConnectorMetrics>,
-    /// Told when a writer ends by a panic.
-    pub trouble: Arc<Trouble>,
     /// Where async work runs.
     pub runtime: tokio::runtime::Handle,
 }
@@ -82,7 +79,6 @@ impl Writers {
                 clock: parts.clock.clone(),
                 freshness: parts.freshness.clone(),
                 metrics: parts.metrics.clone(),
-                trouble: parts.trouble.clone(),
             };
             Kept { entry: entry.clone(), handle: writer::start(Arc::new(context), entry.clone(), &parts.runtime), health }
         });

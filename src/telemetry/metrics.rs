@@ -109,8 +109,6 @@ pub struct ConnectorMetrics {
     pub running: Gauge,
     /// [`names::CONNECTOR_STALLED`]: 1 or 0.
     pub stalled: Gauge,
-    /// [`names::BROKERS_UNREACHABLE`]: 1 or 0.
-    pub brokers_unreachable: Gauge,
 }
 
 impl ConnectorMetrics {
@@ -134,7 +132,6 @@ impl ConnectorMetrics {
             consumer_errors: counter(names::CONSUMER_ERRORS, plain()),
             running: Gauge::new(names::CONNECTOR_RUNNING, plain()),
             stalled: Gauge::new(names::CONNECTOR_STALLED, plain()),
-            brokers_unreachable: Gauge::new(names::BROKERS_UNREACHABLE, plain()),
             connector,
         }
     }

@@ -5,7 +5,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod lag;
-mod speed;
 mod streams;
 
 use std::path::Path;

@@ -2,7 +2,6 @@
 //! what was acknowledged.
 
 mod assignments;
-mod failures;
 mod played;
 
 use std::collections::BTreeSet;
@@ -21,7 +20,6 @@ use super::plans::PlanMaker;
 use super::progress::PartitionProgress;
 use super::route::TableRoutes;
 use super::shard::{Shard, ShardParts};
-use super::trouble::Trouble;
 use super::worker::WorkerShared;
 use super::writers::{WriterParts, Writers};
 use crate::bigquery::TableSpec;
@@ -40,7 +38,6 @@ struct Stage {
     post: Arc<Post>,
     progress: Arc<PartitionProgress>,
     budget: Arc<Budget>,
-    trouble: Arc<Trouble>,
 }
 
 fn stage(runtime: &tokio::runtime::Handle, values: Vec<Option<Vec<u8>>>, trouble: bool, seed: u64) -> Stage {
@@ -60,7 +57,6 @@ fn limited_stage(
         format = "json"
         [table]
         name = "d.t"
-        metadata = ["headers"]
         [delivery]
         linger = "2ms"
         batch_rows = 7
@@ -68,20 +64,13 @@ fn limited_stage(
     let mut config: ConnectorConfig = toml::from_str(toml).expect("a connector");
     config.name = "c".into();
     let config = Arc::new(config);
-    let log = Arc::new(Log {
-        values,
-        position: AtomicI64::new(0),
-        paused: false.into(),
-        restarts: Mutex::default(),
-        stopped: false.into(),
-        panics: Mutex::default(),
-    });
+    let log =
+        Arc::new(Log { values, position: AtomicI64::new(0), paused: false.into(), restarts: Mutex::default(), stopped: false.into() });
     let sink = Arc::new(Sink {
         rows: Mutex::default(),
         rng: Mutex::new(rand_chacha::ChaCha8Rng::seed_from_u64(seed)),
         trouble,
         failures: AtomicU64::new(0),
-        panics: AtomicU64::new(0),
     });
     let post = Arc::new(Post::default());
     let budget = Budget::new(64 * 1024 * 1024);
@@ -90,7 +79,6 @@ fn limited_stage(
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let metrics = Arc::new(ConnectorMetrics::new("c"));
     let spec = TableSpec { create: false, partition: None, cluster: Vec::new(), evolve: Evolve::Add };
-    let trouble = Arc::new(Trouble::default());
     let dead_letters = Arc::new(DeadLetters {
         connector: "c".into(),
         policy: config.errors.bad_records,
@@ -101,8 +89,6 @@ fn limited_stage(
         metrics: metrics.clone(),
         counts: Arc::default(),
         clock: clock.clone(),
-        trouble: trouble.clone(),
-        rejects: super::rejected::places(),
     });
     let fence = Arc::new(Fence::new());
     let (handle, events) = ShardHandle::new();
@@ -122,7 +108,6 @@ fn limited_stage(
             clock: clock.clone(),
             freshness: Arc::default(),
             metrics: metrics.clone(),
-            trouble: trouble.clone(),
             runtime: runtime.clone(),
         })),
         plans: Arc::new(PlanMaker {
@@ -132,16 +117,15 @@ fn limited_stage(
             options: DecodeOptions::new(&config, false).expect("options"),
             runtime: runtime.clone(),
         }),
-        bad_records: dead_letters.start(runtime),
-        dead_letters,
+        dead_letters: dead_letters.start(runtime),
+        counts: dead_letters.counts.clone(),
         fence,
-        trouble: trouble.clone(),
         metrics,
         clock,
     });
     let partition = TopicPartition::new("t", 0);
     let progress = Arc::new(PartitionProgress::new(partition, Epoch(1), Some(0)));
-    Stage { shard, events, log, sink, post, progress, budget, trouble }
+    Stage { shard, events, log, sink, post, progress, budget }
 }
 
 impl Stage {

@@ -120,7 +120,7 @@ impl Cluster {
 
     fn wait_for_brokers(&self) -> anyhow::Result<()> {
         let consumer: BaseConsumer = self.client().create()?;
-        wait_for("three brokers in the cluster", Duration::from_secs(90), || {
+        wait_for("three brokers in the cluster", Duration::from_secs(240), || {
             for broker in self.lock()?.iter_mut().flatten() {
                 broker.check_running()?;
             }

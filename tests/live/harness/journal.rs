@@ -1,7 +1,7 @@
 //! What was produced, by the brokers' own acknowledgements, held against what a table holds.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -115,20 +115,22 @@ impl Producer {
 /// A thread that produces at a steady rate until it is stopped.
 pub struct Stream {
     stop: Arc<AtomicBool>,
+    rate: Arc<AtomicU32>,
     thread: JoinHandle<anyhow::Result<Journal>>,
 }
 
 impl Stream {
     /// Sends `make(n)` = (identity, value) for n = 0, 1, ..., `rate` records a second, their partition chosen by turns among `partitions`.
     pub fn start(producer: Producer, partitions: i32, rate: u32, make: impl Fn(i64) -> (String, Vec<u8>) + Send + 'static) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopping = Arc::clone(&stop);
+        let (stop, rate) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(rate)));
+        let (stopping, rate_now) = (Arc::clone(&stop), Arc::clone(&rate));
         let thread = std::thread::spawn(move || {
-            let started = Instant::now();
-            let mut sent = 0;
+            let (mut looked, mut due, mut sent) = (Instant::now(), 0.0, 0);
             while !stopping.load(Ordering::Relaxed) {
-                let due = (started.elapsed().as_secs_f64() * f64::from(rate)) as i64;
-                while sent < due {
+                let now = Instant::now();
+                due += (now - looked).as_secs_f64() * f64::from(rate_now.load(Ordering::Relaxed));
+                looked = now;
+                while sent < due as i64 {
                     let (identity, value) = make(sent);
                     let partition = i32::try_from(sent % i64::from(partitions))?;
                     producer.send(identity, &Outgoing { partition: Some(partition), value: Some(&value), ..Outgoing::default() })?;
@@ -138,7 +140,12 @@ impl Stream {
             }
             producer.journal()
         });
-        Self { stop, thread }
+        Self { stop, rate, thread }
+    }
+
+    /// Records a second from now on.
+    pub fn set_rate(&self, rate: u32) {
+        self.rate.store(rate, Ordering::Relaxed);
     }
 
     /// Ends it and returns its journal.

@@ -3,6 +3,7 @@
 //! `tests/cloud` uses it too, with the real BigQuery in the emulator's place.
 #![allow(dead_code, reason = "tests/cloud uses a part of it")]
 
+pub mod api_gate;
 pub mod avro;
 pub mod certificates;
 pub mod cluster;
@@ -11,8 +12,11 @@ pub mod gate;
 pub mod installation;
 pub mod journal;
 pub mod kafka_node;
+pub mod kubelet;
+pub mod plane;
 pub mod process;
 pub mod registry;
+pub mod release;
 pub mod servers;
 pub mod tokens;
 pub mod worker;

@@ -10,6 +10,7 @@ use super::certificates::Certificates;
 use super::cluster::Cluster;
 use super::emulator::Emulator;
 use super::kafka_node;
+use super::plane::Plane;
 use super::process::last_lines;
 use super::registry::Registry;
 use super::tokens::TokenIssuer;
@@ -19,6 +20,7 @@ pub struct Servers {
     kafka: OnceLock<Cluster>,
     registry: OnceLock<Registry>,
     emulator: OnceLock<Emulator>,
+    plane: OnceLock<Plane>,
     certificates: OnceLock<Certificates>,
     tokens: OnceLock<TokenIssuer>,
     // Last: removed after the servers above have ended.
@@ -32,6 +34,7 @@ impl Servers {
             kafka: OnceLock::new(),
             registry: OnceLock::new(),
             emulator: OnceLock::new(),
+            plane: OnceLock::new(),
             certificates: OnceLock::new(),
             tokens: OnceLock::new(),
             folder: OnceLock::new(),
@@ -54,6 +57,11 @@ impl Servers {
     /// The BigQuery emulator, with Google's client to read it back.
     pub fn emulator(&self) -> anyhow::Result<&Emulator> {
         once(&self.emulator, || Emulator::start(&parts()?, &self.folder("emulator")?).context("the BigQuery emulator"))
+    }
+
+    /// A Kubernetes control plane.
+    pub fn plane(&self) -> anyhow::Result<&Plane> {
+        once(&self.plane, || Plane::start(&parts()?, &self.folder("plane")?, self.certificates()?).context("Kubernetes"))
     }
 
     /// The private authority and what it signed.

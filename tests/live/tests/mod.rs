@@ -1,13 +1,13 @@
 //! The tests, each a function from the shared servers to an outcome.
 
 mod brokers;
-mod check;
 mod columns;
 mod dead_letters;
 mod embedded;
 mod evolution;
 mod groups;
 mod handover;
+mod kubernetes;
 mod registry;
 mod schema_folder;
 mod security;
@@ -30,8 +30,6 @@ pub const ALL: &[Test] = &[
     ("topics::new_partitions_and_topics_start_at_their_first_record", topics::new_partitions_and_topics_start_at_their_first_record),
     ("schema_folder::schemas_named_by_a_header", schema_folder::schemas_named_by_a_header),
     ("registry::references_are_resolved", registry::references_are_resolved),
-    ("registry::schema_ids_in_a_header", registry::schema_ids_in_a_header),
-    ("check::schemas_are_held_against_the_table", check::schemas_are_held_against_the_table),
     ("registry::a_registry_that_is_down_holds", registry::a_registry_that_is_down_holds),
     ("dead_letters::bad_records_read_back_with_their_headers", dead_letters::bad_records_read_back_with_their_headers),
     ("security::scram_over_tls_with_a_private_authority", security::scram_over_tls_with_a_private_authority),
@@ -46,4 +44,6 @@ pub const ALL: &[Test] = &[
     ("handover::classic", handover::classic),
     ("handover::consumer", handover::consumer),
     ("brokers::one_is_killed_while_records_flow", brokers::one_is_killed_while_records_flow),
+    ("kubernetes::the_chart_is_accepted_and_its_role_is_narrow", kubernetes::objects::the_chart_is_accepted_and_its_role_is_narrow),
+    ("kubernetes::one_leads_and_stale_writes_are_refused", kubernetes::lease::one_leads_and_stale_writes_are_refused),
 ];

@@ -1,0 +1,4 @@
+//! The fleet on a real Kubernetes control plane: what the API server accepts and refuses, and how the fleet resizes itself there.
+
+pub mod lease;
+pub mod objects;
