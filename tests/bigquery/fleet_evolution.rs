@@ -74,7 +74,7 @@ async fn records_land_while_the_table_evolves(count: usize, delay: Duration) {
     parts.wait_for_rows("other", others, Duration::from_secs(30), &mut workers).await;
 
     let now = parts.updates("t");
-    let patches = u64::from(now.accepted - before.accepted);
+    let patches = now.accepted - before.accepted;
     let refused = workers.sum("millrace_table_append_retries_total", "table=\"p.d.t\"").await;
     let possible = workers.sum("millrace_possible_duplicate_rows_total", "table=\"p.d.t\"").await;
     println!(
