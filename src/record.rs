@@ -182,6 +182,8 @@ pub enum RecordErrorClass {
     UnexpectedTombstone,
     RowTooLarge,
     RejectedByBigQuery,
+    /// Decoding it panicked: millrace is wrong, not the record.
+    Bug,
 }
 
 impl RecordErrorClass {
@@ -217,6 +219,7 @@ impl RecordErrorClass {
             Self::UnexpectedTombstone => "UnexpectedTombstone",
             Self::RowTooLarge => "RowTooLarge",
             Self::RejectedByBigQuery => "RejectedByBigQuery",
+            Self::Bug => "Bug",
         }
     }
 }

@@ -25,12 +25,12 @@ impl ErrorClass {
         let ActionContext { changed_recently, attempts } = context;
         match self {
             // A table that `tables.get` knows may be unknown to write servers for minutes; missing for good, it is created or held.
-            Self::TableNotFound | Self::StreamNotFound if changed_recently => Action::Retry(RetryPace::Transient),
+            Self::TableNotFound | Self::StreamNotFound if changed_recently => Action::Retry(RetryPace::Lagging),
             Self::TableNotFound | Self::StreamNotFound => Action::Hold(HoldCause::TableMissing),
             Self::TableRecreated => Action::Hold(HoldCause::TableRecreated),
 
             // After our own change the servers lag; otherwise the table lacks the columns.
-            Self::SchemaMismatchExtraFields | Self::SchemaIncompatible if changed_recently => Action::Retry(RetryPace::Transient),
+            Self::SchemaMismatchExtraFields | Self::SchemaIncompatible if changed_recently => Action::Retry(RetryPace::Lagging),
             Self::SchemaMismatchExtraFields if attempts < EVOLVE_ATTEMPTS => Action::Evolve,
             Self::SchemaIncompatible if attempts == 0 => Action::Evolve,
             Self::SchemaMismatchExtraFields | Self::SchemaIncompatible => Action::Hold(HoldCause::TypeConflict),
@@ -46,14 +46,14 @@ impl ErrorClass {
             Self::KmsServiceError => Action::Retry(RetryPace::Quota),
             Self::KmsPermissionDenied => Action::Hold(HoldCause::EncryptionKey),
 
-            Self::Transient | Self::AnswerTimeout => Action::Retry(RetryPace::Transient),
+            Self::Transient | Self::AnswerTimeout | Self::Withheld => Action::Retry(RetryPace::Transient),
             Self::Throughput | Self::ConnectionQuota | Self::ResourceExhausted => Action::Retry(RetryPace::Quota),
 
             Self::RowErrors => Action::DeadLetterRows,
             Self::RequestTooLarge | Self::RowErrorsUnnamed => Action::Split,
 
             // May mean a table that is not visible yet, or be a stray: held and looked at again.
-            Self::PermissionDenied if changed_recently => Action::Retry(RetryPace::Transient),
+            Self::PermissionDenied if changed_recently => Action::Retry(RetryPace::Lagging),
             Self::PermissionDenied => Action::Hold(HoldCause::PermissionDenied),
             // The token was thrown away when this came; a second refusal is meant.
             Self::Unauthenticated if attempts == 0 => Action::Retry(RetryPace::Transient),
@@ -91,6 +91,7 @@ impl ErrorClass {
             Self::FailedPrecondition => "failed_precondition",
             Self::Unauthenticated => "unauthenticated",
             Self::AnswerTimeout => "answer_timeout",
+            Self::Withheld => "withheld",
             Self::Unknown => "unknown",
         }
     }
@@ -106,6 +107,8 @@ mod tests {
     use super::*;
 
     const RETRY: Action = Action::Retry(RetryPace::Transient);
+    /// Write servers may know the change at any moment.
+    const LAGGING: Action = Action::Retry(RetryPace::Lagging);
     const SLOWER: Action = Action::Retry(RetryPace::Quota);
 
     fn hold(cause: HoldCause) -> Action {
@@ -134,10 +137,10 @@ mod tests {
                 "Requested entity was not found.",
                 ErrorClass::TableNotFound,
                 hold(HoldCause::TableMissing),
-                RETRY,
+                LAGGING,
             ),
-            (None, Code::NotFound, "Requested entity was not found.", ErrorClass::TableNotFound, hold(HoldCause::TableMissing), RETRY),
-            (Some(S::StreamNotFound), Code::NotFound, "", ErrorClass::StreamNotFound, hold(HoldCause::TableMissing), RETRY),
+            (None, Code::NotFound, "Requested entity was not found.", ErrorClass::TableNotFound, hold(HoldCause::TableMissing), LAGGING),
+            (Some(S::StreamNotFound), Code::NotFound, "", ErrorClass::StreamNotFound, hold(HoldCause::TableMissing), LAGGING),
             (
                 Some(S::StreamFinalized),
                 Code::InvalidArgument,
@@ -156,7 +159,7 @@ mod tests {
                 "Input schema has more fields than BigQuery schema, extra fields: 'x' Entity: e",
                 ErrorClass::SchemaMismatchExtraFields,
                 Action::Evolve,
-                RETRY,
+                LAGGING,
             ),
             (
                 None,
@@ -164,7 +167,7 @@ mod tests {
                 "Input schema has more fields than BigQuery schema, extra fields: 'x' Entity: e",
                 ErrorClass::SchemaMismatchExtraFields,
                 Action::Evolve,
-                RETRY,
+                LAGGING,
             ),
             (
                 None,
@@ -172,7 +175,7 @@ mod tests {
                 "Found incompatible fields: 'id' and/or mismatch fields, extra proto fields: 'c' extra bq fields: ''",
                 ErrorClass::SchemaIncompatible,
                 Action::Evolve,
-                RETRY,
+                LAGGING,
             ),
             (
                 None,
@@ -180,7 +183,7 @@ mod tests {
                 "The required field x is missing in the proto message",
                 ErrorClass::SchemaIncompatible,
                 Action::Evolve,
-                RETRY,
+                LAGGING,
             ),
             (
                 Some(S::OffsetAlreadyExists),
@@ -296,7 +299,7 @@ mod tests {
                 "Permission 'TABLES_UPDATE_DATA' denied on resource 'r' (or it may not exist).",
                 ErrorClass::PermissionDenied,
                 hold(HoldCause::PermissionDenied),
-                RETRY,
+                LAGGING,
             ),
             (None, Code::FailedPrecondition, "", ErrorClass::FailedPrecondition, RETRY, RETRY),
             (None, Code::Unauthenticated, "", ErrorClass::Unauthenticated, RETRY, RETRY),

@@ -24,5 +24,6 @@ pub use action::ActionContext;
 pub use check::Permission;
 pub use connect::{BigQuery, ConnectError, connect};
 pub use seam::{
-    Action, Append, AppendFailure, Appender, ErrorClass, RetryPace, RowError, TableError, TableSpec, TableState, Tables, TimePartition,
+    Action, Append, AppendFailure, Appender, ErrorClass, Gate, RetryPace, RowError, TableError, TableSpec, TableState, Tables,
+    TimePartition,
 };

@@ -71,6 +71,12 @@ pub trait Tables: Send + Sync + 'static {
     fn changed_recently(&self, table: &TableName) -> bool;
 }
 
+/// Asked right before an append's bytes leave, however long they waited for room: a process that stood still may write no longer.
+pub trait Gate: std::fmt::Debug + Send + Sync {
+    /// Whether the append may leave now. Called under a lock: must not block.
+    fn is_open(&self) -> bool;
+}
+
 /// Rows for one table: all or nothing.
 #[derive(Debug, Clone)]
 pub struct Append {
@@ -82,6 +88,8 @@ pub struct Append {
     pub rows: Bytes,
     /// How many rows.
     pub row_count: u32,
+    /// Asked before the rows leave; without one they always may.
+    pub gate: Option<Arc<dyn Gate>>,
 }
 
 /// Sends rows over long-lived, pipelined connections that tables share.
@@ -148,6 +156,8 @@ pub enum ErrorClass {
     FailedPrecondition,
     Unauthenticated,
     AnswerTimeout,
+    /// It was not sent: its [`Gate`] was closed when its turn came.
+    Withheld,
     Unknown,
 }
 
@@ -156,6 +166,8 @@ pub enum ErrorClass {
 pub enum RetryPace {
     /// 100 ms growing by 1.3 to 60 s (java-bigquerystorage's).
     Transient,
+    /// 100 ms growing by 1.3 to 2 s: write servers may know a change of the table at any moment.
+    Lagging,
     /// Slower: quotas refill in 10 s and in 10 minutes; 1 s growing by 2 to 120 s.
     Quota,
 }

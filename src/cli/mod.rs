@@ -8,12 +8,14 @@ mod check;
 mod check_schemas;
 mod check_table;
 mod datagen;
+mod decide;
 mod demo;
 mod embedded;
 mod keys;
 mod parent;
 mod run;
 mod schema;
+mod simulate;
 
 use std::process::ExitCode;
 
@@ -67,7 +69,11 @@ enum Command {
     Embedded(embedded::EmbeddedArgs),
     /// Produce stock updates to any broker, at a rate that can be changed while it runs.
     Datagen(datagen::DatagenArgs),
-    /// Print the JSON Schema of millrace.toml or of a connector's file.
+    /// Decide how many workers a fleet needs: a snapshot (JSON) a line on stdin, a decision (JSON) a line on stdout.
+    Decide(decide::DecideArgs),
+    /// Compare scaling policies on simulated fleets: ours, KEDA with HPA, Flink's rule, one worker per partition, a clairvoyant.
+    Simulate(simulate::SimulateArgs),
+    /// Print the JSON Schema of millrace.toml, of a connector's file, or of what `decide` reads and writes.
     Schema(schema::SchemaArgs),
 }
 
@@ -80,6 +86,8 @@ pub fn main() -> Exit {
         Command::Demo(args) => demo::demo(args),
         Command::Embedded(args) => embedded::embedded(&args),
         Command::Datagen(args) => datagen::datagen(args),
+        Command::Decide(args) => decide::decide(&args),
+        Command::Simulate(args) => simulate::simulate(&args),
         Command::Schema(args) => schema::schema(&args),
     }
 }

@@ -1,9 +1,10 @@
-//! `millrace schema`: the JSON Schema of the two files, for editors and for checks before a deployment.
+//! `millrace schema`: the JSON Schema of the two files, for editors and for checks before a deployment, and of what `millrace decide` reads and writes.
 
 use clap::Args;
 
 use super::Exit;
 use crate::config;
+use crate::scaling::{Decision, Snapshot};
 
 /// Arguments of `millrace schema`.
 #[derive(Debug, Args)]
@@ -15,11 +16,22 @@ pub struct SchemaArgs {
     /// The schema of millrace.toml.
     #[arg(long)]
     fleet: bool,
+    /// The schema of a line that `millrace decide` reads: a snapshot of the fleet.
+    #[arg(long)]
+    decide: bool,
+    /// The schema of a line that `millrace decide` writes: a decision.
+    #[arg(long)]
+    decision: bool,
 }
 
 /// Prints the schema asked for on stdout.
 pub fn schema(args: &SchemaArgs) -> Exit {
-    let schema = if args.connector { config::connector_schema() } else { config::fleet_schema() };
+    let schema = match args {
+        SchemaArgs { connector: true, .. } => config::connector_schema(),
+        SchemaArgs { decide: true, .. } => schemars::schema_for!(Snapshot),
+        SchemaArgs { decision: true, .. } => schemars::schema_for!(Decision),
+        _ => config::fleet_schema(),
+    };
     match serde_json::to_string_pretty(&schema) {
         Ok(text) => {
             println!("{text}");

@@ -35,6 +35,12 @@ impl Backoff {
         Self::new(Duration::from_millis(100), 1.3, Duration::from_secs(60), seed)
     }
 
+    /// For servers that do not know a change yet and may know it at any moment: 100 ms growing by 1.3 to 2 s, the longest that rows may wait
+    /// beyond that moment.
+    pub fn lagging(seed: u64) -> Self {
+        Self::new(Duration::from_millis(100), 1.3, Duration::from_secs(2), seed)
+    }
+
     /// For quotas, which refill in 10 s and in 10 minutes: 1 s growing by 2 to 120 s.
     pub fn quota(seed: u64) -> Self {
         Self::new(Duration::from_secs(1), 2.0, Duration::from_secs(120), seed)
@@ -83,6 +89,7 @@ mod tests {
             for (backoff, base, factor, cap) in [
                 (Backoff::transient(seed), 0.1, 1.3_f64, 60.0),
                 (Backoff::quota(seed), 1.0, 2.0, 120.0),
+                (Backoff::lagging(seed), 0.1, 1.3, 2.0),
                 (Backoff::hold(seed), 1.0, 2.0, 30.0),
             ] {
                 for (n, delay) in delays(backoff, 60).into_iter().enumerate() {

@@ -190,6 +190,12 @@ impl Lease {
         self.bytes = bytes;
     }
 
+    /// A further lease on the same budget.
+    #[must_use]
+    pub fn beside(&self, kind: BudgetKind, bytes: u64) -> Self {
+        self.budget.lease(kind, bytes)
+    }
+
     /// Splits off `bytes` (at most what it holds) as a lease of its own.
     #[must_use]
     pub fn split(&mut self, bytes: u64) -> Self {

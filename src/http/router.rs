@@ -156,12 +156,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn owning_nothing_counts_as_starting_at_first_and_as_idle_later() {
-        let starting = || vec![connector("s", ConnectorState::Starting, None)];
-        assert_eq!(ask(worker(2_000, starting()), "/health/ready").await.0, 503);
-        assert_eq!(ask(worker(60_000, starting()), "/health/ready").await.0, 200);
-        let broken = vec![connector("s", ConnectorState::Starting, Some("brokers are down"))];
-        assert_eq!(ask(worker(60_000, broken), "/health/ready").await.0, 503);
+    async fn a_member_that_owns_nothing_is_ready_and_one_that_has_not_joined_is_not() {
+        let one = |state, message| worker(60_000, vec![connector("s", state, message)]);
+        assert_eq!(ask(one(ConnectorState::Starting, None), "/health/ready").await.0, 503, "however long it takes");
+        assert_eq!(ask(one(ConnectorState::Idle, None), "/health/ready").await.0, 200);
+        let (code, body) = ask(one(ConnectorState::Unreachable, Some("brokers unreachable since noon")), "/health/ready").await;
+        assert_eq!(code, 503);
+        assert!(body.contains("is unreachable: brokers unreachable since noon"), "{body}");
     }
 
     #[tokio::test]

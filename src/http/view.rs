@@ -92,9 +92,6 @@ pub struct Readiness {
     pub mistakes: Vec<String>,
 }
 
-/// How long a connector may own nothing before that counts as its normal state: the group has more members than partitions.
-const IDLE_AFTER_MS: i64 = 30_000;
-
 impl Readiness {
     /// What a worker's status means for its readiness.
     pub fn of(worker: &WorkerStatus) -> Self {
@@ -108,11 +105,13 @@ impl Readiness {
             let message = connector.message.as_deref().unwrap_or("no more is known");
             let line = format!("connector `{}` is {}: {message}", connector.name, connector.state.as_str());
             match connector.state {
-                ConnectorState::Running => {}
+                ConnectorState::Running | ConnectorState::Idle => {}
                 ConnectorState::Holding => holds.extend(holds_of(connector)),
-                // Owns nothing, long since, and nothing is wrong: there are more members than partitions.
-                ConnectorState::Starting if connector.message.is_none() && worker.now_ms - connector.since_ms > IDLE_AFTER_MS => {}
-                ConnectorState::Starting | ConnectorState::Stalled | ConnectorState::Stopped | ConnectorState::Failed => reasons.push(line),
+                ConnectorState::Starting
+                | ConnectorState::Stalled
+                | ConnectorState::Unreachable
+                | ConnectorState::Stopped
+                | ConnectorState::Failed => reasons.push(line),
             }
         }
         let configuration = &worker.configuration;

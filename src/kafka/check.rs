@@ -37,7 +37,7 @@ pub async fn check_connector(settings: &GroupSettings, dead_letter_topic: Option
     };
     let reachable = tried.iter().all(|t| t.outcome.is_ok());
     if let (Some(topic), true) = (dead_letter_topic, reachable)
-        && let Ok(producer) = DeadLetterProducer::new(&settings.cluster, 1 << 20, timeout)
+        && let Ok(producer) = DeadLetterProducer::new(&settings.cluster, 1 << 20, Some(timeout))
         && let Ok(Some(limit)) = tokio::time::timeout(timeout, producer.max_message_bytes(topic)).await
     {
         tried.push(Tried::new(format!("max.message.bytes of dead-letter topic {topic}"), Ok(format!("{limit} bytes"))));

@@ -19,6 +19,7 @@ use super::fence::PollTurns;
 use super::member::{BeginAt, Command, GroupConsumer, GroupContext, Member};
 use super::prefetch::Prefetch;
 use super::properties::{self, Purpose};
+use super::queue::is_member;
 use super::rebalance;
 use super::seam::{GroupControl, GroupListener};
 use super::settings::{GroupSettings, Topics};
@@ -34,6 +35,8 @@ const PLAN_TIMEOUT: Duration = Duration::from_secs(5);
 /// What is planned for when the brokers do not answer at the start.
 const PLAN_PARTITIONS: u64 = 100;
 const PLAN_BROKERS: u64 = 3;
+/// How often a member without partitions looks whether the group has it.
+const MEMBER_LOOK: Duration = Duration::from_secs(1);
 /// After this a consumer that does not close is left to its own thread.
 const CLOSE_MAX: Duration = Duration::from_secs(60);
 /// Between two tries to begin a partition again.
@@ -79,7 +82,7 @@ pub fn start_group(settings: GroupSettings, listener: Arc<dyn GroupListener>) ->
     let consumer = Arc::new(ConsumerHandle::new(consumer));
     // Set once: the member was made above.
     let _first = member.client.set(Arc::downgrade(&consumer));
-    let poller = Poller { member: Arc::clone(&member), consumer, requests, later: Vec::new() };
+    let poller = Poller { member: Arc::clone(&member), consumer, requests, later: Vec::new(), looked: Instant::now() };
     thread::Builder::new()
         .name(format!("kafka-poll-{}", member.settings.cluster.connector))
         .spawn(move || poller.run(&subscription))
@@ -125,6 +128,8 @@ struct Poller {
     requests: Receiver<Command>,
     /// Partitions to begin again once more, and when.
     later: Vec<(TopicPartition, BeginAt, Instant)>,
+    /// When it looked last whether the group has it.
+    looked: Instant,
 }
 
 impl Poller {
@@ -138,6 +143,7 @@ impl Poller {
         while !self.member.is_closing() {
             self.turn();
             self.serve_requests();
+            self.look_for_membership();
         }
         self.close();
         // Before anybody hears that it is closed: whoever asks afterwards finds no consumer.
@@ -188,6 +194,17 @@ impl Poller {
                 self.later.push((partition, at, now + BEGIN_AGAIN));
             }
             self.member.turns.turn();
+        }
+    }
+
+    /// A member that gets no partition may hear nothing at all (KIP-848: no rebalance without a change of its own): it asks.
+    fn look_for_membership(&mut self) {
+        if self.looked.elapsed() < MEMBER_LOOK || self.member.owns_some() {
+            return;
+        }
+        self.looked = Instant::now();
+        if is_member(self.consumer.as_ref()) {
+            self.member.listener.joined();
         }
     }
 

@@ -1,6 +1,7 @@
 //! What every Kafka client does with librdkafka's logs, errors and requests for tokens.
 
 use std::error::Error;
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 use rdkafka::ClientContext;
@@ -16,18 +17,34 @@ use super::oauth::TokenSource;
 pub(super) struct ClientEvents {
     client: String,
     token: Option<TokenSource>,
-    last_reason: Mutex<Option<String>>,
+    last_reason: LastReason,
+}
+
+/// librdkafka's last words for an error, of one client.
+#[derive(Clone, Default)]
+pub(super) struct LastReason(Arc<Mutex<Option<String>>>);
+
+impl LastReason {
+    /// As they are.
+    pub fn get(&self) -> Option<String> {
+        self.0.lock().clone()
+    }
 }
 
 impl ClientEvents {
     /// For a client of this connector.
     pub fn new(client: &str, token: Option<TokenSource>) -> Self {
-        Self { client: client.to_owned(), token, last_reason: Mutex::new(None) }
+        Self { client: client.to_owned(), token, last_reason: LastReason::default() }
     }
 
     /// librdkafka's words for the error that the poll has just returned.
     pub fn take_reason(&self) -> Option<String> {
-        self.last_reason.lock().take()
+        self.last_reason.0.lock().take()
+    }
+
+    /// The same, for who has handed these events over.
+    pub fn last_reason(&self) -> LastReason {
+        self.last_reason.clone()
     }
 }
 
@@ -52,7 +69,7 @@ impl ClientContext for ClientEvents {
 
     fn error(&self, error: RdKafkaError, reason: &str) {
         tracing::debug!(target: "librdkafka", connector = self.client, %error, "{reason}");
-        *self.last_reason.lock() = Some(reason.to_owned());
+        *self.last_reason.0.lock() = Some(reason.to_owned());
     }
 
     fn generate_oauth_token(&self, _config: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {

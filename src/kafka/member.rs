@@ -96,6 +96,12 @@ impl Member {
         self.ownership.lock().owned.contains_key(partition)
     }
 
+    /// Whether the group has given this worker any partition.
+    pub fn owns_some(&self) -> bool {
+        let ownership = self.ownership.lock();
+        !ownership.owned.is_empty() || !ownership.unstarted.is_empty()
+    }
+
     /// Tells the listener and the log.
     pub fn report(&self, message: &str, fatal: bool) {
         let (group, connector) = (self.settings.group_id.as_str(), self.settings.cluster.connector.as_str());

@@ -10,7 +10,7 @@ use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
 use rdkafka::util::Timeout;
 use rdkafka_sys::RDKafkaErrorCode;
 
-use super::context::ClientEvents;
+use super::context::{ClientEvents, LastReason};
 use super::error::KafkaError;
 use super::properties::{self, Purpose};
 use super::settings::ClusterSettings;
@@ -63,32 +63,44 @@ pub enum ProduceError {
     },
 }
 
-/// Writes dead letters: acks=all, idempotent, bounded in memory and time. Made anew by itself after an error that an idempotent producer does
+/// How long a record may wait for room in the buffer.
+const ROOM_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Writes dead letters: acks=all, idempotent, bounded in memory. Made anew by itself after an error that an idempotent producer does
 /// not survive (its records fail; they are the caller's to send again, so a dead letter may come twice).
 pub struct DeadLetterProducer {
     cluster: ClusterSettings,
     buffer_bytes: u64,
-    timeout: Duration,
-    producer: Mutex<FutureProducer<ClientEvents>>,
+    timeout: Option<Duration>,
+    live: Mutex<Live>,
+}
+
+/// The present client, and what it complained about last.
+struct Live {
+    producer: FutureProducer<ClientEvents>,
+    reason: LastReason,
 }
 
 impl DeadLetterProducer {
-    /// A producer that holds at most `buffer_bytes` of records that are not acknowledged, and gives up a record after `timeout`.
+    /// A producer that holds at most `buffer_bytes` of records that are not acknowledged, and gives up a record after `timeout`; without one it
+    /// tries for as long as it lives, and never writes a record twice however often brokers come and go (unless the user set a timeout in
+    /// `[kafka]`: a record that was given up may have been written).
     ///
     /// # Errors
     /// Properties that librdkafka or millrace's promises refuse. Does not wait for brokers.
-    pub fn new(cluster: &ClusterSettings, buffer_bytes: u64, timeout: Duration) -> Result<Self, KafkaError> {
-        let producer = Mutex::new(make(cluster, buffer_bytes, timeout)?);
-        Ok(Self { cluster: cluster.clone(), buffer_bytes, timeout, producer })
+    pub fn new(cluster: &ClusterSettings, buffer_bytes: u64, timeout: Option<Duration>) -> Result<Self, KafkaError> {
+        let live = Mutex::new(make(cluster, buffer_bytes, timeout)?);
+        Ok(Self { cluster: cluster.clone(), buffer_bytes, timeout, live })
     }
 
     /// Writes `record` to `topic` (its own topic, partition and offset are not used) and returns when it is durable on all in-sync replicas.
     /// Null and empty keys, values and header values stay what they are. A dropped future leaves the outcome unknown.
     ///
     /// # Errors
-    /// Within twice the producer's time limit: once for room in the buffer, once for the brokers.
+    /// With a time limit within twice that: once for room in the buffer, once for the brokers. Without: for what time does not mend (a topic that
+    /// is missing, a right, a size), and after 30 s without room.
     pub async fn send(&self, topic: &str, record: &OwnedRecord) -> Result<(), ProduceError> {
-        let producer = self.producer.lock().clone();
+        let producer = self.live.lock().producer.clone();
         let mut message = FutureRecord::<[u8], [u8]>::to(topic);
         if let Some(key) = &record.key {
             message = message.key(key);
@@ -105,16 +117,21 @@ impl DeadLetterProducer {
             });
             message = message.headers(headers);
         }
-        let sent = producer.send(message, Timeout::After(self.timeout)).await;
+        let sent = producer.send(message, Timeout::After(self.timeout.unwrap_or(ROOM_TIMEOUT))).await;
         sent.map(drop).map_err(|(error, _)| {
             self.replace_if_dead(&producer);
             sort(&error, topic, record.size_bytes())
         })
     }
 
+    /// librdkafka's last complaint, such as a broker that cannot be reached.
+    pub fn complaint(&self) -> Option<String> {
+        self.live.lock().reason.get()
+    }
+
     /// The topic's `max.message.bytes`, or `None` when it cannot be asked (no right to describe its configuration, or no answer in 10 s).
     pub async fn max_message_bytes(&self, topic: &str) -> Option<u64> {
-        let purpose = Purpose::Producer { name: "dead-letters", buffer_bytes: 0, timeout_ms: self.timeout.as_millis() };
+        let purpose = Purpose::Producer { name: "dead-letters", buffer_bytes: 0, timeout_ms: timeout_ms(self.timeout) };
         let properties = properties::merge(&self.cluster, &purpose).ok()?;
         let admin: AdminClient<ClientEvents> = properties.config.create_with_context(properties.events).ok()?;
         let options = AdminOptions::new().request_timeout(Some(Duration::from_secs(10)));
@@ -128,14 +145,14 @@ impl DeadLetterProducer {
     /// An idempotent producer that met a fatal error refuses everything from then on.
     fn replace_if_dead(&self, used: &FutureProducer<ClientEvents>) {
         let Some((code, reason)) = used.client().fatal_error() else { return };
-        let mut producer = self.producer.lock();
-        if producer.client().fatal_error().is_none() {
+        let mut live = self.live.lock();
+        if live.producer.client().fatal_error().is_none() {
             return; // somebody did it
         }
         match make(&self.cluster, self.buffer_bytes, self.timeout) {
             Ok(fresh) => {
                 tracing::warn!(connector = self.cluster.connector, "the dead-letter producer is made anew after {code}: {reason}");
-                *producer = fresh;
+                *live = fresh;
             }
             Err(error) => tracing::error!(
                 connector = self.cluster.connector,
@@ -145,10 +162,17 @@ impl DeadLetterProducer {
     }
 }
 
-fn make(cluster: &ClusterSettings, buffer_bytes: u64, timeout: Duration) -> Result<FutureProducer<ClientEvents>, KafkaError> {
+/// librdkafka's `message.timeout.ms`: 0 is without limit.
+fn timeout_ms(timeout: Option<Duration>) -> u128 {
+    timeout.map_or(0, |timeout| timeout.as_millis().max(1))
+}
+
+fn make(cluster: &ClusterSettings, buffer_bytes: u64, timeout: Option<Duration>) -> Result<Live, KafkaError> {
     let properties =
-        properties::merge(cluster, &Purpose::Producer { name: "dead-letters", buffer_bytes, timeout_ms: timeout.as_millis().max(1) })?;
-    properties.config.create_with_context(properties.events).map_err(properties::creation_error)
+        properties::merge(cluster, &Purpose::Producer { name: "dead-letters", buffer_bytes, timeout_ms: timeout_ms(timeout) })?;
+    let reason = properties.events.last_reason();
+    let producer = properties.config.create_with_context(properties.events).map_err(properties::creation_error)?;
+    Ok(Live { producer, reason })
 }
 
 fn sort(error: &RdKafkaError, topic: &str, size_bytes: usize) -> ProduceError {

@@ -268,6 +268,17 @@ impl Headers for MessageHeaders {
     }
 }
 
+/// Whether the group has this consumer: its generation (classic) or member epoch (KIP-848) is known. Asks librdkafka's main thread.
+pub(super) fn is_member(client: &dyn NativeClient) -> bool {
+    // SAFETY: `client` is alive for the whole call; null, or metadata that is ours to destroy.
+    let Some(metadata) = NonNull::new(unsafe { sys::rd_kafka_consumer_group_metadata(client.native()) }) else { return false };
+    // SAFETY: `metadata` is valid until it is destroyed below.
+    let generation = unsafe { sys::rd_kafka_consumer_group_metadata_generation_id(metadata.as_ptr()) };
+    // SAFETY: it came from `rd_kafka_consumer_group_metadata` and is not used again.
+    unsafe { sys::rd_kafka_consumer_group_metadata_destroy(metadata.as_ptr()) };
+    generation > 0
+}
+
 /// What a commit came to: an error for all, and those of single partitions.
 pub(super) type CommitAnswer = (Option<RDKafkaErrorCode>, Vec<(TopicPartition, RDKafkaErrorCode)>);
 

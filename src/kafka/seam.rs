@@ -45,6 +45,9 @@ pub struct Assigned {
 
 /// What a connector does at a rebalance. All calls come on the poll thread, one at a time.
 pub trait GroupListener: Send + Sync + 'static {
+    /// The group has this member, though it owns no partition: there are more members than partitions, or more come soon. Told about once a
+    /// second while that is so.
+    fn joined(&self) {}
     /// Partitions are this worker's from now on; their queues fill as soon as this returns.
     fn assigned(&self, partitions: Vec<Assigned>);
     /// Partitions are about to go. Must return within the revoke deadline: with the queues of these partitions dropped (no shard is inside

@@ -75,7 +75,7 @@ pub struct AppendJob {
     /// The assignments that the rows come from, by slot.
     pub partitions: Vec<(u32, Arc<PartitionProgress>)>,
     /// The memory it takes, given back when the job ends.
-    pub _lease: Lease,
+    pub lease: Lease,
 }
 
 impl AppendJob {
@@ -85,6 +85,11 @@ impl AppendJob {
             .iter()
             .find(|(slot, _)| *slot == share.slot)
             .is_none_or(|(_, progress)| progress.is_gone() || progress.epoch != share.epoch)
+    }
+
+    /// The assignment that a share was taken in.
+    pub fn partition_of(&self, share: &Share) -> Option<&Arc<PartitionProgress>> {
+        self.partitions.iter().find(|(slot, _)| *slot == share.slot).map(|(_, progress)| progress)
     }
 
     /// The share that the row of this index belongs to.

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use crate::kafka::{DeadLetterProducer, GroupSettings, KafkaError, LagClient, ProduceError};
 use crate::record::{OwnedRecord, TopicPartition};
 
-use super::dead_letters::{LETTER_TIMEOUT, Letter, LetterBox, LetterError, Rereader};
+use super::dead_letters::{Letter, LetterBox, LetterError, Rereader};
 
 /// Bytes of dead letters that the producer may hold unacknowledged.
 const LETTERS_BUFFER_BYTES: u64 = 8 * 1024 * 1024;
@@ -55,7 +55,7 @@ impl ConnectorClients {
         self.with(|made| match &made.producer {
             Some(producer) => Ok(producer.clone()),
             None => {
-                let producer = Arc::new(DeadLetterProducer::new(&self.settings.cluster, LETTERS_BUFFER_BYTES, LETTER_TIMEOUT)?);
+                let producer = Arc::new(DeadLetterProducer::new(&self.settings.cluster, LETTERS_BUFFER_BYTES, None)?);
                 made.producer = Some(producer.clone());
                 Ok(producer)
             }
@@ -106,6 +106,10 @@ impl LetterBox for ConnectorClients {
             | ProduceError::TimedOut { .. }
             | ProduceError::Other { .. } => LetterError::Refused(error.to_string()),
         })
+    }
+
+    fn complaint(&self) -> Option<String> {
+        self.producer().ok()?.complaint()
     }
 }
 

@@ -1,5 +1,6 @@
 //! Commits heads every second, and nothing else. Lowers the fence when the broker accepted one.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread::JoinHandle;
@@ -10,6 +11,7 @@ use crate::telemetry::metrics::ConnectorMetrics;
 
 use super::fence::Fence;
 use super::progress::Ownership;
+use super::trouble::{Trouble, panic_words};
 
 /// How long a commit may take. A revocation waits for it.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -24,6 +26,8 @@ pub struct CommitterParts {
     pub ownership: Arc<Ownership>,
     /// Raised after a pause.
     pub fence: Arc<Fence>,
+    /// Told when the thread panics: a connector that commits nothing must not seem well.
+    pub trouble: Arc<Trouble>,
     /// What the connector counts.
     pub metrics: Arc<ConnectorMetrics>,
     /// How often.
@@ -45,13 +49,24 @@ impl Committer {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
         let thread = std::thread::Builder::new().name(format!("commit-{}", parts.connector)).spawn(move || {
-            while !stopped.load(SeqCst) {
-                std::thread::park_timeout(parts.interval);
-                parts.fence.beat(Instant::now());
-                commit_once(&parts);
+            let ended = catch_unwind(AssertUnwindSafe(|| {
+                while !stopped.load(SeqCst) {
+                    std::thread::park_timeout(parts.interval);
+                    parts.fence.beat(Instant::now());
+                    commit_once(&parts);
+                }
+            }));
+            if let Err(panic) = ended {
+                let words = panic_words(panic.as_ref());
+                parts.trouble.fail(format!("thread commit-{} panicked ({words}): please report it; restart the worker", parts.connector));
             }
         })?;
         Ok(Self { stop, thread })
+    }
+
+    /// Whether its thread has ended.
+    pub fn is_finished(&self) -> bool {
+        self.thread.is_finished()
     }
 
     /// Ends its thread, after the commit that is on its way.

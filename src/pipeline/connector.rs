@@ -1,7 +1,6 @@
 //! One connector in one worker: its consumer, shards, writers, committer; started, asked, stopped.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -10,7 +9,7 @@ use parking_lot::Mutex;
 use crate::bigquery::{Appender, TableSpec, Tables};
 use crate::config::{ConnectorConfig, FleetConfig};
 use crate::decode::DecodeOptions;
-use crate::flow::{BudgetKind, Clock, HoldCause, Lease, SystemClock};
+use crate::flow::{BudgetKind, Clock, Lease, SystemClock};
 use crate::kafka::{GroupControl, GroupSettings, start_group};
 use crate::schema::SchemaSource;
 use crate::telemetry::metrics::ConnectorMetrics;
@@ -28,12 +27,12 @@ use super::route::TableRoutes;
 use super::shard::{Shard, ShardParts};
 use super::shard_thread;
 use super::stall::StallWatch;
-use super::status::{ConnectorState, ConnectorStatus, FreshnessStatus, HoldStatus, PartitionStatus, TableStatus};
+use super::trouble::Trouble;
 use super::worker::WorkerShared;
 use super::writers::{WriterParts, Writers};
 
-/// A partition that waits for a plan for longer than this is shown as holding.
-const PLAN_PENDING_MAX_MS: i64 = 3_000;
+/// How long a connector that fails may take to leave its group, so that other workers get its partitions.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What a connector is made of.
 pub struct ConnectorParts {
@@ -84,20 +83,19 @@ pub enum ConnectorError {
 
 /// A running connector.
 pub struct Connector {
-    name: String,
-    started_ms: i64,
+    pub(super) name: String,
+    pub(super) started_ms: i64,
     control: Arc<dyn GroupControl>,
-    shards: Vec<(ShardHandle, JoinHandle<()>)>,
-    committer: Committer,
-    lag_task: tokio::task::JoinHandle<()>,
-    ownership: Arc<Ownership>,
-    writers: Arc<Writers>,
-    dead_letters: Arc<DeadLetters>,
-    freshness: Arc<FreshnessHistogram>,
-    stall: Arc<StallWatch>,
-    metrics: Arc<ConnectorMetrics>,
-    last_error: Arc<Mutex<Option<(String, bool)>>>,
-    joined: Arc<AtomicBool>,
+    pub(super) shards: Vec<(ShardHandle, JoinHandle<()>)>,
+    pub(super) committer: Committer,
+    tasks: [tokio::task::JoinHandle<()>; 2],
+    pub(super) ownership: Arc<Ownership>,
+    pub(super) writers: Arc<Writers>,
+    pub(super) dead_letters: Arc<DeadLetters>,
+    pub(super) freshness: Arc<FreshnessHistogram>,
+    pub(super) stall: Arc<StallWatch>,
+    pub(super) metrics: Arc<ConnectorMetrics>,
+    pub(super) trouble: Arc<Trouble>,
     runtime: tokio::runtime::Handle,
     _prefetch: Lease,
 }
@@ -124,8 +122,7 @@ impl Connector {
         let fence = Arc::new(Fence::new());
         let freshness = Arc::new(FreshnessHistogram::default());
         let ownership = Arc::new(Ownership::default());
-        let last_error = Arc::new(Mutex::new(None));
-        let joined = Arc::new(AtomicBool::new(false));
+        let trouble = Arc::new(Trouble::default());
         let spec = TableSpec {
             create: config.table.create,
             partition: config.table.partition.clone(),
@@ -142,6 +139,8 @@ impl Connector {
             metrics: metrics.clone(),
             clock: clock.clone(),
             counts: Default::default(),
+            trouble: trouble.clone(),
+            rejects: super::rejected::places(),
         });
         let bad_records = dead_letters.start(&runtime);
         let plans = Arc::new(PlanMaker {
@@ -161,6 +160,7 @@ impl Connector {
             clock: clock.clone(),
             freshness: freshness.clone(),
             metrics: metrics.clone(),
+            trouble: trouble.clone(),
             runtime: runtime.clone(),
         }));
 
@@ -177,8 +177,7 @@ impl Connector {
             routes: routes.clone(),
             worker: parts.worker.clone(),
             revoked: Mutex::default(),
-            last_error: last_error.clone(),
-            joined: joined.clone(),
+            trouble: trouble.clone(),
         });
         let control = start_group(settings, listener).map_err(|error| kafka_error(&error))?;
         fence.set_session_timeout(control.session_timeout());
@@ -192,9 +191,10 @@ impl Connector {
                 routes: routes.clone(),
                 writers: writers.clone(),
                 plans: plans.clone(),
-                dead_letters: bad_records.clone(),
-                counts: dead_letters.counts.clone(),
+                bad_records: bad_records.clone(),
+                dead_letters: dead_letters.clone(),
                 fence: fence.clone(),
+                trouble: trouble.clone(),
                 metrics: metrics.clone(),
                 clock: clock.clone(),
             });
@@ -206,6 +206,7 @@ impl Connector {
             control: control.clone(),
             ownership: ownership.clone(),
             fence,
+            trouble: trouble.clone(),
             metrics: metrics.clone(),
             interval: parts.fleet.worker.commit_interval.get(),
         })
@@ -218,8 +219,10 @@ impl Connector {
             metrics: metrics.clone(),
             freshness: freshness.clone(),
             stall: stall.clone(),
+            trouble: trouble.clone(),
             clock: clock.clone(),
         }));
+        let leave_task = runtime.spawn(leave_when_failed(name.clone(), trouble.clone(), control.clone()));
         tracing::info!(connector = name, group = config.group_id(), "connector started");
         Ok(Self {
             started_ms: clock.now_wall_us() / 1000,
@@ -227,90 +230,17 @@ impl Connector {
             control,
             shards,
             committer,
-            lag_task,
+            tasks: [lag_task, leave_task],
             ownership,
             writers,
             dead_letters,
             freshness,
             stall,
             metrics,
-            last_error,
-            joined,
+            trouble,
             runtime,
             _prefetch: prefetch,
         })
-    }
-
-    /// What it says about itself now.
-    pub fn status(&self) -> ConnectorStatus {
-        let owned = self.ownership.snapshot();
-        let now_ms = SystemClock::new().now_wall_us() / 1000;
-        let partitions: Vec<PartitionStatus> = owned
-            .iter()
-            .map(|progress| PartitionStatus {
-                topic: progress.partition.topic.to_string(),
-                partition: progress.partition.partition,
-                position: progress.next().unwrap_or(0),
-                records: progress.records.load(Relaxed),
-                bytes: progress.bytes.load(Relaxed),
-                committed: progress.committed(),
-                lag_records: Some(progress.lag_records.load(Relaxed)).filter(|lag| *lag >= 0),
-                hold: progress.hold().map(|hold| HoldStatus { cause: hold.cause.as_str(), message: hold.message, since_ms: hold.since_ms }),
-            })
-            .collect();
-        let failed = self.shards.iter().any(|(_, thread)| thread.is_finished());
-        let group_error = self.last_error.lock().clone();
-        // A hold for a plan lasts milliseconds as a rule and is no news.
-        let news = |hold: &&HoldStatus| hold.cause != HoldCause::PlanPending.as_str() || now_ms - hold.since_ms > PLAN_PENDING_MAX_MS;
-        let holding = partitions.iter().filter_map(|partition| partition.hold.as_ref()).find(news);
-        let (state, message) = if failed {
-            (ConnectorState::Failed, Some("a shard's thread ended; see the log, restart the worker".to_owned()))
-        } else if let Some((message, true)) = group_error {
-            (ConnectorState::Failed, Some(message))
-        } else if let Some(hold) = holding {
-            (ConnectorState::Holding, Some(hold.message.clone()))
-        } else if self.stall.since_ms().is_some() {
-            let last = self.writers.tables().iter().find_map(|table| table.last_error());
-            let why = last.map(|error| format!("; the last answer of BigQuery: {error}")).unwrap_or_default();
-            (ConnectorState::Stalled, Some(format!("records wait, and none was finished for over 30 s{why}")))
-        } else if owned.is_empty() && !self.joined.load(Relaxed) {
-            (ConnectorState::Starting, group_error.map(|(message, _)| message))
-        } else {
-            (ConnectorState::Running, None)
-        };
-        let since_ms = partitions
-            .iter()
-            .filter_map(|partition| partition.hold.as_ref().map(|hold| hold.since_ms))
-            .chain(self.stall.since_ms())
-            .min()
-            .unwrap_or(self.started_ms);
-        self.metrics.running.set(if matches!(state, ConnectorState::Failed) { 0.0 } else { 1.0 });
-        ConnectorStatus {
-            name: self.name.clone(),
-            state,
-            since_ms,
-            message,
-            partitions,
-            tables: self
-                .writers
-                .tables()
-                .iter()
-                .map(|table| TableStatus {
-                    name: table.name.to_string(),
-                    rows_durable: table.rows_durable.load(Relaxed),
-                    bytes_durable: table.bytes_durable.load(Relaxed),
-                    last_error: table.last_error(),
-                })
-                .collect(),
-            freshness: self
-                .freshness
-                .quantile_ms(0.5)
-                .zip(self.freshness.quantile_ms(0.99))
-                .map(|(p50_ms, p99_ms)| FreshnessStatus { p50_ms, p99_ms }),
-            shards: self.shards.iter().map(|(handle, _)| handle.work().so_far()).collect(),
-            dead_letters: self.dead_letters.counts.dead_letters.load(Relaxed),
-            skipped: self.dead_letters.counts.skipped.load(Relaxed),
-        }
     }
 
     /// Drains and leaves the group: appends in flight are awaited until the revoke deadline, heads are committed, and the group is left at once.
@@ -319,7 +249,9 @@ impl Connector {
     /// When the consumer does not close in time; what was not committed comes again.
     pub async fn stop(self, deadline: Duration) -> Result<(), ConnectorError> {
         let name = self.name.clone();
-        self.lag_task.abort();
+        for task in &self.tasks {
+            task.abort();
+        }
         let began = Instant::now();
         let stopped = self.runtime.clone().spawn_blocking(move || {
             let closed = self.control.close(deadline);
@@ -340,5 +272,18 @@ impl Connector {
             Ok(Err(error)) => Err(ConnectorError::Kafka { connector: name, message: error.to_string() }),
             Err(error) => Err(ConnectorError::Kafka { connector: name, message: format!("stopping panicked: {error}") }),
         }
+    }
+}
+
+/// A connector that failed leaves its group: a partition that it keeps would stand still, and nobody else could read it.
+async fn leave_when_failed(connector: String, trouble: Arc<Trouble>, control: Arc<dyn GroupControl>) {
+    trouble.wait_failed().await;
+    let message = trouble.failure().unwrap_or_default();
+    tracing::error!(connector, message, "the connector failed; it leaves its group");
+    let left = tokio::task::spawn_blocking(move || control.close(LEAVE_TIMEOUT)).await;
+    match left {
+        Ok(Ok(())) => tracing::info!(connector, "the failed connector has left its group"),
+        Ok(Err(error)) => tracing::warn!(connector, %error, "the failed connector has not left its group yet"),
+        Err(error) => tracing::error!(connector, %error, "leaving the group panicked"),
     }
 }

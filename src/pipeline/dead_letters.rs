@@ -2,29 +2,38 @@
 //!
 //! **Promise**: a dead letter counts as finished only when the dead-letter topic acknowledged it (acks=all, idempotent producer), or when
 //! the user's rule says to skip such records.
+//!
+//! A letter that the topic does not take stays on its way until it does, or until its partition goes: giving it up would mean to read its record
+//! again, and letters and rows beside it a second time. Its partition holds meanwhile (`late_letters.rs`), so only so many wait.
 
-use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::FutureExt;
+use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use crate::config::BadRecords;
-use crate::flow::{HoldCause, Lease};
+use crate::flow::{Backoff, HoldCause, Lease};
 use crate::record::{OwnedRecord, RecordError, TopicPartition};
 use crate::telemetry::metrics::ConnectorMetrics;
 
 use super::batch::Share;
 use super::events::{Outcome, ShardEvent, ShardHandle, ShareOutcome};
+use super::progress::PartitionProgress;
+use super::trouble::Trouble;
 
 /// Dead letters of one connector that wait or are on their way.
 const QUEUE_MAX: usize = 1024;
 /// Dead letters on their way at a time.
 const IN_FLIGHT_MAX: usize = 256;
+/// The longest wait before a refused letter is sent again: how late a mended topic may be noticed.
+const AGAIN_MAX: Duration = Duration::from_secs(4);
 
 /// A message for the dead-letter topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +64,10 @@ pub enum LetterError {
 pub trait LetterBox: Send + Sync + 'static {
     /// `Ok`: durable in the topic.
     async fn put(&self, topic: &str, letter: Letter) -> Result<(), LetterError>;
+    /// Why letters take so long, where that is known.
+    fn complaint(&self) -> Option<String> {
+        None
+    }
 }
 
 /// Reads records again, for dead letters of rows that BigQuery rejected.
@@ -72,23 +85,12 @@ pub struct BadRecord {
     pub error: RecordError,
     /// Its place in the ledger (one row).
     pub share: Share,
+    /// The assignment that it was taken in.
+    pub progress: Arc<PartitionProgress>,
     /// Who wants to know.
     pub shard: ShardHandle,
     /// The memory it takes.
     pub lease: Lease,
-}
-
-/// A row that BigQuery rejected.
-#[derive(Debug, Clone)]
-pub struct RejectedRow {
-    /// Where its record is.
-    pub partition: TopicPartition,
-    /// Its record's offset.
-    pub offset: i64,
-    /// What is wrong with it.
-    pub error: RecordError,
-    /// The row as JSON, for the case that the record is gone.
-    pub row_json: String,
 }
 
 /// Bad records since the worker started.
@@ -98,6 +100,8 @@ pub struct BadRecordCounts {
     pub dead_letters: AtomicU64,
     /// Dropped by `bad_records = "skip"`.
     pub skipped: AtomicU64,
+    /// Why a letter was refused last; nothing when one was taken since.
+    refusal: Mutex<Option<String>>,
 }
 
 /// The dead letters of one connector.
@@ -120,19 +124,18 @@ pub struct DeadLetters {
     pub counts: Arc<BadRecordCounts>,
     /// For the `when` header.
     pub clock: Arc<dyn crate::flow::Clock>,
+    /// Told when a letter's task panics.
+    pub trouble: Arc<Trouble>,
+    /// Appends whose rejected rows may be on their way to the topic at a time.
+    pub rejects: Arc<Semaphore>,
 }
 
 impl DeadLetters {
-    /// Why a partition holds whose bad record could not be put away.
-    pub fn hold_cause(&self) -> HoldCause {
-        if self.policy == BadRecords::Stop { HoldCause::BadRecord } else { HoldCause::DeadLetterTopic }
-    }
-
     /// Starts the task that sends bad records; a full queue stops the shard from taking more of the partitions that have some.
     pub fn start(self: &Arc<Self>, runtime: &tokio::runtime::Handle) -> mpsc::Sender<BadRecord> {
         let (sender, mut receiver) = mpsc::channel::<BadRecord>(QUEUE_MAX);
         let letters = self.clone();
-        let permits = Arc::new(tokio::sync::Semaphore::new(IN_FLIGHT_MAX));
+        let permits = Arc::new(Semaphore::new(IN_FLIGHT_MAX));
         runtime.spawn(async move {
             while let Some(bad) = receiver.recv().await {
                 // The semaphore is never closed while this task runs.
@@ -140,7 +143,12 @@ impl DeadLetters {
                 let letters = letters.clone();
                 tokio::spawn(async move {
                     let _permit = permit;
-                    letters.send_bad(bad).await;
+                    let (at, offset) = (bad.progress.partition.clone(), bad.record.offset);
+                    if AssertUnwindSafe(letters.send_bad(bad)).catch_unwind().await.is_err() {
+                        letters.trouble.fail(format!(
+                            "sending the dead letter of {at} offset {offset} panicked: please report it; restart the worker"
+                        ));
+                    }
                 });
             }
         });
@@ -148,88 +156,65 @@ impl DeadLetters {
     }
 
     async fn send_bad(&self, bad: BadRecord) {
-        let BadRecord { record, error, share, shard, lease } = bad;
-        let result = self.put(record, &error, None).await;
+        let BadRecord { record, error, share, progress, shard, lease } = bad;
+        let finished = self.until_durable(record, &error, None, &progress).await;
         drop(lease);
-        let (finished, abandoned, hold) = match result {
-            Ok(()) => (share.rows, 0, None),
-            Err(message) => (0, share.rows, Some((HoldCause::DeadLetterTopic, message))),
-        };
-        shard.send(ShardEvent::Outcome(Outcome { table: None, shares: vec![ShareOutcome { share, finished, abandoned }], hold })).await;
+        shard.send(ShardEvent::Outcome(letter_outcome(share, finished))).await;
     }
 
-    /// Sends rejected rows by the user's rule: `Ok` when each is durable in the topic or may be dropped.
-    ///
-    /// # Errors
-    /// In words, when the records cannot be read again or the topic does not take them: the rows are to be given up (read again later).
-    pub async fn send_rejected(&self, rows: Vec<RejectedRow>) -> Result<(), String> {
-        match self.policy {
-            BadRecords::Skip => {
-                for row in &rows {
-                    self.metrics.skipped(row.error.class.as_str()).increment(1);
-                    self.counts.skipped.fetch_add(1, Relaxed);
-                }
-                return Ok(());
-            }
-            BadRecords::Stop => {
-                let first = rows.first().map(|row| format!("{} offset {}: {}", row.partition, row.offset, row.error)).unwrap_or_default();
-                return Err(format!("bad_records = \"stop\": {first}"));
-            }
-            BadRecords::DeadLetter => {}
-        }
-        let mut by_partition: BTreeMap<TopicPartition, Vec<RejectedRow>> = BTreeMap::new();
-        for row in rows {
-            by_partition.entry(row.partition.clone()).or_default().push(row);
-        }
-        for (partition, mut rows) in by_partition {
-            rows.sort_by_key(|row| row.offset);
-            let offsets: Vec<i64> = rows.iter().map(|row| row.offset).collect();
-            let records = self.rereader.reread(&partition, &offsets).await?;
-            for (row, record) in rows.into_iter().zip(records) {
-                let gone = record.is_none();
-                let record = record.unwrap_or_else(|| OwnedRecord {
-                    topic: partition.topic.clone(),
-                    partition: partition.partition,
-                    offset: row.offset,
-                    timestamp_ms: None,
-                    key: None,
-                    value: Some(Bytes::from(row.row_json.clone())),
-                    headers: Vec::new(),
-                });
-                self.put(record, &row.error, gone.then_some("row-json")).await?;
-            }
-        }
-        Ok(())
-    }
-
-    async fn put(&self, record: OwnedRecord, error: &RecordError, value_is: Option<&str>) -> Result<(), String> {
+    /// Sends a letter until the topic has it: `true`. `false`: its partition has gone, and whoever owns it now reads the record again.
+    pub(super) async fn until_durable(
+        &self,
+        record: OwnedRecord,
+        error: &RecordError,
+        value_is: Option<&str>,
+        progress: &PartitionProgress,
+    ) -> bool {
+        let seed = record.offset.unsigned_abs() ^ u64::from(record.partition.unsigned_abs()) << 32;
+        let mut backoff = Backoff::new(Duration::from_millis(250), 2.0, AGAIN_MAX, seed);
         let mut letter = self.letter(record, error, value_is);
         let mut cut = 0;
         loop {
-            match self.letters.put(&self.topic, letter.clone()).await {
+            let refusal = match self.letters.put(&self.topic, letter.clone()).await {
                 Ok(()) => {
                     self.metrics.dead_letters(error.class.as_str()).increment(1);
                     self.counts.dead_letters.fetch_add(1, Relaxed);
-                    return Ok(());
+                    *self.counts.refusal.lock() = None;
+                    return true;
                 }
                 Err(LetterError::TooLarge(message)) if self.truncate_oversized && cut < 2 => {
                     cut += 1;
                     letter = shortened(letter, cut, &message);
+                    continue;
                 }
                 Err(LetterError::TooLarge(message)) => {
-                    return Err(format!(
-                        "dead-letter topic `{}`: {message}; raise its max.message.bytes, or set `truncate_oversized = true` in [errors]",
-                        self.topic
-                    ));
+                    format!("{message}; raise its max.message.bytes, or set `truncate_oversized = true` in [errors]")
                 }
-                Err(LetterError::Refused(message)) => {
-                    return Err(format!(
-                        "dead-letter topic `{}` does not take records: {message}; it must exist and be writable",
-                        self.topic
-                    ));
-                }
+                Err(LetterError::Refused(message)) => format!("{message}; it must exist and be writable"),
+            };
+            self.refused(refusal);
+            if progress.is_gone() {
+                return false;
             }
+            tokio::time::sleep(backoff.next_delay()).await;
         }
+    }
+
+    /// Notes why letters wait.
+    pub(super) fn refused(&self, why: String) {
+        tracing::debug!(connector = self.connector, topic = self.topic, why, "a dead letter waits");
+        *self.counts.refusal.lock() = Some(why);
+    }
+
+    /// For people whose partition holds because of letters.
+    pub fn late_message(&self, late: Duration) -> String {
+        let why = self.counts.refusal.lock().clone().or_else(|| self.letters.complaint());
+        let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+        format!(
+            "dead-letter topic `{}` has acknowledged nothing of this partition for {} s{why}; it goes on by itself when the topic takes records",
+            self.topic,
+            late.as_secs()
+        )
     }
 
     fn letter(&self, record: OwnedRecord, error: &RecordError, value_is: Option<&str>) -> Letter {
@@ -265,14 +250,19 @@ fn shortened(mut letter: Letter, cut: u32, why: &str) -> Letter {
     letter
 }
 
-fn rfc3339(wall_us: i64) -> String {
+/// A letter's end: durable, or given up.
+pub(super) fn letter_outcome(share: Share, finished: bool) -> Outcome {
+    let (finished, abandoned) = if finished { (share.rows, 0) } else { (0, share.rows) };
+    let hold = (abandoned > 0).then(|| (HoldCause::DeadLetterTopic, "its letter was given up".to_owned()));
+    Outcome { table: None, shares: vec![ShareOutcome { share, finished, abandoned, rejected: 0 }], hold }
+}
+
+/// A moment as people read it; microseconds since the epoch.
+pub(super) fn rfc3339(wall_us: i64) -> String {
     chrono::DateTime::from_timestamp_micros(wall_us)
         .map(|at| at.to_rfc3339_opts(chrono::SecondsFormat::Millis, true))
         .unwrap_or_else(|| format!("{wall_us} us since the epoch"))
 }
-
-/// How long a dead letter may wait for its topic before its partition holds.
-pub const LETTER_TIMEOUT: Duration = Duration::from_secs(30);
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]

@@ -6,20 +6,22 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::time::Instant;
 
-use bytes::Bytes;
+use crate::bigquery::{Action, ActionContext, Append, AppendFailure, Appender, ErrorClass, Gate, RetryPace, TableSpec, Tables};
+use crate::config::BadRecords;
+use crate::decode::{row_to_json, split_rows};
+use crate::flow::{Backoff, BudgetKind, Clock, HoldCause};
+use crate::record::{RecordError, RecordErrorClass, Stage};
 
-use crate::bigquery::{Action, ActionContext, Append, AppendFailure, Appender, ErrorClass, RetryPace, TableSpec, Tables};
-use crate::decode::{RowOrigin, filter_rows, row_to_json, split_rows};
-use crate::flow::{Backoff, Clock, HoldCause};
-use crate::record::{RecordError, RecordErrorClass, Stage, TopicPartition};
-use crate::table::{Column, Layout, Mode, accepts, same_name};
-
-use super::batch::AppendJob;
-use super::dead_letters::{DeadLetters, RejectedRow};
+use super::batch::{AppendJob, Share};
+use super::dead_letters::DeadLetters;
 use super::events::{Outcome, ShareOutcome};
 use super::fence::Fence;
 use super::freshness::FreshnessHistogram;
 use super::health::TableHealth;
+use super::part::{Indices, Part, halves, pick};
+use super::rejected::{RejectedRow, RejectedRows};
+use super::trouble::Trouble;
+use super::wishes::{meet_wishes, still_fits};
 
 /// What deliveries of one (connector, table) share.
 pub struct DeliveryContext {
@@ -43,45 +45,23 @@ pub struct DeliveryContext {
     pub freshness: Arc<FreshnessHistogram>,
     /// For Prometheus.
     pub metrics: Arc<crate::telemetry::metrics::ConnectorMetrics>,
+    /// Told when the writer ends by a panic.
+    pub trouble: Arc<Trouble>,
 }
 
-/// Some rows of a job, as one append.
-struct Part {
-    rows: Bytes,
-    /// Which rows of the job, in order.
-    indices: Indices,
-    /// They may be in the table already, though nobody said so.
-    maybe_durable: bool,
-    /// How often it failed before.
-    attempts: u32,
+/// How a job ended.
+pub struct Delivered {
+    /// For the shard.
+    pub outcome: Outcome,
+    /// Rows whose dead letters are to be sent.
+    pub rejected: Option<RejectedRows>,
 }
 
-/// All rows of the job (the usual case costs nothing), or some.
-enum Indices {
-    All(u32),
-    Some(Vec<u32>),
-}
-
-impl Indices {
-    fn len(&self) -> u32 {
-        match self {
-            Self::All(count) => *count,
-            Self::Some(indices) => u32::try_from(indices.len()).unwrap_or(u32::MAX),
-        }
-    }
-
-    fn get(&self, at: u32) -> Option<u32> {
-        match self {
-            Self::All(count) => (at < *count).then_some(at),
-            Self::Some(indices) => indices.get(at as usize).copied(),
-        }
-    }
-}
-
-/// Delivers a job. Ends when each of its rows is finished or given up; the outcome reaches the shard by the caller.
-pub async fn deliver(context: &DeliveryContext, job: &AppendJob) -> Outcome {
-    let mut run = Run { context, job, finished: vec![0; job.shares.len()] };
-    let mut backoffs = Backoffs::new(&job.rows.rows);
+/// Delivers a job. Ends when each of its rows is finished, rejected or given up; the outcome reaches the shard by the caller.
+pub async fn deliver(context: &DeliveryContext, job: &AppendJob) -> Delivered {
+    let none = vec![0; job.shares.len()];
+    let mut run = Run { context, job, finished: none.clone(), letters: none, rejected: Vec::new() };
+    let mut backoffs = Backoffs::new(job);
     let all = Indices::All(u32::try_from(job.rows.origins.len()).unwrap_or(u32::MAX));
     let mut parts = vec![Part { rows: job.rows.rows.clone(), indices: all, maybe_durable: false, attempts: 0 }];
     let mut hold = None;
@@ -99,25 +79,38 @@ pub async fn deliver(context: &DeliveryContext, job: &AppendJob) -> Outcome {
             }
         }
     }
+    let counts = run.finished.iter().zip(&run.letters);
     let shares = job
         .shares
         .iter()
-        .zip(&run.finished)
-        .map(|(share, finished)| ShareOutcome { share: *share, finished: *finished, abandoned: share.rows - finished })
+        .zip(counts)
+        .map(|(share, (finished, letters))| ShareOutcome {
+            share: *share,
+            finished: *finished,
+            abandoned: share.rows - finished - letters,
+            rejected: *letters,
+        })
         .collect();
-    Outcome { table: Some(job.table.clone()), shares, hold }
+    let rows = run.rejected;
+    let rejected = (!rows.is_empty()).then(|| {
+        let bytes = rows.iter().map(|row| row.row_json.len() + row.error.message.len() + 256).sum::<usize>();
+        RejectedRows { rows, shard: job.shard.clone(), lease: job.lease.beside(BudgetKind::DeadLetters, bytes as u64) }
+    });
+    Delivered { outcome: Outcome { table: Some(job.table.clone()), shares, hold }, rejected }
 }
 
 struct Backoffs {
     transient: Backoff,
+    lagging: Backoff,
     quota: Backoff,
 }
 
 impl Backoffs {
-    fn new(rows: &Bytes) -> Self {
+    fn new(job: &AppendJob) -> Self {
+        let rows = &job.rows.rows;
         // Any number that differs between jobs spreads their retries.
         let seed = rows.as_ptr() as u64 ^ rows.len() as u64;
-        Self { transient: Backoff::transient(seed), quota: Backoff::quota(seed) }
+        Self { transient: Backoff::transient(seed), lagging: Backoff::lagging(seed), quota: Backoff::quota(seed) }
     }
 }
 
@@ -145,6 +138,9 @@ struct Run<'a> {
     job: &'a AppendJob,
     /// Rows finished, by share.
     finished: Vec<u32>,
+    /// Rows rejected whose dead letters are to be sent, by share.
+    letters: Vec<u32>,
+    rejected: Vec<RejectedRow>,
 }
 
 impl Run<'_> {
@@ -163,6 +159,7 @@ impl Run<'_> {
             layout: self.job.rows.layout.clone(),
             rows: part.rows.clone(),
             row_count: part.indices.len(),
+            gate: Some(self.context.fence.clone() as Arc<dyn Gate>),
         };
         let sent_at = Instant::now();
         table.metrics.appends.increment(1);
@@ -172,6 +169,8 @@ impl Run<'_> {
                 self.durable(&part);
                 Step::Done
             }
+            // Its turn came after a pause: what is to be sent now, if anything, is seen when the fence is down.
+            Err(failure) if failure.class == ErrorClass::Withheld => Step::Again(vec![part]),
             Err(failure) => {
                 table.metrics.error(failure.class.as_str());
                 table.set_last_error(Some(failure.to_string()));
@@ -210,6 +209,7 @@ impl Run<'_> {
             Action::Retry(pace) => {
                 let backoff = match pace {
                     RetryPace::Transient => &mut backoffs.transient,
+                    RetryPace::Lagging => &mut backoffs.lagging,
                     RetryPace::Quota => &mut backoffs.quota,
                 };
                 let delay = backoff.next_delay();
@@ -231,7 +231,7 @@ impl Run<'_> {
                     RecordErrorClass::RejectedByBigQuery
                 };
                 let error = RecordError::new(Stage::Append, class, failure.message.clone());
-                self.reject(part, vec![(0, error)]).await
+                self.reject(part, vec![(0, error)])
             }
             Action::DeadLetterRows => {
                 let mut rejected: Vec<(u32, RecordError)> = failure
@@ -247,7 +247,7 @@ impl Run<'_> {
                     return self.give_up(HoldCause::UnknownError, format!("BigQuery rejected rows without naming one: {failure}"));
                 }
                 table.metrics.append_retries.increment(1);
-                self.reject(part, rejected).await
+                self.reject(part, rejected)
             }
             Action::Evolve => self.evolve(backoffs).await,
             Action::Hold(cause) => self.give_up(cause, advice(cause, &failure)),
@@ -294,52 +294,69 @@ impl Run<'_> {
         }
     }
 
-    /// Takes the named rows out as dead letters; what is left goes again.
-    async fn reject(&mut self, part: &Part, rejected: Vec<(u32, RecordError)>) -> Verdict {
-        let mut letters = Vec::with_capacity(rejected.len());
+    /// Takes the named rows out by the user's rule; what is left goes again.
+    fn reject(&mut self, part: &Part, rejected: Vec<(u32, RecordError)>) -> Verdict {
+        let letters = &self.context.dead_letters;
         let rows: Vec<std::ops::Range<usize>> = split_rows(&part.rows).collect();
-        for (at, error) in &rejected {
-            let Some(row) = part.indices.get(*at) else { continue };
-            let Some(origin) = self.job.rows.origins.get(row as usize) else { continue };
-            let Some(partition) = self.partition_of(&origin) else { continue };
-            let row_json = rows.get(*at as usize).and_then(|range| part.rows.get(range.clone()));
-            let row_json = row_json.map(|bytes| row_to_json(&self.job.rows.layout, bytes)).unwrap_or_default();
-            letters.push(RejectedRow { partition, offset: origin.offset, error: error.clone(), row_json });
+        let mut out = Vec::with_capacity(rejected.len());
+        for (at, error) in rejected {
+            let Some((row, share, offset)) = self.place_of(part, at) else { continue };
+            match letters.policy {
+                BadRecords::Stop => {
+                    let partition = self.job.partition_of(&share).map(|progress| progress.partition.to_string()).unwrap_or_default();
+                    let message = format!("bad_records = \"stop\": {partition} offset {offset}: {error}");
+                    return Verdict::GiveUp(HoldCause::BadRecord, message);
+                }
+                BadRecords::Skip => {
+                    letters.metrics.skipped(error.class.as_str()).increment(1);
+                    letters.counts.skipped.fetch_add(1, Relaxed);
+                    self.finish(&Indices::Some(vec![row]));
+                }
+                BadRecords::DeadLetter => {
+                    let Some(progress) = self.job.partition_of(&share).cloned() else { continue };
+                    let bytes = rows.get(at as usize).and_then(|range| part.rows.get(range.clone()));
+                    let row_json = bytes.map(|bytes| row_to_json(&self.job.rows.layout, bytes)).unwrap_or_default();
+                    if let Some(count) = self.job.share_of(row).and_then(|share| self.letters.get_mut(share)) {
+                        *count += 1;
+                    }
+                    self.rejected.push(RejectedRow { progress, share: Share { rows: 1, ..share }, offset, error, row_json });
+                }
+            }
+            out.push(at);
         }
-        if let Err(message) = self.context.dead_letters.send_rejected(letters).await {
-            return Verdict::GiveUp(self.context.dead_letters.hold_cause(), message);
-        }
-        let out: std::collections::BTreeSet<u32> = rejected.iter().map(|(at, _)| *at).collect();
-        let dead: Vec<u32> = out.iter().filter_map(|at| part.indices.get(*at)).collect();
-        self.finish(&Indices::Some(dead));
         let rest: Vec<u32> = (0..part.indices.len()).filter(|at| !out.contains(at)).collect();
         if rest.is_empty() { Verdict::Done } else { Verdict::Instead(vec![pick(part, &rest)]) }
     }
 
-    fn partition_of(&self, origin: &RowOrigin) -> Option<TopicPartition> {
-        let slot = origin.slot;
-        self.job.partitions.iter().find(|(s, _)| *s == slot).map(|(_, progress)| progress.partition.clone())
+    /// A part's row in the job, its share, its record's offset.
+    fn place_of(&self, part: &Part, at: u32) -> Option<(u32, Share, i64)> {
+        let row = part.indices.get(at)?;
+        let share = self.job.shares.get(self.job.share_of(row)?)?;
+        Some((row, *share, self.job.rows.origins.get(row as usize)?.offset))
     }
 
     /// The write servers do not know a column: make sure that the table has it, then send again.
     async fn evolve(&mut self, backoffs: &mut Backoffs) -> Verdict {
         let table = &self.job.table;
-        for wanted in table.wanted() {
-            let state = match self.context.tables.ensure(&table.name, &self.context.spec, &wanted).await {
-                Ok(state) => state,
-                Err(error) => {
-                    self.context.health.hold(error.cause, &error.message, error.retry_after, Instant::now());
-                    return Verdict::GiveUp(error.cause, error.message);
-                }
-            };
-            if !still_fits(&self.job.rows.layout, &state.columns) {
+        let met = meet_wishes(self.context.tables.as_ref(), &self.context.spec, table).await;
+        let state = match met {
+            Ok(()) => self.context.tables.get(&table.name).await,
+            Err(error) => Err(error),
+        };
+        match state {
+            Err(error) => {
+                self.context.health.hold(error.cause, &error.message, error.retry_after, Instant::now());
+                return Verdict::GiveUp(error.cause, error.message);
+            }
+            Ok(Some(state)) if !still_fits(&self.job.rows.layout, &state.columns) => {
                 // Another table under the same name: plans and rows made for the old one are of no use.
                 table.generation.fetch_add(1, SeqCst);
                 return Verdict::GiveUp(HoldCause::PlanPending, "the table's columns changed; its plans are made again".to_owned());
             }
+            Ok(_) => {}
         }
         table.metrics.append_retries.increment(1);
-        tokio::time::sleep(backoffs.transient.next_delay()).await;
+        tokio::time::sleep(backoffs.lagging.next_delay()).await;
         Verdict::Same
     }
 
@@ -355,32 +372,6 @@ impl Run<'_> {
             self.job.table.metrics.possible_duplicate_rows.increment(u64::from(part.indices.len()));
         }
     }
-}
-
-/// Whether each column that the rows use is still there with the same type and mode.
-fn still_fits(layout: &Layout, columns: &[Column]) -> bool {
-    layout.columns.iter().all(|laid| {
-        columns.iter().any(|column| {
-            let repeated = |mode| mode == Mode::Repeated;
-            same_name(&column.name, &laid.name) && accepts(&column.ty, &laid.ty) && repeated(column.mode) == repeated(laid.mode)
-        })
-    })
-}
-
-fn halves(part: &Part) -> Vec<Part> {
-    let count = part.indices.len();
-    let middle = count / 2;
-    let first: Vec<u32> = (0..middle).collect();
-    let second: Vec<u32> = (middle..count).collect();
-    // The last one pushed goes first.
-    vec![pick(part, &second), pick(part, &first)]
-}
-
-/// Some rows of a part, by their places in it (ascending).
-fn pick(part: &Part, places: &[u32]) -> Part {
-    let rows = filter_rows(&part.rows, |place| u32::try_from(place).is_ok_and(|place| places.binary_search(&place).is_ok()));
-    let indices = places.iter().filter_map(|place| part.indices.get(*place)).collect();
-    Part { rows, indices: Indices::Some(indices), maybe_durable: part.maybe_durable, attempts: part.attempts }
 }
 
 fn advice(cause: HoldCause, failure: &AppendFailure) -> String {

@@ -88,6 +88,8 @@ pub struct ShareOutcome {
     pub finished: u32,
     /// Rows that must be read again.
     pub abandoned: u32,
+    /// Rows that BigQuery rejected: their dead letters are on their way, and end with outcomes of their own.
+    pub rejected: u32,
 }
 
 /// The way to a shard. The thread is known once it runs.

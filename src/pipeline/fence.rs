@@ -92,6 +92,14 @@ impl Fence {
     }
 }
 
+impl crate::bigquery::Gate for Fence {
+    /// Whoever asks comes around, too: the first one after a pause raises the fence.
+    fn is_open(&self) -> bool {
+        self.beat(Instant::now());
+        !self.is_up()
+    }
+}
+
 impl Default for Fence {
     fn default() -> Self {
         Self::new()
@@ -115,5 +123,14 @@ mod tests {
         fence.lower();
         assert!(!fence.is_up());
         assert!(fence.poll_was_away(Duration::from_secs(11)));
+    }
+
+    #[test]
+    fn asking_the_gate_notices_the_pause() {
+        let fence = Fence::new();
+        assert!(crate::bigquery::Gate::is_open(&fence));
+        fence.set_session_timeout(Duration::from_millis(20));
+        std::thread::sleep(Duration::from_millis(40));
+        assert!(!crate::bigquery::Gate::is_open(&fence), "nobody else need have come around");
     }
 }

@@ -152,10 +152,14 @@ impl Ledger {
         self.abandoned > 0
     }
 
-    /// Records that are finished although the head lies before them.
+    /// Records that are finished although the head lies before them; also those that a rewind left finished behind it and that were not reached
+    /// again yet (an upper bound: gaps between their offsets count as records).
     pub fn finished_beyond_head(&self) -> u64 {
         let beyond = self.spans.iter().filter(|span| self.head.is_none_or(|head| head < span.next));
-        beyond.map(|span| u64::from(span.records - span.pending - span.abandoned)).sum()
+        let in_spans: u64 = beyond.map(|span| u64::from(span.records - span.pending - span.abandoned)).sum();
+        let next = self.next.unwrap_or(i64::MIN);
+        let skipped = |range: &Range<i64>| u64::try_from(range.end.saturating_sub(range.start.max(next))).unwrap_or(0);
+        in_spans + self.skip.iter().map(skipped).sum::<u64>()
     }
 
     /// Goes back to the head, once nothing is pending: abandoned records come again, finished spans above the head are skipped when they do.
@@ -281,6 +285,23 @@ mod tests {
         ledger.finish(a, 1);
         ledger.finish(b, 1);
         assert_eq!((ledger.head(), ledger.finished_beyond_head()), (Some(3), 0));
+        // What a rewind left finished comes again to whoever begins at the head: 4 to 6 until they are reached.
+        let c = ledger.enter(3);
+        ledger.close_span();
+        let d = ledger.enter(4);
+        ledger.enter(5);
+        ledger.enter(6);
+        ledger.close_span();
+        ledger.finish(d, 3);
+        ledger.abandon(c, 1);
+        ledger.rewind().unwrap();
+        assert_eq!((ledger.head(), ledger.finished_beyond_head()), (Some(3), 3));
+        let c = ledger.enter(3);
+        assert!(!ledger.wants(4));
+        assert_eq!(ledger.finished_beyond_head(), 3, "one reached again, two still ahead");
+        assert!(!ledger.wants(5) && !ledger.wants(6));
+        ledger.finish(c, 1);
+        assert_eq!((ledger.head(), ledger.finished_beyond_head()), (Some(7), 0));
     }
 
     #[derive(Debug, Clone)]

@@ -1,10 +1,7 @@
 //! Rebalances: partitions to shards and back. Runs on the poll thread, and never waits longer than the revoke deadline.
 
 use std::sync::Arc;
-use std::sync::atomic::{
-    AtomicBool,
-    Ordering::{Relaxed, SeqCst},
-};
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
@@ -17,6 +14,7 @@ use crate::telemetry::metrics::ConnectorMetrics;
 use super::events::{ShardEvent, ShardHandle};
 use super::progress::{Ownership, PartitionProgress};
 use super::route::TableRoutes;
+use super::trouble::Trouble;
 use super::worker::WorkerShared;
 
 /// Beyond the deadline: time for the shards to notice it and answer.
@@ -32,8 +30,6 @@ pub struct Rebalances {
     pub ownership: Arc<Ownership>,
     /// How long a revocation waits for appends in flight.
     pub revoke_deadline: Duration,
-    /// Whether the group has given it an assignment, be it empty, that was not lost since.
-    pub joined: Arc<AtomicBool>,
     /// What it counts.
     pub metrics: Arc<ConnectorMetrics>,
     /// Topics to tables, and the tables: for duplicates that a refused commit leaves.
@@ -42,8 +38,8 @@ pub struct Rebalances {
     pub worker: Arc<WorkerShared>,
     /// What the last revocation took, until the next one.
     pub revoked: Mutex<Vec<Arc<PartitionProgress>>>,
-    /// The last error of the group, for health.
-    pub last_error: Arc<Mutex<Option<(String, bool)>>>,
+    /// Whether the group has this member, and what it said last: for health.
+    pub trouble: Arc<Trouble>,
 }
 
 impl Rebalances {
@@ -89,8 +85,15 @@ impl Rebalances {
 }
 
 impl GroupListener for Rebalances {
+    fn joined(&self) {
+        if !self.trouble.has_joined() {
+            tracing::info!(connector = self.connector, "joined its group");
+        }
+        self.trouble.set_joined(true);
+    }
+
     fn assigned(&self, partitions: Vec<Assigned>) {
-        self.joined.store(true, SeqCst);
+        self.trouble.set_joined(true);
         self.metrics.rebalances_assigned.increment(1);
         let names: Vec<String> = partitions.iter().map(|assigned| assigned.partition.to_string()).collect();
         tracing::info!(connector = self.connector, partitions = names.join(" "), "partitions assigned");
@@ -142,7 +145,7 @@ impl GroupListener for Rebalances {
     }
 
     fn lost(&self, partitions: &[TopicPartition]) {
-        self.joined.store(false, SeqCst);
+        self.trouble.set_joined(false);
         self.metrics.rebalances_lost.increment(1);
         for progress in self.ownership.remove(partitions) {
             progress.set_gone();
@@ -156,10 +159,10 @@ impl GroupListener for Rebalances {
     fn group_error(&self, message: &str, fatal: bool) {
         self.metrics.consumer_errors.increment(1);
         if fatal {
-            tracing::error!(connector = self.connector, message, "the consumer failed");
+            self.trouble.fail(format!("the consumer failed: {message}"));
         } else {
             tracing::warn!(connector = self.connector, message, "consumer error; librdkafka tries again");
+            self.trouble.group_error(message);
         }
-        *self.last_error.lock() = Some((message.to_owned(), fatal));
     }
 }

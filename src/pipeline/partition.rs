@@ -8,6 +8,7 @@ use crate::flow::{Backoff, HoldCause};
 use crate::kafka::{Epoch, PartitionQueue};
 use crate::telemetry::metrics::PartitionMetrics;
 
+use super::late_letters::LettersUnderWay;
 use super::ledger::Ledger;
 use super::progress::{HoldInfo, PartitionProgress};
 
@@ -21,6 +22,8 @@ pub enum Wait {
     Plan(SchemaKey),
     /// The table takes rows again.
     Table,
+    /// Every dead letter that is on its way is answered.
+    Letters,
     /// This moment.
     Until(Instant),
     /// This moment, and that nothing of the partition is under way: then it begins again, with a new assignment.
@@ -65,8 +68,12 @@ pub struct Partition {
     pub hold: Option<Hold>,
     /// Its metrics.
     pub metrics: PartitionMetrics,
-    /// Waits between tries after an own failure (dead-letter topic, bad record).
+    /// Waits between tries after an own failure (bad record).
     pub backoff: Backoff,
+    /// Dead letters on their way.
+    pub letters: LettersUnderWay,
+    /// The record whose decoding panicked: it is taken again, and not decoded.
+    pub suspect: Option<i64>,
     last_hold: Option<(HoldInfo, i64)>,
 }
 
@@ -85,6 +92,8 @@ impl Partition {
             hold: None,
             metrics,
             backoff: Backoff::hold(seed),
+            letters: LettersUnderWay::default(),
+            suspect: None,
             last_hold: None,
         }
     }

@@ -15,13 +15,15 @@ use crate::record::TopicPartition;
 use crate::table::TableName;
 use crate::telemetry::metrics::{ConnectorMetrics, PartitionMetrics};
 
-use super::dead_letters::{BadRecord, BadRecordCounts};
+use super::dead_letters::{BadRecord, DeadLetters};
 use super::events::ShardHandle;
 use super::fence::Fence;
+use super::late_letters::LettersUnderWay;
 use super::partition::{Hold, Partition, Wait};
 use super::plans::PlanMaker;
 use super::route::TableRoutes;
 use super::shard_table::ShardTable;
+use super::trouble::Trouble;
 use super::worker::WorkerShared;
 use super::writers::Writers;
 
@@ -42,11 +44,13 @@ pub struct ShardParts {
     /// Makes plans.
     pub plans: Arc<PlanMaker>,
     /// Takes bad records.
-    pub dead_letters: mpsc::Sender<BadRecord>,
-    /// For `/status`.
-    pub counts: Arc<BadRecordCounts>,
+    pub bad_records: mpsc::Sender<BadRecord>,
+    /// Counts them, and says why letters are late.
+    pub dead_letters: Arc<DeadLetters>,
     /// Raised after a pause.
     pub fence: Arc<Fence>,
+    /// Told what ends the connector.
+    pub trouble: Arc<Trouble>,
     /// What the connector counts.
     pub metrics: Arc<ConnectorMetrics>,
     /// What time it is.
@@ -137,6 +141,8 @@ impl Shard {
             state.owned = true;
             state.draining = false;
             state.hold = None;
+            state.letters = LettersUnderWay::default();
+            state.suspect = None;
             state.queue = Some(assigned.queue);
             match table {
                 Ok(index) => state.table = Some(index),

@@ -1,12 +1,15 @@
 //! A shard's thread: events, one fair turn of takes, holds and lingers, then a sleep until something comes.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
 use super::events::ShardEvent;
+use super::partition::Partition;
 use super::shard::Shard;
+use super::trouble::panic_words;
 
 /// The longest sleep: lingers, holds and the fence are looked at that often even when nothing wakes the thread.
 const SLEEP_MAX: Duration = Duration::from_millis(50);
@@ -21,7 +24,17 @@ pub fn start(name: &str, mut shard: Shard, mut events: mpsc::Receiver<ShardEvent
     std::thread::Builder::new().name(name.to_owned()).spawn(move || {
         shard.parts.handle.set_thread(std::thread::current());
         shard.parts.worker.budget.unpark_below_limit(std::thread::current());
-        while turn(&mut shard, &mut events) {}
+        let ended = catch_unwind(AssertUnwindSafe(|| while turn(&mut shard, &mut events) {}));
+        if let Err(panic) = ended {
+            // A record's decoding is caught where the record is known; this is the shard's own state, which nobody can trust any more.
+            let thread = std::thread::current();
+            let (thread, words) = (thread.name().unwrap_or("a shard's thread"), panic_words(panic.as_ref()));
+            let partitions: Vec<String> = shard.slots.iter().filter(|partition| partition.owned).map(place).collect();
+            shard.parts.trouble.fail(format!(
+                "thread {thread} panicked ({words}) with partitions {}: please report it; restart the worker",
+                partitions.join(", ")
+            ));
+        }
     })
 }
 
@@ -70,4 +83,13 @@ impl Shard {
         let due = batches.min().map_or(SLEEP_MAX, |due| due.saturating_duration_since(now).max(Duration::from_millis(1)));
         if pace.is_zero() { due } else { due.min(pace) }
     }
+}
+
+/// A partition and the next offset that it would have taken.
+fn place(partition: &Partition) -> String {
+    format!(
+        "{} at offset {}",
+        partition.progress.partition,
+        partition.resume_offset().map_or("unknown".to_owned(), |offset| offset.to_string())
+    )
 }

@@ -12,10 +12,14 @@ pub enum ConnectorState {
     Starting,
     /// All of its partitions move.
     Running,
+    /// A member of its group that owns no partition: there are more members than partitions. As it should be.
+    Idle,
     /// At least one partition holds; the others move.
     Holding,
     /// Records wait and none was finished for too long.
     Stalled,
+    /// The brokers do not answer: whether records wait cannot be known.
+    Unreachable,
     /// Drained and left its group, because it was told to.
     Stopped,
     /// Ended by an error that only a person can mend.
@@ -28,8 +32,10 @@ impl ConnectorState {
         match self {
             Self::Starting => "starting",
             Self::Running => "running",
+            Self::Idle => "idle",
             Self::Holding => "holding",
             Self::Stalled => "stalled",
+            Self::Unreachable => "unreachable",
             Self::Stopped => "stopped",
             Self::Failed => "failed",
         }
@@ -76,7 +82,7 @@ pub struct PartitionStatus {
     pub bytes: u64,
     /// The offset that was committed last: every record below it is finished.
     pub committed: Option<i64>,
-    /// Records on the broker at or above the position; `None` while the broker did not say.
+    /// Records on the broker that are not durable yet; `None` while the broker does not say.
     pub lag_records: Option<i64>,
     /// Why it does not move, where it does not.
     pub hold: Option<HoldStatus>,

@@ -3,6 +3,7 @@
 //! This is the hot path. Per record: two comparisons in the ledger, one of the schema's key, the plan, a few additions. Nothing is
 //! allocated, locked, cloned or formatted for a good record.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use crate::config::{BadRecords, Tombstones};
@@ -16,6 +17,8 @@ use super::dead_letters::BadRecord;
 use super::partition::{Hold, Partition, Wait};
 use super::shard::Shard;
 use super::shard_table::{PlanState, ShardTable};
+use super::suspect::panicked;
+use super::trouble::panic_words;
 
 /// What one partition may take before the next one's turn: bytes of keys and values.
 const TURN_BYTES_MAX: u64 = 1024 * 1024;
@@ -25,6 +28,8 @@ const TURN_TIME_MAX: Duration = Duration::from_millis(5);
 const LOOK_EVERY: u64 = 128;
 /// A plan for JSON is made again when it is older than this and meets a field that it does not know.
 const PLAN_OLD_AFTER: Duration = Duration::from_secs(30);
+/// No record has this offset.
+const NO_OFFSET: i64 = i64::MIN;
 /// Bad records that one take copies before it yields.
 const BAD_PER_TAKE_MAX: usize = 64;
 
@@ -36,6 +41,8 @@ enum Stopped {
     OldPlan(SchemaKey, i64),
     /// A bad record, and the user wants to stop at it.
     AtBadRecord(RecordError, i64),
+    /// Decoding this record panicked.
+    Panicked(i64, &'static str),
 }
 
 /// What one take did, beside filling batches.
@@ -93,6 +100,10 @@ impl Shard {
             self.waits_for_sink = true;
             return 0;
         }
+        if !partition.letters.is_empty() && self.letters_fill_memory() {
+            self.waits_for_sink = true;
+            return 0;
+        }
         let Some(mut queue) = self.slots.get_mut(slot).and_then(|partition| partition.queue.take()) else { return 0 };
         let mut turn = Turn::default();
         let taken = self.run_take(slot, table, now, &mut turn, queue.as_mut());
@@ -128,13 +139,16 @@ impl Shard {
         let config = &self.parts.config;
         let handle = &self.parts.handle;
         let budget = &self.parts.worker.budget;
+        let letters_fill_memory = self.letters_fill_memory();
         let framing = &self.framing;
         let batch_bytes = usize::try_from(config.delivery.batch_bytes.bytes()).unwrap_or(usize::MAX);
         let batch_rows = config.delivery.batch_rows as usize;
         let (Some(partition), Some(table)) = (self.slots.get_mut(slot), self.tables.get_mut(table)) else { return Taken::default() };
         let ShardTable { plans, batch: open, .. } = table;
-        let Partition { ledger, last_plan, progress, .. } = partition;
+        let Partition { ledger, last_plan, progress, suspect, .. } = partition;
         let epoch = progress.epoch;
+        let suspect = suspect.unwrap_or(NO_OFFSET);
+        let mut in_hand = NO_OFFSET;
         let records_max = self.parts.worker.pace.as_ref().map_or(u64::MAX, Pace::take_max);
         let slot = u32::try_from(slot).unwrap_or(u32::MAX);
 
@@ -150,21 +164,26 @@ impl Shard {
                     Flow::Yield
                 }
                 BadRecords::DeadLetter => {
-                    let span = ledger.enter(record.offset);
-                    let record = record.to_owned_record();
+                    let (offset, record) = (record.offset, record.to_owned_record());
+                    let span = ledger.enter(offset);
                     let lease = budget.lease(BudgetKind::DeadLetters, record.size_bytes() as u64);
-                    turn.bad.push(BadRecord { record, error, share: Share { slot, epoch, span, rows: 1 }, shard: handle.clone(), lease });
-                    if turn.bad.len() >= BAD_PER_TAKE_MAX { Flow::Yield } else { Flow::Continue }
+                    let share = Share { slot, epoch, span, rows: 1 };
+                    turn.bad.push(BadRecord { record, error, share, progress: progress.clone(), shard: handle.clone(), lease });
+                    if turn.bad.len() >= BAD_PER_TAKE_MAX || letters_fill_memory { Flow::Yield } else { Flow::Continue }
                 }
             }
         };
 
-        queue.take(&mut |record: &Record<'_>| -> Flow {
+        let mut on_record = |record: &Record<'_>| -> Flow {
             if !ledger.wants(record.offset) {
                 return Flow::Continue;
             }
+            in_hand = record.offset;
             let size = record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len);
             let flow = 'record: {
+                if record.offset == suspect {
+                    break 'record bad_record(record, panicked(), ledger, turn);
+                }
                 if record.value.is_none() {
                     turn.tombstones += 1;
                     match config.tombstones {
@@ -243,6 +262,12 @@ impl Shard {
                 return Flow::Yield;
             }
             flow
+        };
+        let taken = catch_unwind(AssertUnwindSafe(|| queue.take(&mut on_record)));
+        taken.unwrap_or_else(|panic| {
+            // The row in hand was not finished, and a row buffer counts finished rows only: all else is as it was.
+            turn.stopped = Some(Stopped::Panicked(in_hand, panic_words(panic.as_ref())));
+            Taken::default()
         })
     }
 
@@ -255,7 +280,12 @@ impl Shard {
         }
         for class in turn.skipped {
             self.parts.metrics.skipped(class).increment(1);
-            self.parts.counts.skipped.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            self.parts.dead_letters.counts.skipped.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
+        if let Some(partition) = self.slots.get_mut(slot)
+            && !turn.bad.is_empty()
+        {
+            partition.letters.sent(u32::try_from(turn.bad.len()).unwrap_or(u32::MAX), now);
         }
         self.bad_backlog.extend(turn.bad);
         self.send_bad();
@@ -272,6 +302,7 @@ impl Shard {
                 let message = format!("bad_records = \"stop\", offset {offset}: {error}");
                 self.hold(slot, Hold { cause: HoldCause::BadRecord, wait: Wait::Until(now + wait), met_offset: Some(offset) }, message);
             }
+            Some(Stopped::Panicked(offset, words)) => self.after_panic(slot, offset, words, now),
             None => {}
         }
         match taken.event {
@@ -295,7 +326,7 @@ impl Shard {
                 rest.push(bad);
                 continue;
             }
-            match self.parts.dead_letters.try_send(bad) {
+            match self.parts.bad_records.try_send(bad) {
                 Ok(()) => {}
                 // The task ends only after its shards.
                 Err(TrySendError::Full(bad) | TrySendError::Closed(bad)) => rest.push(bad),

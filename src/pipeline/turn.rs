@@ -85,6 +85,11 @@ impl Shard {
                 }
                 continue;
             }
+            if outcome.table.is_none() {
+                partition.letters.answered(share.share.rows, now);
+            } else if share.rejected > 0 {
+                partition.letters.sent(share.rejected, now);
+            }
             partition.ledger.finish(share.share.span, share.finished);
             partition.ledger.abandon(share.share.span, share.abandoned);
             partition.publish();
@@ -170,6 +175,7 @@ impl Shard {
     /// Ends holds whose reason is over, sends what is due. Called on every turn of the thread.
     pub fn tick(&mut self, now: Instant) {
         self.send_bad();
+        self.hold_for_late_letters(now);
         for index in 0..self.tables.len() {
             if self.tables.get_mut(index).is_some_and(super::shard_table::ShardTable::follow_generation) {
                 self.close_batch(index);
@@ -211,6 +217,8 @@ impl Shard {
                 self.restart(slot, offset, now);
                 return;
             }
+            Wait::Letters if !partition.letters.is_empty() => return,
+            Wait::Letters => {}
             Wait::Table if table.health.held().is_some() => return,
             Wait::Table => {}
             Wait::Plan(key) => match table.plans.state_of(key) {
@@ -288,7 +296,7 @@ impl Shard {
             times: batch.times,
             shard: self.parts.handle.clone(),
             partitions,
-            _lease: lease,
+            lease,
         });
         self.account();
     }

@@ -105,8 +105,13 @@ impl TableEntry {
     }
 
     /// The columns that each schema seen so far wants.
-    pub fn wanted(&self) -> Vec<Vec<Column>> {
-        self.wanted.lock().values().cloned().collect()
+    pub fn wanted(&self) -> Vec<(SchemaKey, Vec<Column>)> {
+        self.wanted.lock().iter().map(|(key, columns)| (key.clone(), columns.clone())).collect()
+    }
+
+    /// Forgets what a schema wants: the table is another one, which it does not fit.
+    pub fn withdraw(&self, key: &SchemaKey) {
+        self.wanted.lock().remove(key);
     }
 
     /// Notes what went wrong last; `None` when an append was acknowledged since.

@@ -1,16 +1,21 @@
 //! The writer of one (connector, table): takes append jobs, keeps some in flight, looks after a table that holds.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use futures::StreamExt;
 use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
 use tokio::sync::mpsc;
 
-use super::batch::AppendJob;
-use super::delivery::{DeliveryContext, deliver};
-use super::events::ShardEvent;
+use crate::flow::HoldCause;
+
+use super::batch::{AppendJob, Share};
+use super::delivery::{Delivered, DeliveryContext, deliver};
+use super::events::{Outcome, ShardEvent, ShareOutcome};
+use super::trouble::panic_words;
+use super::wishes::meet_wishes;
 use super::worker::TableEntry;
 
 /// Appends of one (connector, table) in flight at a time. The connection's own limit of bytes comes first; this bounds many small ones.
@@ -28,7 +33,14 @@ pub struct WriterHandle {
 /// Starts the writer's task.
 pub fn start(context: Arc<DeliveryContext>, table: Arc<TableEntry>, runtime: &tokio::runtime::Handle) -> WriterHandle {
     let (jobs, receiver) = mpsc::channel(QUEUE_MAX);
-    runtime.spawn(run(context, table, receiver));
+    runtime.spawn(async move {
+        let (trouble, name) = (context.trouble.clone(), table.name.clone());
+        // A single delivery's panic is caught where it belongs; without its writer a table would stand still for ever.
+        if let Err(panic) = AssertUnwindSafe(run(context, table, receiver)).catch_unwind().await {
+            let words = panic_words(panic.as_ref());
+            trouble.fail(format!("the writer of {name} panicked ({words}): please report it; restart the worker"));
+        }
+    });
     WriterHandle { jobs }
 }
 
@@ -50,7 +62,8 @@ async fn run(context: Arc<DeliveryContext>, table: Arc<TableEntry>, mut jobs: mp
 }
 
 async fn one(context: Arc<DeliveryContext>, job: AppendJob) {
-    let outcome = deliver(&context, &job).await;
+    let delivered = AssertUnwindSafe(deliver(&context, &job)).catch_unwind().await;
+    let Delivered { outcome, rejected } = delivered.unwrap_or_else(|panic| given_up(&context, &job, panic_words(panic.as_ref())));
     job.table.unacked_bytes.fetch_sub(i64::try_from(job.rows.rows.len()).unwrap_or(i64::MAX), Relaxed);
     let shard = job.shard.clone();
     let table = job.table.clone();
@@ -61,6 +74,27 @@ async fn one(context: Arc<DeliveryContext>, job: AppendJob) {
         // The shard has ended and its partitions have gone: whoever owns them next reads these records again.
         table.metrics.possible_duplicate_rows.increment(u64::from(finished));
     }
+    // After the outcome: the shard must know of letters before it hears that one is durable.
+    if let Some(rejected) = rejected {
+        context.dead_letters.take_rejected(rejected).await;
+    }
+}
+
+/// What becomes of an append whose delivery panicked: its rows are read again, and its partitions hold meanwhile and say why. Which of its rows
+/// landed nobody knows.
+fn given_up(context: &DeliveryContext, job: &AppendJob, words: &str) -> Delivered {
+    let rows = job.rows.origins.len();
+    job.table.metrics.possible_duplicate_rows.increment(rows as u64);
+    let message = format!(
+        "delivering {rows} rows to {} panicked ({words}): millrace is wrong, please report it; they are sent again",
+        job.table.name
+    );
+    tracing::error!(connector = context.connector, table = %job.table.name, message);
+    context.health.hold(HoldCause::UnknownError, &message, None, Instant::now());
+    let abandoned = |share: &Share| ShareOutcome { share: *share, finished: 0, abandoned: share.rows, rejected: 0 };
+    let shares = job.shares.iter().map(abandoned).collect();
+    let hold = Some((HoldCause::UnknownError, message));
+    Delivered { outcome: Outcome { table: Some(job.table.clone()), shares, hold }, rejected: None }
 }
 
 /// While the table holds: looks at it when it is time, and releases it when it is as it must be.
@@ -71,11 +105,9 @@ async fn look_again(context: &DeliveryContext, table: &TableEntry) {
         return;
     };
     tokio::time::sleep_until(held.retry_at.into()).await;
-    for wanted in table.wanted() {
-        if let Err(error) = context.tables.ensure(&table.name, &context.spec, &wanted).await {
-            context.health.hold_again(error.cause, &error.message, error.retry_after, Instant::now());
-            return;
-        }
+    if let Err(error) = meet_wishes(context.tables.as_ref(), &context.spec, table).await {
+        context.health.hold_again(error.cause, &error.message, error.retry_after, Instant::now());
+        return;
     }
     tracing::info!(connector = context.connector, table = %table.name, was = held.cause.as_str(), "table is tried again");
     context.health.release();

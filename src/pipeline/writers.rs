@@ -15,6 +15,7 @@ use super::delivery::DeliveryContext;
 use super::fence::Fence;
 use super::freshness::FreshnessHistogram;
 use super::health::TableHealth;
+use super::trouble::Trouble;
 use super::worker::TableEntry;
 use super::writer::{self, WriterHandle};
 
@@ -38,6 +39,8 @@ pub struct WriterParts {
     pub freshness: Arc<FreshnessHistogram>,
     /// For Prometheus.
     pub metrics: Arc<ConnectorMetrics>,
+    /// Told when a writer ends by a panic.
+    pub trouble: Arc<Trouble>,
     /// Where async work runs.
     pub runtime: tokio::runtime::Handle,
 }
@@ -79,6 +82,7 @@ impl Writers {
                 clock: parts.clock.clone(),
                 freshness: parts.freshness.clone(),
                 metrics: parts.metrics.clone(),
+                trouble: parts.trouble.clone(),
             };
             Kept { entry: entry.clone(), handle: writer::start(Arc::new(context), entry.clone(), &parts.runtime), health }
         });

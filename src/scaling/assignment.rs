@@ -25,13 +25,15 @@ pub(super) struct Worst {
     pub demand: f64,
     /// For each group the share of the group's demand that it carries.
     pub shares: Vec<f64>,
+    /// How fast it is; 1 is normal.
+    pub speed: f64,
 }
 
 /// The worst worker when n members share the groups. `speeds` are those of the workers by place (missing: 1).
 pub(super) fn worst(groups: &[GroupModel], n: usize, speeds: &[f64]) -> Worst {
     let n = n.max(1);
     let totals: Vec<f64> = groups.iter().map(|g| g.demand.iter().sum()).collect();
-    let mut found = Worst { demand: -1.0, shares: vec![0.0; groups.len()] };
+    let mut found = Worst { demand: -1.0, shares: vec![0.0; groups.len()], speed: 1.0 };
     let mut loads = vec![vec![0.0; n]; groups.len()];
     for order in 0..ORDERS {
         for (g, group) in groups.iter().enumerate() {
@@ -46,6 +48,7 @@ pub(super) fn worst(groups: &[GroupModel], n: usize, speeds: &[f64]) -> Worst {
             let demand = loads.iter().map(|load| load[member]).sum::<f64>() / speed;
             if demand > found.demand {
                 found.demand = demand;
+                found.speed = speed;
                 for (g, share) in found.shares.iter_mut().enumerate() {
                     *share = if totals[g] > 0.0 { loads[g][member] / totals[g] } else { 0.0 };
                 }
@@ -64,10 +67,11 @@ pub(super) fn placed(groups: &[GroupModel], n: usize, speeds: &[f64]) -> Option<
             *loads[g].get_mut((*owner)?)? += group.demand[p];
         }
     }
-    let demand = |member: usize| loads.iter().map(|load| load[member]).sum::<f64>() / speeds.get(member).copied().unwrap_or(1.0).max(0.05);
+    let speed = |member: usize| speeds.get(member).copied().unwrap_or(1.0).max(0.05);
+    let demand = |member: usize| loads.iter().map(|load| load[member]).sum::<f64>() / speed(member);
     let worst = (0..n).max_by(|a, b| demand(*a).total_cmp(&demand(*b)))?;
     let share = |(g, group): (usize, &GroupModel)| loads[g][worst] / group.demand.iter().sum::<f64>().max(1e-12);
-    Some(Worst { demand: demand(worst), shares: groups.iter().enumerate().map(share).collect() })
+    Some(Worst { demand: demand(worst), shares: groups.iter().enumerate().map(share).collect(), speed: speed(worst) })
 }
 
 /// Who would own each partition.

@@ -32,8 +32,23 @@ pub(super) fn learn(snapshot: &Snapshot, view: &View, memory: &mut Memory) {
         }
         let unchanged = memory.workers.get(&worker.id).is_some_and(|w| now - w.owned_since_ms > snapshot.window_ms as i64);
         let settled = unchanged && view.groups.iter().all(|g| g.settled);
-        let saturated = settled && always_waiting(view, place, sum) && worker.busy.is_none_or(|b| b >= NOT_BUSY);
-        let busy = if saturated { Some(1.0) } else { worker.busy.filter(|b| *b >= BUSY_ENOUGH) };
+        let waited_ms = waited(view, memory, &worker.id, place, sum, now);
+        let saturated = settled && waited_ms > 0 && worker.busy.is_none_or(|b| b >= NOT_BUSY);
+        let mut consumed = consumed;
+        let saturated = saturated
+            && match worker.committed.iter().copied().collect::<Option<Vec<f64>>>() {
+                // Between two looks at which records waited it did all it can; the window may begin before they waited.
+                Some(committed) if waited_ms >= 4_500 && waited_ms < snapshot.window_ms as i64 => {
+                    consumed = committed;
+                    true
+                }
+                _ => waited_ms >= snapshot.window_ms as i64,
+            };
+        // More than it was thought to be able to: that much it can.
+        let known: f64 =
+            view.groups.iter().zip(&consumed).map(|(g, c)| memory.groups.get(&g.name).and_then(|m| m.cost_s).unwrap_or(0.0) * c).sum();
+        let more = settled && worker.busy.is_none() && known > 1.0;
+        let busy = if saturated || more { Some(1.0) } else { worker.busy.filter(|b| *b >= BUSY_ENOUGH) };
         if let Some(busy) = busy {
             shown.push(Shown { place, busy, consumed });
         } else if settled {
@@ -56,6 +71,14 @@ fn always_waiting(view: &View, place: usize, consumed: f64) -> bool {
         }
     }
     waiting >= consumed * ALWAYS_WAITING_S
+}
+
+/// For how long records of this worker have been seen waiting.
+fn waited(view: &View, memory: &mut Memory, id: &str, place: usize, consumed: f64, now: i64) -> i64 {
+    let waiting = always_waiting(view, place, consumed);
+    let Some(known) = memory.workers.get_mut(id) else { return 0 };
+    known.waiting_since_ms = waiting.then(|| known.waiting_since_ms.unwrap_or(now));
+    known.waiting_since_ms.map_or(0, |at| now - at)
 }
 
 /// What a worker consumed without being known to be busy is a bound from below.

@@ -1,42 +1,91 @@
-//! Where a load goes: the trend of the last seconds, and the peaks of the last minutes.
+//! Where a load goes: the trend of the last seconds, the peaks of the last minutes, what recurs.
 
 use std::collections::VecDeque;
 
-use super::memory::Sample;
+use super::memory::{GroupMemory, Sample};
+use super::season;
+
+/// A forecast's steps, seconds, and how many.
+pub(super) const STEP_S: f64 = 5.0;
+pub(super) const STEPS: usize = 44;
 
 /// A change within the trend's reach counts when it exceeds this share of the load, and the noise.
 const TREND_FLOOR: f64 = 0.06;
 /// A trend may multiply the load by this much at most: nothing grows for ever.
 const TREND_LIMIT: f64 = 2.5;
+/// The past in which peaks are remembered, seconds.
+const PEAKS_S: f64 = 900.0;
+/// How often a period is sought, milliseconds.
+const SEEK_MS: i64 = 30_000;
 
-/// The load to expect `ahead_s` seconds from now, never below the present one: the steepest significant line through the last samples, within limits. Where the load
-/// was higher within the last minutes, the trend does not go beyond that peak: what comes back comes back to where it was.
-pub(super) fn ahead(fine: &VecDeque<Sample>, peak: f64, ahead_s: f64) -> f64 {
-    let Some(last) = fine.back() else { return 0.0 };
-    let mut best = last.rate;
-    for reach_s in [12.0, 25.0, 60.0] {
-        if let Some(rate) = line(fine, reach_s, ahead_s) {
-            best = best.max(rate);
-        }
-    }
-    best = best.min(last.rate * TREND_LIMIT + 1e-9);
-    if last.rate < 0.85 * peak { best.min(peak.max(last.rate)) } else { best }
+/// A group's load in the next minutes, records/s, by steps of [`STEP_S`].
+#[derive(Debug, Clone)]
+pub(super) struct Outlook {
+    pub path: Vec<f64>,
+    /// Seconds after which the load recurs, when it does.
+    pub period_s: Option<f64>,
 }
 
-/// The least-squares line over the last `reach_s` seconds (two samples at least), extended; none when its rise may be noise.
-fn line(fine: &VecDeque<Sample>, reach_s: f64, ahead_s: f64) -> Option<f64> {
+impl Outlook {
+    pub(super) fn peak(&self) -> f64 {
+        self.path.iter().copied().fold(0.0, f64::max)
+    }
+}
+
+/// The outlook: what recurs where something does, else the trend for `ahead_s` and flat from there.
+pub(super) fn outlook(memory: &mut GroupMemory, now_ms: i64, ahead_s: f64) -> Outlook {
+    let Some(last) = memory.fine.back().copied() else { return Outlook { path: vec![0.0; STEPS], period_s: None } };
+    let grid = season::grid(&memory.history, now_ms);
+    if memory.period_sought_ms.is_none_or(|at| now_ms - at >= SEEK_MS) {
+        memory.period_sought_ms = Some(now_ms);
+        memory.period = season::period(&grid);
+    }
+    if let Some(period) = memory.period.filter(|p| *p * 2 <= grid.len()) {
+        // Now must be like one period ago, a little earlier or later allowed for.
+        let high = grid.iter().rev().take(period).copied().fold(0.0, f64::max);
+        let like = [-1_i64, 0, 1].iter().any(|shift| {
+            let at = grid.len() as i64 - 1 - period as i64 + shift;
+            usize::try_from(at).ok().and_then(|at| grid.get(at)).is_some_and(|then| (last.rate - then).abs() <= 0.25 * high)
+        });
+        if like {
+            let near = |i: usize| {
+                // One step earlier and later too: periods are not kept to the second.
+                let s = i as f64 * STEP_S;
+                let around = [s - season::GRID_S, s, s + season::GRID_S];
+                around.iter().map(|s| season::recurring(&grid, period, s.max(0.0))).fold(0.0, f64::max)
+            };
+            let path = (0..STEPS).map(|i| if i < 3 { last.rate.max(near(i)) } else { near(i) }).collect();
+            return Outlook { path, period_s: Some(period as f64 * season::GRID_S) };
+        }
+    }
+    let (peak, turns) = peaks(&memory.history, now_ms);
+    let slope = steepest(&memory.fine);
+    let limit = if turns >= 2 {
+        (peak * 1.05).max(last.rate)
+    } else if last.rate < 0.8 * peak {
+        peak.max(last.rate)
+    } else {
+        last.rate * TREND_LIMIT
+    };
+    let path = (0..STEPS).map(|i| (last.rate + slope * (i as f64 * STEP_S).min(ahead_s)).min(limit).max(last.rate)).collect();
+    Outlook { path, period_s: None }
+}
+
+/// The steepest significant rise, records/s each second; 0 without one.
+fn steepest(fine: &VecDeque<Sample>) -> f64 {
+    [12.0, 25.0, 60.0].iter().filter_map(|reach_s| line(fine, *reach_s)).fold(0.0, f64::max)
+}
+
+/// The least-squares slope over the last `reach_s` seconds (two samples at least); none when its rise may be noise.
+fn line(fine: &VecDeque<Sample>, reach_s: f64) -> Option<f64> {
     let last = fine.back()?;
     let mut points: Vec<(f64, f64)> = Vec::new();
     for s in fine.iter().rev() {
-        // A sample is the mean over its time: it stands in the middle.
         let t = (s.at_ms - last.at_ms) as f64 / 1000.0;
-        if t < -reach_s && points.len() >= 2 {
+        if t < -reach_s && (points.len() >= 2 || t < -90.0) {
             break;
         }
-        points.push((t - s.for_s / 2.0, s.rate));
-        if t < -2.0 * reach_s - 30.0 {
-            break;
-        }
+        points.push((t, s.rate));
     }
     if points.len() < 2 {
         return None;
@@ -52,10 +101,21 @@ fn line(fine: &VecDeque<Sample>, reach_s: f64, ahead_s: f64) -> Option<f64> {
     let error = if points.len() > 2 { (rest / (n - 2.0) / tt).sqrt() } else { 0.0 };
     let rise = slope * (points.first()?.0 - points.last()?.0);
     let significant = rise > TREND_FLOOR * mr.max(1e-9) && slope > 3.0 * error && (points.len() > 2 || rise > 0.25 * mr);
-    significant.then(|| mr + slope * (ahead_s - mt))
+    significant.then_some(slope)
 }
 
-/// The largest load of the last `over_s` seconds.
-pub(super) fn peak(history: &VecDeque<Sample>, now_ms: i64, over_s: f64) -> f64 {
-    history.iter().rev().take_while(|s| (now_ms - s.at_ms) as f64 <= over_s * 1000.0).map(|s| s.rate).fold(0.0, f64::max)
+/// The largest load of the last quarter of an hour, and how often the load came near it and left again.
+fn peaks(history: &VecDeque<Sample>, now_ms: i64) -> (f64, u32) {
+    let recent = || history.iter().filter(|s| (now_ms - s.at_ms) as f64 <= PEAKS_S * 1000.0);
+    let peak = recent().map(|s| s.rate).fold(0.0, f64::max);
+    let (mut turns, mut near) = (0, false);
+    for s in recent() {
+        if s.rate > 0.9 * peak {
+            near = true;
+        } else if s.rate < 0.75 * peak && near {
+            near = false;
+            turns += 1;
+        }
+    }
+    (peak, turns)
 }

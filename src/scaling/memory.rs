@@ -40,8 +40,9 @@ pub(super) struct GroupMemory {
     pub futile_until_ms: Option<i64>,
     /// When its workers were last found waiting for the sink.
     pub sink_limited_ms: Option<i64>,
-    /// When its lag was last above the freshness target.
-    pub late_ms: Option<i64>,
+    /// After how many steps its load recurs, and when that was last sought.
+    pub period: Option<usize>,
+    pub period_sought_ms: Option<i64>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
@@ -82,6 +83,8 @@ pub(super) struct WorkerMemory {
     /// How many partitions it owned and since when: rates measured over a change say nothing.
     pub owned: usize,
     pub owned_since_ms: i64,
+    /// Since when records waited for it at every look.
+    pub waiting_since_ms: Option<i64>,
     pub seen_ms: i64,
 }
 

@@ -9,12 +9,17 @@ mod decide;
 mod decision;
 mod end_history;
 mod forecast;
+mod grow;
 mod limits;
 mod memory;
 mod numbers;
 mod observe;
+mod queue;
 mod reason;
 mod round;
+mod season;
+mod shrink;
+pub mod simulation;
 mod snapshot;
 mod tuning;
 

@@ -53,11 +53,6 @@ pub(super) struct GroupView {
 }
 
 impl GroupView {
-    /// The latest partition's lag, seconds, when every partition's is known.
-    pub(super) fn worst_lag_s(&self) -> Option<f64> {
-        self.lag_s.iter().copied().try_fold(0.0_f64, |worst, lag| lag.map(|lag| worst.max(lag)))
-    }
-
     /// The largest lag of those that are known.
     pub(super) fn known_lag_s(&self) -> Option<f64> {
         self.lag_s.iter().flatten().copied().reduce(f64::max)
@@ -76,6 +71,8 @@ pub(super) struct WorkerView {
     pub sink_wait: Option<f64>,
     /// Records/s by the group's place in [`View::groups`].
     pub consumed: Vec<Option<f64>>,
+    /// The same by the newest commits.
+    pub committed: Vec<Option<f64>>,
 }
 
 /// A share as a worker tells it: 0 to 1; what is no number is unknown.
@@ -107,6 +104,7 @@ pub(super) fn observe(snapshot: &Snapshot, memory: &mut Memory) -> View {
             busy: share(w.busy_fraction),
             sink_wait: share(w.sink_wait_fraction),
             consumed: Vec::new(),
+            committed: Vec::new(),
         })
         .collect();
     memory.groups.retain(|name, _| snapshot.groups.iter().any(|g| g.connector == *name));
@@ -118,15 +116,11 @@ pub(super) fn observe(snapshot: &Snapshot, memory: &mut Memory) -> View {
         for (place, worker) in order.iter().enumerate() {
             let own: Vec<_> = worker.groups.iter().filter(|g| g.connector == group.connector).collect();
             let told: Option<f64> = own.iter().try_fold(0.0, |sum, g| rate(g.consumed_records_per_s).map(|r| sum + r));
+            let mine = (0..view.owners.len()).filter(|p| view.owners[*p] == Some(place));
+            let by_commits = mine.map(|p| committed[p]).try_fold(0.0, |sum, r| r.map(|r| sum + r));
+            workers[place].committed.push(by_commits);
             // Not told: by the commits of what it owns.
-            consumed[place] = if own.is_empty() {
-                Some(0.0)
-            } else {
-                told.or_else(|| {
-                    let mine = (0..view.owners.len()).filter(|p| view.owners[*p] == Some(place));
-                    mine.map(|p| committed[p]).try_fold(0.0, |sum, r| r.map(|r| sum + r))
-                })
-            };
+            consumed[place] = if own.is_empty() { Some(0.0) } else { told.or(by_commits) };
             workers[place].consumed.push(consumed[place]);
         }
         view.consumed = if workers.is_empty() {

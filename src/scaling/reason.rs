@@ -23,8 +23,9 @@ fn facts(round: &Round<'_>) -> String {
         }
         let Some(total) = group.total else { continue };
         let mut text = format!("{} gets {} records/s", group.name, thousands(total));
-        if standing.expected > standing.load * 1.05 {
-            text += &format!(" (heading for {})", thousands(total * standing.expected / standing.load.max(1e-9)));
+        if standing.outlook.peak() > total * 1.05 {
+            text += &format!(" (heading for {}", thousands(standing.outlook.peak()));
+            text += &standing.outlook.period_s.map_or_else(|| ")".to_owned(), |s| format!(", it recurs every {s:.0} s)"));
         }
         if let (Some(cost), false) = (standing.cost_s.filter(|c| *c > 0.0), standing.proven_only) {
             text += &format!(", a worker can do {}", thousands(1.0 / cost));
@@ -44,8 +45,10 @@ fn remarks(round: &Round<'_>) -> String {
         if let Some(hold) = &standing.hold {
             out += &format!("; {} holds: {}", group.name, hold.words);
         }
-        if let Some(hot) = &standing.hot {
-            out += &format!("; hot partition {hot}: it alone exceeds what one worker can do, more workers do not help it");
+        if let Some(hot) = standing.hot.first() {
+            let share = group.rates[*hot] * standing.cost_s.unwrap_or(0.0) * 100.0;
+            out +=
+                &format!("; hot partition {}: it alone asks for {share:.0} % of a worker, more workers do not help it", group.labels[*hot]);
         }
         if let Some(open) = &group.open_transaction {
             out += &format!("; open transaction on {open}: what lies behind it cannot be read yet");

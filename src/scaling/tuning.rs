@@ -3,22 +3,30 @@
 /// Constants of [`decide_with`](super::decide_with). Loads are in workers: 1 is all that one worker can do.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Tuning {
-    /// The fleet grows when the worst worker is expected to carry more than this.
-    pub trigger: f64,
-    /// As long as workers are still starting, it grows further only beyond this.
-    pub trigger_starting: f64,
-    /// After growing, the worst worker is to carry no more than this.
+    /// How much of a worker's capacity is counted on while it is asked whether the fleet as it is will do.
+    pub trust: f64,
+    /// How much of it is counted on when a larger number is chosen.
     pub target: f64,
-    /// After shrinking, the worst worker is to carry no more than this.
+    /// How much of it is counted on when a smaller number is chosen.
     pub target_down: f64,
-    /// How far ahead the trend is extended, seconds: until workers that are asked for now are at work.
+    /// How far ahead a trend is extended, seconds.
     pub ahead_s: f64,
-    /// Lag that needs no extra workers, as a share of the freshness target.
+    /// Workers that are asked for now are expected at work after this time, seconds.
+    pub startup_s: f64,
+    /// How much longer than a start-up is looked ahead to see whether to grow, seconds.
+    pub look_s: f64,
+    /// Expected lag from which on the fleet grows, as a share of the freshness target.
+    pub lag_trigger: f64,
+    /// Lag that a larger fleet is to come down to, as a share of the freshness target.
     pub lag_allowed: f64,
-    /// A backlog that makes records late is to be gone within this share of the recovery target.
+    /// It is to come down to it within this share of the recovery target when records are late already.
     pub drain_late: f64,
-    /// Any other within this share of it.
+    /// And within this share of it otherwise.
     pub drain: f64,
+    /// How much less of a worker is counted on where every rebalance stops all.
+    pub eager_reserve: f64,
+    /// How much longer `hold_s` is there.
+    pub eager_hold: f64,
     /// Of several workers asked for at once some start late: this share more is asked for.
     pub spare: f64,
     /// The fleet shrinks only to what it would have needed in this time, seconds.
@@ -44,14 +52,18 @@ impl Tuning {
 impl Default for Tuning {
     fn default() -> Self {
         Self {
-            trigger: 1.0,
-            trigger_starting: 1.15,
-            target: 0.88,
-            target_down: 0.86,
+            trust: 0.98,
+            target: 0.92,
+            target_down: 0.9,
             ahead_s: 40.0,
+            startup_s: 35.0,
+            look_s: 40.0,
+            lag_trigger: 0.4,
             lag_allowed: 0.2,
             drain_late: 0.15,
-            drain: 0.4,
+            drain: 0.25,
+            eager_reserve: 0.05,
+            eager_hold: 1.0,
             spare: 0.15,
             hold_s: 240.0,
             replay_lag: 0.3,

@@ -64,7 +64,9 @@ pub(super) async fn watch(worker: Arc<Worker>) {
 fn log_state(connector: &str, state: ConnectorState, message: Option<&str>) {
     let (state_name, message) = (state.as_str(), message.unwrap_or_default());
     match state {
-        ConnectorState::Failed | ConnectorState::Stalled => tracing::error!(connector, state = state_name, message, "connector state"),
+        ConnectorState::Failed | ConnectorState::Stalled | ConnectorState::Unreachable => {
+            tracing::error!(connector, state = state_name, message, "connector state");
+        }
         ConnectorState::Holding => tracing::warn!(connector, state = state_name, message, "connector state"),
         _ => tracing::info!(connector, state = state_name, message, "connector state"),
     }

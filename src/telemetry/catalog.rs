@@ -88,6 +88,8 @@ catalog! {
         "Changes of connector files while the worker runs, by outcome: started, restarted, stopped, refused.";
     RESTART_NEEDED = Gauge Count "millrace_restart_needed" []
         "1 while millrace.toml is not what the worker began with: it needs a restart, else 0.";
+    BROKERS_UNREACHABLE = Gauge Count "millrace_brokers_unreachable" ["connector"]
+        "1 while the brokers do not answer this connector, else 0: lag is not known meanwhile.";
     TABLE_ROWS_DURABLE = Counter Count "millrace_table_rows_durable_total" ["table"]
         "Rows that BigQuery acknowledged.";
     TABLE_BYTES_DURABLE = Counter Bytes "millrace_table_bytes_durable_total" ["table"]

@@ -109,6 +109,8 @@ pub struct ConnectorMetrics {
     pub running: Gauge,
     /// [`names::CONNECTOR_STALLED`]: 1 or 0.
     pub stalled: Gauge,
+    /// [`names::BROKERS_UNREACHABLE`]: 1 or 0.
+    pub brokers_unreachable: Gauge,
 }
 
 impl ConnectorMetrics {
@@ -132,6 +134,7 @@ impl ConnectorMetrics {
             consumer_errors: counter(names::CONSUMER_ERRORS, plain()),
             running: Gauge::new(names::CONNECTOR_RUNNING, plain()),
             stalled: Gauge::new(names::CONNECTOR_STALLED, plain()),
+            brokers_unreachable: Gauge::new(names::BROKERS_UNREACHABLE, plain()),
             connector,
         }
     }

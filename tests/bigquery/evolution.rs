@@ -161,13 +161,14 @@ async fn evolve_and_write(worker: Arc<Worker>, set: usize, all_sets: Arc<Vec<Vec
 /// Sends until acknowledged, as `ErrorClass::action` says and `pipeline/delivery.rs` does. Whatever would cost a row, or hold, ends the test.
 async fn deliver(worker: &Worker, rows: Append, all_sets: &[Vec<Column>]) -> u32 {
     let seed = rows.rows.as_ptr() as u64 ^ worker.number as u64;
-    let (mut transient, mut quota) = (Backoff::transient(seed), Backoff::quota(seed));
+    let (mut transient, mut lagging, mut quota) = (Backoff::transient(seed), Backoff::lagging(seed), Backoff::quota(seed));
     let mut attempts = 0;
     while let Err(failure) = worker.appender.append(rows.clone()).await {
         assert!(!failure.maybe_durable && failure.row_errors.is_empty(), "{failure:?}");
         let context = ActionContext { changed_recently: worker.tables.changed_recently(&rows.table), attempts };
         let wait = match failure.class.action(context) {
             Action::Retry(RetryPace::Transient) => transient.next_delay(),
+            Action::Retry(RetryPace::Lagging) => lagging.next_delay(),
             Action::Retry(RetryPace::Quota) => quota.next_delay(),
             Action::Evolve => {
                 for wanted in all_sets {

@@ -55,5 +55,11 @@ pub fn append(table: &Arc<TableName>, layout: &SharedLayout, rows: &[&[u8]]) -> 
         prost::encoding::encode_varint(row.len() as u64, &mut wire);
         wire.extend_from_slice(row);
     }
-    Append { table: table.clone(), layout: layout.clone(), rows: Bytes::from(wire), row_count: u32::try_from(rows.len()).unwrap() }
+    Append {
+        table: table.clone(),
+        layout: layout.clone(),
+        rows: Bytes::from(wire),
+        row_count: u32::try_from(rows.len()).unwrap(),
+        gate: None,
+    }
 }

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod lag;
+mod speed;
 mod streams;
 
 use std::path::Path;

@@ -27,7 +27,7 @@ async fn dead_letters_come_back_as_they_were() {
     let cluster = MockCluster::new(1).unwrap();
     cluster.create_topic("dead", 1, 1).unwrap();
     let settings = settings(&cluster.bootstrap_servers(), "reread", &["dead"], Protocol::CooperativeSticky);
-    let producer = DeadLetterProducer::new(&settings.cluster, 4 << 20, Duration::from_secs(10)).unwrap();
+    let producer = DeadLetterProducer::new(&settings.cluster, 4 << 20, Some(Duration::from_secs(10))).unwrap();
     let sent = [
         record(None, None, vec![]),
         record(Some(b""), Some(b""), vec![("empty", Some(b"")), ("null", None)]),
@@ -93,7 +93,7 @@ async fn produce_errors_are_typed() {
     let cluster = MockCluster::new(1).unwrap();
     cluster.create_topic("small", 1, 1).unwrap();
     let settings = settings(&cluster.bootstrap_servers(), "typed", &["small"], Protocol::CooperativeSticky);
-    let producer = DeadLetterProducer::new(&settings.cluster, 4 << 20, Duration::from_secs(3)).unwrap();
+    let producer = DeadLetterProducer::new(&settings.cluster, 4 << 20, Some(Duration::from_secs(3))).unwrap();
     producer.send("small", &record(None, Some(b"fits"), vec![])).await.unwrap();
     cluster.request_errors(RDKafkaApiKey::Produce, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE]);
     let error = producer.send("small", &record(None, Some(b"does not"), vec![])).await.unwrap_err();
@@ -107,7 +107,7 @@ async fn produce_errors_are_typed() {
         assert!(begun.elapsed() < Duration::from_secs(15), "{error:?}");
     }
     let nobody = super::rig::settings("127.0.0.1:1", "typed", &["small"], Protocol::CooperativeSticky);
-    let producer = DeadLetterProducer::new(&nobody.cluster, 4 << 20, Duration::from_secs(1)).unwrap();
+    let producer = DeadLetterProducer::new(&nobody.cluster, 4 << 20, Some(Duration::from_secs(1))).unwrap();
     let begun = Instant::now();
     let error = producer.send("small", &record(None, Some(b"nobody"), vec![])).await.unwrap_err();
     assert!(matches!(error, ProduceError::TimedOut { .. }), "{error:?}");

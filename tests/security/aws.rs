@@ -154,6 +154,11 @@ async fn a_pod_identity_that_is_refused_is_a_hold_without_the_pod_s_token() {
     case.assert_hidden(AWS_SECRET);
 }
 
+/// A pod with a role by web identity, behind a proxy, whose servers `trust` vouches for.
+fn web_identity<'a>(file: &'a str, proxy: &'a str, trust: (&'a str, &'a str)) -> [(&'a str, &'a str); 4] {
+    [("AWS_ROLE_ARN", "arn:aws:iam::1:role/mill"), ("AWS_WEB_IDENTITY_TOKEN_FILE", file), ("HTTPS_PROXY", proxy), trust]
+}
+
 /// AWS's STS has an address of its own in the program: an HTTPS proxy leads to a stand-in that a private authority vouches for.
 #[tokio::test]
 async fn eks_web_identity_by_a_proxy_and_ca_file() {
@@ -162,12 +167,7 @@ async fn eks_web_identity_by_a_proxy_and_ca_file() {
     let front = Front::start(&case.tokens.url(""), &certificates, Clients::Any).await;
     let (proxy, file) = (proxy_to(&front).await, case.pod_token());
     let ca = certificates.ca.display().to_string();
-    let environment = [
-        ("AWS_ROLE_ARN", "arn:aws:iam::1:role/mill"),
-        ("AWS_WEB_IDENTITY_TOKEN_FILE", file.as_str()),
-        ("HTTPS_PROXY", proxy.as_str()),
-        ("SECURITY_CA_FILE", ca.as_str()),
-    ];
+    let environment = web_identity(&file, &proxy, ("SECURITY_CA_FILE", ca.as_str()));
     case.run(false, &environment).await;
     let others = case.assert_worked(AWS_SECRET, [token(2), token(2), token(4)]);
     assert_eq!(others.len(), 2);
@@ -185,12 +185,7 @@ async fn impersonation_from_eks_by_a_proxy_and_ssl_cert_file() {
     let front = Front::start(&case.tokens.url(""), &certificates, Clients::Any).await;
     let (proxy, file) = (proxy_to(&front).await, case.pod_token());
     let ca = certificates.ca.display().to_string();
-    let environment = [
-        ("AWS_ROLE_ARN", "arn:aws:iam::1:role/mill"),
-        ("AWS_WEB_IDENTITY_TOKEN_FILE", file.as_str()),
-        ("HTTPS_PROXY", proxy.as_str()),
-        ("SSL_CERT_FILE", ca.as_str()),
-    ];
+    let environment = web_identity(&file, &proxy, ("SSL_CERT_FILE", ca.as_str()));
     case.run(true, &environment).await;
     // Role, exchange, impersonation; then all again.
     let others = case.assert_worked(AWS_SECRET, [impersonated(3), impersonated(3), impersonated(6)]);

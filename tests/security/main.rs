@@ -63,7 +63,7 @@ pub fn layout() -> SharedLayout {
 pub fn one_row(table: &Arc<TableName>) -> Append {
     let layout = layout();
     let tag = u8::try_from(layout.columns[0].number << 3).unwrap();
-    Append { table: table.clone(), layout, rows: Bytes::from(vec![0x0A, 2, tag, 1]), row_count: 1 }
+    Append { table: table.clone(), layout, rows: Bytes::from(vec![0x0A, 2, tag, 1]), row_count: 1, gate: None }
 }
 
 /// Writes a file for the program under test.

@@ -10,6 +10,12 @@ use crate::bigquery::{AppendFailure, ErrorClass, RowError};
 /// How an append ended.
 pub(super) type Outcome = Result<(), AppendFailure>;
 
+/// The append's gate was closed when it was to leave: nothing of it was sent.
+pub(super) fn withheld() -> AppendFailure {
+    let message = "not sent: this process stood still for longer than its session".to_owned();
+    AppendFailure { class: ErrorClass::Withheld, message, row_errors: Vec::new(), maybe_durable: false }
+}
+
 /// Failures that are about one append and its table, not about the connection.
 pub(super) fn concerns_one_append(class: ErrorClass) -> bool {
     match class {
@@ -38,6 +44,7 @@ pub(super) fn concerns_one_append(class: ErrorClass) -> bool {
         | ErrorClass::ResourceExhausted
         | ErrorClass::Unauthenticated
         | ErrorClass::AnswerTimeout
+        | ErrorClass::Withheld
         | ErrorClass::Unknown => false,
     }
 }

@@ -14,7 +14,7 @@ use tonic::client::GrpcService;
 use tonic::codec::{Codec, Streaming};
 use tonic::{Code, Status};
 
-use super::answer::{Outcome, concerns_one_append, needs_fresh_connection, outcome_of};
+use super::answer::{Outcome, concerns_one_append, needs_fresh_connection, outcome_of, withheld};
 use super::outbox::{Outbox, OutboxBody};
 use super::pool::Shared;
 use super::request::{Head, encode_head};
@@ -202,13 +202,18 @@ impl Connection {
         state.pushed += 1;
         state.last_used = now;
         state.waiting.push_back(Waiting { number, table: append.table.clone(), since: now, reply, room });
-        state.outbox.push(head, append.rows.clone());
+        state.outbox.push(head, append.rows.clone(), append.gate.clone());
         Some(outcome)
     }
 
-    /// For the request's body.
-    pub(super) fn with_outbox<T>(&self, use_it: impl FnOnce(&mut Outbox) -> T) -> T {
-        use_it(&mut self.state.lock().outbox)
+    /// For the request's body. Where it ends before an append that may not leave, no further ones are taken.
+    pub(super) fn poll_outbox<T>(&self, poll: impl FnOnce(&mut Outbox) -> T) -> T {
+        let mut state = self.state.lock();
+        let polled = poll(&mut state.outbox);
+        if state.outbox.is_withheld() && state.phase == Phase::Open {
+            state.phase = Phase::Draining;
+        }
+        polled
     }
 
     async fn run(self: Arc<Self>, routing: String) {
@@ -317,11 +322,11 @@ impl Connection {
 
     /// Closes the connection and fails what has no answer: perhaps durable if the transport had all of it, surely not otherwise.
     fn finish(&self, end: End) {
-        let (waiting, taken) = {
+        let (waiting, taken, is_withheld) = {
             let mut state = self.state.lock();
             state.phase = Phase::Closed;
             state.outbox.end();
-            (std::mem::take(&mut state.waiting), state.outbox.taken_whole())
+            (std::mem::take(&mut state.waiting), state.outbox.taken_whole(), state.outbox.is_withheld())
         };
         self.room.close();
         let (class, message) = match end {
@@ -349,6 +354,11 @@ impl Connection {
             let refused = refuses_one && place == 0;
             if refused && needs_fresh_connection(class) {
                 self.shared.mark_stale(&append.table, self.id);
+            }
+            if is_withheld && append.number >= taken {
+                self.shared.in_flight_bytes.decrement(append.room.num_permits() as f64);
+                let _ = append.reply.send(Err(withheld()));
+                continue;
             }
             let maybe_durable = append.number < taken && !refused;
             let (class, message) = if refuses_one && !refused {

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame};
 
 use super::connection::Connection;
+use crate::bigquery::Gate;
 
 /// Requests on their way to the transport. Bounded by the connection's limit of bytes in flight, which each request holds a part of.
 #[derive(Default)]
@@ -16,18 +17,21 @@ pub(super) struct Outbox {
     queue: VecDeque<Outgoing>,
     taken_whole: u64,
     ended: bool,
+    withheld: bool,
     waker: Option<Waker>,
 }
 
 struct Outgoing {
     head: Option<Bytes>,
     rows: Bytes,
+    gate: Option<Arc<dyn Gate>>,
 }
 
 impl Outbox {
-    /// Queues a request; they leave in this order.
-    pub(super) fn push(&mut self, head: Bytes, rows: Bytes) {
-        self.queue.push_back(Outgoing { head: Some(head), rows });
+    /// Queues a request; they leave in this order. Where its gate is closed when its turn comes, the body ends before it: requests behind it may
+    /// rely on the schema that it carries.
+    pub(super) fn push(&mut self, head: Bytes, rows: Bytes, gate: Option<Arc<dyn Gate>>) {
+        self.queue.push_back(Outgoing { head: Some(head), rows, gate });
         self.wake();
     }
 
@@ -43,6 +47,11 @@ impl Outbox {
         self.taken_whole
     }
 
+    /// Whether the body ended before a request whose gate was closed.
+    pub(super) fn is_withheld(&self) -> bool {
+        self.withheld
+    }
+
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         if self.ended {
             return Poll::Ready(None);
@@ -51,6 +60,12 @@ impl Outbox {
             self.waker = Some(cx.waker().clone());
             return Poll::Pending;
         };
+        if first.head.is_some() && first.gate.as_ref().is_some_and(|gate| !gate.is_open()) {
+            self.withheld = true;
+            self.ended = true;
+            self.queue.clear();
+            return Poll::Ready(None);
+        }
         if let Some(head) = first.head.take() {
             if first.rows.is_empty() {
                 self.queue.pop_front();
@@ -79,7 +94,7 @@ impl Body for OutboxBody {
     type Error = std::convert::Infallible;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        self.0.with_outbox(|outbox| outbox.poll(cx)).map(|data| data.map(|bytes| Ok(Frame::data(bytes))))
+        self.0.poll_outbox(|outbox| outbox.poll(cx)).map(|data| data.map(|bytes| Ok(Frame::data(bytes))))
     }
 }
 
@@ -92,9 +107,9 @@ mod tests {
         let mut outbox = Outbox::default();
         let mut cx = Context::from_waker(Waker::noop());
         assert!(outbox.poll(&mut cx).is_pending());
-        outbox.push(Bytes::from_static(b"h1"), Bytes::from_static(b"r1"));
-        outbox.push(Bytes::from_static(b"h2"), Bytes::new());
-        outbox.push(Bytes::from_static(b"h3"), Bytes::from_static(b"r3"));
+        outbox.push(Bytes::from_static(b"h1"), Bytes::from_static(b"r1"), None);
+        outbox.push(Bytes::from_static(b"h2"), Bytes::new(), None);
+        outbox.push(Bytes::from_static(b"h3"), Bytes::from_static(b"r3"), None);
         let mut taken = Vec::new();
         for whole in [0, 1, 2, 2] {
             if let Poll::Ready(Some(bytes)) = outbox.poll(&mut cx) {
@@ -106,5 +121,32 @@ mod tests {
         outbox.end();
         assert_eq!(outbox.poll(&mut cx), Poll::Ready(None));
         assert_eq!(outbox.taken_whole(), 2);
+    }
+
+    #[derive(Debug)]
+    struct Switch(std::sync::atomic::AtomicBool);
+
+    impl Gate for Switch {
+        fn is_open(&self) -> bool {
+            self.0.load(std::sync::atomic::Ordering::SeqCst)
+        }
+    }
+
+    /// What waited for room in the transport is asked again when its turn comes: a request in part goes on, the next one does not begin.
+    #[test]
+    fn a_request_whose_gate_closed_while_it_waited_does_not_leave() {
+        let gate = Arc::new(Switch(true.into()));
+        let mut outbox = Outbox::default();
+        let mut cx = Context::from_waker(Waker::noop());
+        for (head, rows) in [("h1", "r1"), ("h2", "r2"), ("h3", "r3")] {
+            outbox.push(Bytes::from(head), Bytes::from(rows), Some(gate.clone()));
+        }
+        assert_eq!(outbox.poll(&mut cx), Poll::Ready(Some(Bytes::from("h1"))));
+        gate.0.store(false, std::sync::atomic::Ordering::SeqCst);
+        assert_eq!(outbox.poll(&mut cx), Poll::Ready(Some(Bytes::from("r1"))), "half a request cannot be read");
+        assert_eq!(outbox.poll(&mut cx), Poll::Ready(None));
+        gate.0.store(true, std::sync::atomic::Ordering::SeqCst);
+        assert_eq!(outbox.poll(&mut cx), Poll::Ready(None), "the body has ended");
+        assert!(outbox.is_withheld() && outbox.taken_whole() == 1);
     }
 }

@@ -146,6 +146,9 @@ impl Connections {
             let connection = self.pick(&append);
             // Closed while we waited: nothing was sent, take another one.
             let Some(room) = connection.room(permits).await else { continue };
+            if append.gate.as_ref().is_some_and(|gate| !gate.is_open()) {
+                return Err(super::answer::withheld());
+            }
             let Some(outcome) = connection.push(&append, room) else { continue };
             return outcome.await.unwrap_or_else(|_| {
                 Err(AppendFailure {

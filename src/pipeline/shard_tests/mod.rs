@@ -2,6 +2,7 @@
 //! what was acknowledged.
 
 mod assignments;
+mod failures;
 mod played;
 
 use std::collections::BTreeSet;
@@ -20,6 +21,7 @@ use super::plans::PlanMaker;
 use super::progress::PartitionProgress;
 use super::route::TableRoutes;
 use super::shard::{Shard, ShardParts};
+use super::trouble::Trouble;
 use super::worker::WorkerShared;
 use super::writers::{WriterParts, Writers};
 use crate::bigquery::TableSpec;
@@ -38,6 +40,7 @@ struct Stage {
     post: Arc<Post>,
     progress: Arc<PartitionProgress>,
     budget: Arc<Budget>,
+    trouble: Arc<Trouble>,
 }
 
 fn stage(runtime: &tokio::runtime::Handle, values: Vec<Option<Vec<u8>>>, trouble: bool, seed: u64) -> Stage {
@@ -57,6 +60,7 @@ fn limited_stage(
         format = "json"
         [table]
         name = "d.t"
+        metadata = ["headers"]
         [delivery]
         linger = "2ms"
         batch_rows = 7
@@ -64,13 +68,20 @@ fn limited_stage(
     let mut config: ConnectorConfig = toml::from_str(toml).expect("a connector");
     config.name = "c".into();
     let config = Arc::new(config);
-    let log =
-        Arc::new(Log { values, position: AtomicI64::new(0), paused: false.into(), restarts: Mutex::default(), stopped: false.into() });
+    let log = Arc::new(Log {
+        values,
+        position: AtomicI64::new(0),
+        paused: false.into(),
+        restarts: Mutex::default(),
+        stopped: false.into(),
+        panics: Mutex::default(),
+    });
     let sink = Arc::new(Sink {
         rows: Mutex::default(),
         rng: Mutex::new(rand_chacha::ChaCha8Rng::seed_from_u64(seed)),
         trouble,
         failures: AtomicU64::new(0),
+        panics: AtomicU64::new(0),
     });
     let post = Arc::new(Post::default());
     let budget = Budget::new(64 * 1024 * 1024);
@@ -79,6 +90,7 @@ fn limited_stage(
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let metrics = Arc::new(ConnectorMetrics::new("c"));
     let spec = TableSpec { create: false, partition: None, cluster: Vec::new(), evolve: Evolve::Add };
+    let trouble = Arc::new(Trouble::default());
     let dead_letters = Arc::new(DeadLetters {
         connector: "c".into(),
         policy: config.errors.bad_records,
@@ -89,6 +101,8 @@ fn limited_stage(
         metrics: metrics.clone(),
         counts: Arc::default(),
         clock: clock.clone(),
+        trouble: trouble.clone(),
+        rejects: super::rejected::places(),
     });
     let fence = Arc::new(Fence::new());
     let (handle, events) = ShardHandle::new();
@@ -108,6 +122,7 @@ fn limited_stage(
             clock: clock.clone(),
             freshness: Arc::default(),
             metrics: metrics.clone(),
+            trouble: trouble.clone(),
             runtime: runtime.clone(),
         })),
         plans: Arc::new(PlanMaker {
@@ -117,15 +132,16 @@ fn limited_stage(
             options: DecodeOptions::new(&config, false).expect("options"),
             runtime: runtime.clone(),
         }),
-        dead_letters: dead_letters.start(runtime),
-        counts: dead_letters.counts.clone(),
+        bad_records: dead_letters.start(runtime),
+        dead_letters,
         fence,
+        trouble: trouble.clone(),
         metrics,
         clock,
     });
     let partition = TopicPartition::new("t", 0);
     let progress = Arc::new(PartitionProgress::new(partition, Epoch(1), Some(0)));
-    Stage { shard, events, log, sink, post, progress, budget }
+    Stage { shard, events, log, sink, post, progress, budget, trouble }
 }
 
 impl Stage {

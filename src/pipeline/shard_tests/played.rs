@@ -17,7 +17,7 @@ use crate::decode::split_rows;
 use crate::flow::HoldCause;
 use crate::kafka::{Flow, GroupControl, GroupError, NextOffset, PartitionQueue, Taken};
 use crate::pipeline::dead_letters::{Letter, LetterBox, LetterError, Rereader};
-use crate::record::{NoHeaders, OwnedRecord, Record, TopicPartition};
+use crate::record::{Headers, OwnedRecord, Record, TopicPartition};
 use crate::table::{Column, ColumnType, Mode, TableName};
 
 /// A partition's log: value by offset, and where the consumer stands.
@@ -29,6 +29,27 @@ pub(super) struct Log {
     pub restarts: Mutex<Vec<Option<i64>>>,
     /// The consumer has stopped fetching: seeks are refused.
     pub stopped: std::sync::atomic::AtomicBool,
+    /// Records whose headers panic when they are touched: by offset, how many times more.
+    pub panics: Mutex<BTreeMap<i64, u32>>,
+}
+
+/// A record's headers, of which there are none: touching them may panic.
+struct LogHeaders<'a>(&'a Log, i64);
+
+impl Headers for LogHeaders<'_> {
+    fn last(&self, _name: &str) -> Option<Option<&[u8]>> {
+        None
+    }
+    fn each(&self, _visit: &mut dyn FnMut(&str, Option<&[u8]>)) {
+        let panics = self.0.panics.lock().get_mut(&self.1).is_some_and(|left| {
+            *left = left.saturating_sub(1);
+            true
+        });
+        if panics {
+            self.0.panics.lock().retain(|_, left| *left > 0);
+            std::panic::panic_any("on purpose");
+        }
+    }
 }
 
 pub(super) struct LogQueue(pub Arc<Log>);
@@ -48,7 +69,7 @@ impl PartitionQueue for LogQueue {
                 timestamp_ms: Some(1),
                 key: Some(b"k"),
                 value: value.as_deref(),
-                headers: &NoHeaders,
+                headers: &LogHeaders(&self.0, offset),
             };
             if on_record(&record) == Flow::Yield {
                 break;
@@ -101,10 +122,15 @@ pub(super) struct Sink {
     pub rng: Mutex<rand_chacha::ChaCha8Rng>,
     pub trouble: bool,
     pub failures: AtomicU64,
+    /// So many appends panic.
+    pub panics: AtomicU64,
 }
 
 impl Appender for Sink {
     fn append(&self, append: Append) -> BoxFuture<'static, Result<(), AppendFailure>> {
+        if self.panics.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok() {
+            std::panic::panic_any("on purpose");
+        }
         let rows: Vec<Vec<u8>> = split_rows(&append.rows).map(|range| append.rows[range].to_vec()).collect();
         assert_eq!(rows.len(), append.row_count as usize, "the count says what the bytes hold");
         let fail = |class, maybe_durable, row_errors| Err(AppendFailure { class, message: "as told".into(), row_errors, maybe_durable });
@@ -161,8 +187,13 @@ impl Tables for OneTable {
             time_partition: None,
         }))
     }
-    async fn ensure(&self, table: &TableName, _spec: &TableSpec, _wanted: &[Column]) -> Result<TableState, TableError> {
-        self.get(table).await?.ok_or(TableError { cause: HoldCause::TableMissing, message: "none".into(), retry_after: None })
+    async fn ensure(&self, table: &TableName, _spec: &TableSpec, wanted: &[Column]) -> Result<TableState, TableError> {
+        let state = self.get(table).await?;
+        let mut state = state.ok_or(TableError { cause: HoldCause::TableMissing, message: "none".into(), retry_after: None })?;
+        let missing: Vec<Column> =
+            wanted.iter().filter(|column| !state.columns.iter().any(|have| have.name == column.name)).cloned().collect();
+        state.columns.extend(missing);
+        Ok(state)
     }
     fn changed_recently(&self, _table: &TableName) -> bool {
         false
@@ -173,11 +204,16 @@ impl Tables for OneTable {
 pub(super) struct Post {
     pub letters: Mutex<Vec<Letter>>,
     pub refuse: AtomicU64,
+    /// Nothing is answered meanwhile.
+    pub silent: std::sync::atomic::AtomicBool,
 }
 
 #[async_trait]
 impl LetterBox for Post {
     async fn put(&self, _topic: &str, letter: Letter) -> Result<(), LetterError> {
+        while self.silent.load(SeqCst) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
         if self.refuse.load(SeqCst) > 0 {
             self.refuse.fetch_sub(1, SeqCst);
             return Err(LetterError::Refused("as told".into()));

@@ -1,11 +1,12 @@
 //! millrace as its user installs it: a folder with `millrace.toml` and `connectors/`, and workers that are started in it.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use toml::{Table, Value};
 
 use super::emulator::PROJECT;
-use super::process::free_ports;
+use super::process::{Process, free_ports};
 use super::servers::Servers;
 use super::worker::Worker;
 
@@ -72,6 +73,24 @@ impl Installation {
 
     /// Starts a worker and waits until it is live.
     pub fn start(&self) -> anyhow::Result<Worker> {
+        let (number, config, port) = self.written()?;
+        Worker::start(&config, &self.folder.join("connectors"), &self.folder.join(format!("worker-{number}.log")), port)
+    }
+
+    /// Runs `millrace check`: whether it found nothing wrong, and what it printed.
+    pub fn check(&self) -> anyhow::Result<(bool, String)> {
+        let (number, config, _) = self.written()?;
+        let log = self.folder.join(format!("check-{number}.log"));
+        let mut check = Process::start("millrace check", env!("CARGO_BIN_EXE_millrace"), &log, |command| {
+            command.args(["check", "--timeout", "20s", "--config"]).arg(config);
+            command.arg("--connectors").arg(self.folder.join("connectors"));
+        })?;
+        let fine = check.wait(Duration::from_secs(120))?.success();
+        Ok((fine, std::fs::read_to_string(&log)?))
+    }
+
+    /// Writes the next `millrace.toml`: its number, its path, and the port on which a worker with it listens.
+    fn written(&self) -> anyhow::Result<(u32, PathBuf, u16)> {
         let number = self.started.get() + 1;
         self.started.set(number);
         let [port] = free_ports()?;
@@ -80,7 +99,7 @@ impl Installation {
         worker.as_table_mut().expect("sections are tables").insert("listen".to_owned(), format!("127.0.0.1:{port}").into());
         let config = self.folder.join(format!("millrace-{number}.toml"));
         std::fs::write(&config, toml::to_string(&fleet)?)?;
-        Worker::start(&config, &self.folder.join("connectors"), &self.folder.join(format!("worker-{number}.log")), port)
+        Ok((number, config, port))
     }
 }
 

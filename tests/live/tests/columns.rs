@@ -55,6 +55,24 @@ pub fn decimal(precision: u32, scale: u32) -> Json {
     json!({"type": "bytes", "logicalType": "decimal", "precision": precision, "scale": scale})
 }
 
+/// Times of day: text for the emulator, packed for the embedded BigQuery.
+pub fn times() -> [Field; 2] {
+    [
+        field(
+            "f_time_millis",
+            logical("int", "time-millis"),
+            ("TIME", NULLABLE),
+            [(Value::Int(3_723_004), json!("01:02:03.004000")), (Value::Int(0), json!("00:00:00"))],
+        ),
+        field(
+            "f_time_micros",
+            logical("long", "time-micros"),
+            ("TIME", NULLABLE),
+            [(Value::Long(86_399_999_999), json!("23:59:59.999999")), (Value::Long(1), json!("00:00:00.000001"))],
+        ),
+    ]
+}
+
 /// The schema without logical types: by it the physical values are encoded.
 fn physical(schema: &Json) -> Json {
     match schema {

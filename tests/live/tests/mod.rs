@@ -1,6 +1,7 @@
 //! The tests, each a function from the shared servers to an outcome.
 
 mod brokers;
+mod check;
 mod columns;
 mod dead_letters;
 mod embedded;
@@ -30,6 +31,8 @@ pub const ALL: &[Test] = &[
     ("topics::new_partitions_and_topics_start_at_their_first_record", topics::new_partitions_and_topics_start_at_their_first_record),
     ("schema_folder::schemas_named_by_a_header", schema_folder::schemas_named_by_a_header),
     ("registry::references_are_resolved", registry::references_are_resolved),
+    ("registry::schema_ids_in_a_header", registry::schema_ids_in_a_header),
+    ("check::schemas_are_held_against_the_table", check::schemas_are_held_against_the_table),
     ("registry::a_registry_that_is_down_holds", registry::a_registry_that_is_down_holds),
     ("dead_letters::bad_records_read_back_with_their_headers", dead_letters::bad_records_read_back_with_their_headers),
     ("security::scram_over_tls_with_a_private_authority", security::scram_over_tls_with_a_private_authority),

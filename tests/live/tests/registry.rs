@@ -61,6 +61,41 @@ pub fn references_are_resolved(servers: &Servers) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The schema's id in a header, in each of the forms in use; the value is the data alone.
+pub fn schema_ids_in_a_header(servers: &Servers) -> anyhow::Result<()> {
+    let (kafka, registry, reader) = (servers.kafka()?, servers.registry()?, servers.emulator()?.reader());
+    kafka.create_topic("idheader", 1, &[])?;
+    kafka.create_topic("idheader.dead", 1, &[])?;
+    reader.create_dataset("idheader")?;
+    let text = small_schema("ById", &[]);
+    let id = registry.register("idheader-value", &text, &[])?;
+    let schema = Schema::parse(&text)?;
+    let installation = Installation::new(servers, "registry::schema_ids_in_a_header")?;
+    let connector = avro_connector("idheader", "idheader.rows", "idheader.dead");
+    let header = "format = \"avro\"\nschema_id_header = \"__value_schema_id\"";
+    installation.connector("idheader", &connector.replace("format = \"avro\"", header))?;
+    let mut worker = installation.start()?;
+    let producer = Producer::new(kafka.client(), "idheader")?;
+    let forms = [framed(id, &[]), id.to_string().into_bytes()];
+    for n in 0..100 {
+        let headers = [("__value_schema_id", &forms[(n % 2) as usize][..])];
+        let value = small(&schema, n, &[])?;
+        producer.send(n.to_string(), &Outgoing { value: Some(&value), headers: &headers, ..Outgoing::default() })?;
+    }
+    let journal = producer.journal()?;
+    // Without the header, with one of no form, with an id that nobody registered: dead letters, and what follows goes on.
+    let value = small(&schema, 1000, &[])?;
+    let bad: [&[(&str, &[u8])]; 3] = [&[], &[("__value_schema_id", b"seven")], &[("__value_schema_id", &framed(999_999, &[]))]];
+    for headers in bad {
+        producer.send("bad", &Outgoing { value: Some(&value), headers, ..Outgoing::default() })?;
+    }
+    producer.journal()?;
+    reconcile_exactly(reader, "idheader.rows", "id", &journal, WITHIN)?;
+    worker.wait_for_metric("millrace_dead_letters_total", &[("connector", "idheader")], 3.0, WITHIN)?;
+    reconcile_exactly(reader, "idheader.rows", "id", &journal, WITHIN)?;
+    worker.terminate()
+}
+
 /// Refused connections, then rubbish with status 200 and 502: held, nothing dead-lettered, health says so. Then it flows without a restart.
 pub fn a_registry_that_is_down_holds(servers: &Servers) -> anyhow::Result<()> {
     let (kafka, registry, reader) = (servers.kafka()?, servers.registry()?, servers.emulator()?.reader());

@@ -1,0 +1,40 @@
+//! The comparison as a table for people.
+
+use comfy_table::presets::UTF8_BORDERS_ONLY;
+use comfy_table::{Cell, CellAlignment, ContentArrangement, Table};
+
+use crate::scaling::simulation::Row;
+
+/// What the columns mean.
+pub(super) const LEGEND: &str = "\
+mean (worst) over the cases. worker-hours: over the clairvoyant's, and over those of one worker for each partition.
+late: percent of the records later than the freshness target, beyond those that are late with one worker for each partition.
+clairvoyant: knows the trace, loads workers fully, uses all the lag that is allowed; nobody reaches it.";
+
+fn pair(mean: f64, worst: f64, digits: usize) -> Cell {
+    Cell::new(format!("{mean:.digits$} ({worst:.digits$})")).set_alignment(CellAlignment::Right)
+}
+
+/// A row for each policy and class.
+pub(super) fn table(rows: &[Row]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(UTF8_BORDERS_ONLY).set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(["policy", "trace", "cases", "worker-hours", "of 1/partition", "late %", "resizes/h", "worst lag s"]);
+    let mut before = "";
+    for row in rows {
+        let policy = if row.policy == before { "" } else { row.policy.as_str() };
+        before = &row.policy;
+        let lag = if row.policy == "clairvoyant" { Cell::new("") } else { pair(row.lag_s.mean, row.lag_s.worst, 0) };
+        table.add_row(vec![
+            Cell::new(policy),
+            Cell::new(&row.class),
+            Cell::new(row.cases).set_alignment(CellAlignment::Right),
+            pair(row.worker_hours_ratio.mean, row.worker_hours_ratio.worst, 2),
+            pair(row.of_one_per_partition.mean, row.of_one_per_partition.worst, 2),
+            pair(row.late_percent.mean, row.late_percent.worst, 3),
+            pair(row.resizes_per_hour.mean, row.resizes_per_hour.worst, 1),
+            lag,
+        ]);
+    }
+    table
+}

@@ -1,0 +1,130 @@
+//! Rows that BigQuery rejected, on their way to the dead-letter topic: their records are read again from Kafka, for a letter holds the record's
+//! own bytes. Outside the append that brought them: rows of other partitions must not wait for the topic.
+
+use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::join_all;
+use tokio::sync::Semaphore;
+
+use crate::flow::{Backoff, Lease};
+use crate::record::{OwnedRecord, RecordError, TopicPartition};
+
+use super::batch::Share;
+use super::dead_letters::{DeadLetters, letter_outcome};
+use super::events::{ShardEvent, ShardHandle};
+use super::progress::PartitionProgress;
+
+/// Appends of one connector whose rejected rows are on their way at a time. Beyond these the writer waits with the append.
+const PLACES: usize = 256;
+/// The longest wait before records are read again once more.
+const AGAIN_MAX: Duration = Duration::from_secs(4);
+
+/// Room for a connector's rejected rows.
+pub fn places() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(PLACES))
+}
+
+/// A row that BigQuery rejected.
+#[derive(Debug)]
+pub struct RejectedRow {
+    /// The assignment that its record was taken in.
+    pub progress: Arc<PartitionProgress>,
+    /// Its place in the ledger (one row).
+    pub share: Share,
+    /// Its record's offset.
+    pub offset: i64,
+    /// What is wrong with it.
+    pub error: RecordError,
+    /// The row as JSON, for the case that the record is gone.
+    pub row_json: String,
+}
+
+/// The rejected rows of one append.
+pub struct RejectedRows {
+    /// The rows.
+    pub rows: Vec<RejectedRow>,
+    /// Who wants to know how each ended.
+    pub shard: ShardHandle,
+    /// The memory that they take.
+    pub lease: Lease,
+}
+
+impl DeadLetters {
+    /// Takes rejected rows over: each is told to the shard when its letter is durable. Waits while too many others are on their way.
+    pub async fn take_rejected(self: &Arc<Self>, rejected: RejectedRows) {
+        // The semaphore is never closed.
+        let Ok(place) = self.rejects.clone().acquire_owned().await else { return };
+        let letters = self.clone();
+        tokio::spawn(async move {
+            let _place = place;
+            let RejectedRows { rows, shard, lease } = rejected;
+            let mut by_partition: BTreeMap<TopicPartition, Vec<RejectedRow>> = BTreeMap::new();
+            for row in rows {
+                by_partition.entry(row.progress.partition.clone()).or_default().push(row);
+            }
+            let names: Vec<String> = by_partition.keys().map(ToString::to_string).collect();
+            // A partition whose leader is away must not keep the others waiting.
+            let sent = join_all(by_partition.into_values().map(|rows| letters.send_of_partition(rows, &shard)));
+            if AssertUnwindSafe(sent).catch_unwind().await.is_err() {
+                let names = names.join(" ");
+                letters
+                    .trouble
+                    .fail(format!("sending rejected rows of {names} as dead letters panicked: please report it; restart the worker"));
+            }
+            drop(lease);
+        });
+    }
+
+    async fn send_of_partition(&self, mut rows: Vec<RejectedRow>, shard: &ShardHandle) {
+        rows.sort_by_key(|row| row.offset);
+        let Some(progress) = rows.first().map(|row| row.progress.clone()) else { return };
+        let offsets: Vec<i64> = rows.iter().map(|row| row.offset).collect();
+        let records = self.read_again(&progress, &offsets).await;
+        for (at, row) in rows.into_iter().enumerate() {
+            let finished = match records.as_ref().map(|records| records.get(at).cloned().flatten()) {
+                None => false,
+                Some(record) => {
+                    let gone = record.is_none();
+                    let record = record.unwrap_or_else(|| in_place_of_its_record(&row));
+                    self.until_durable(record, &row.error, gone.then_some("row-json"), &progress).await
+                }
+            };
+            // A shard that has ended needs no answer: whoever owns the partition next reads the record again.
+            shard.send(ShardEvent::Outcome(letter_outcome(row.share, finished))).await;
+        }
+    }
+
+    /// The records, as soon as Kafka gives them; `None` when the partition has gone.
+    async fn read_again(&self, progress: &PartitionProgress, offsets: &[i64]) -> Option<Vec<Option<OwnedRecord>>> {
+        let seed = offsets.first().copied().unwrap_or(0).unsigned_abs();
+        let mut backoff = Backoff::new(Duration::from_millis(250), 2.0, AGAIN_MAX, seed);
+        loop {
+            match self.rereader.reread(&progress.partition, offsets).await {
+                Ok(records) => return Some(records),
+                Err(message) => self.refused(message),
+            }
+            if progress.is_gone() {
+                return None;
+            }
+            tokio::time::sleep(backoff.next_delay()).await;
+        }
+    }
+}
+
+/// What a letter holds when retention or compaction has taken the record.
+fn in_place_of_its_record(row: &RejectedRow) -> OwnedRecord {
+    OwnedRecord {
+        topic: row.progress.partition.topic.clone(),
+        partition: row.progress.partition.partition,
+        offset: row.offset,
+        timestamp_ms: None,
+        key: None,
+        value: Some(Bytes::from(row.row_json.clone())),
+        headers: Vec::new(),
+    }
+}

@@ -1,0 +1,74 @@
+//! The worst worker as a queue: what waits for it while the load takes its course and the fleet changes.
+
+use super::assignment::Worst;
+use super::forecast::STEP_S;
+
+/// What the worst worker gets and what waits for it, in worker-seconds.
+#[derive(Debug, Clone)]
+pub(super) struct Queue {
+    /// What waits in all that the fleet could take, as if it were spread like the load.
+    pub waits: f64,
+}
+
+/// The course of lag that a fleet would have, seconds, by steps of [`STEP_S`].
+#[derive(Debug, Clone)]
+pub(super) struct Course {
+    pub lag_s: Vec<f64>,
+}
+
+/// A fleet from a moment on.
+#[derive(Debug, Clone)]
+pub(super) struct Phase {
+    /// From this second on.
+    pub from_s: f64,
+    pub worst: Worst,
+    /// How much of a worker's capacity is counted on.
+    pub trust: f64,
+    /// How long nothing is taken at the beginning: a rebalance.
+    pub pause_s: f64,
+}
+
+impl Queue {
+    /// Runs through the phases. `loads[g][i]` is group g's load in workers at step i.
+    pub(super) fn run(&self, loads: &[Vec<f64>], phases: &[Phase]) -> Course {
+        let steps = loads.iter().map(Vec::len).min().unwrap_or(0);
+        // Kept as a total: a worker's part of it changes with the number of workers.
+        let mut total_waits = self.waits;
+        let mut lag_s = Vec::with_capacity(steps);
+        let mut smoothed: Option<f64> = None;
+        for i in 0..steps {
+            let t = i as f64 * STEP_S;
+            let Some(phase) = phases.iter().rev().find(|p| t >= p.from_s).or(phases.first()) else { break };
+            let whole: f64 = loads.iter().map(|l| l[i]).sum();
+            let mine: f64 = loads.iter().zip(&phase.worst.shares).map(|(l, share)| l[i] * share).sum();
+            let share =
+                if whole > 1e-9 { mine / whole } else { phase.worst.shares.iter().sum::<f64>() / phase.worst.shares.len().max(1) as f64 };
+            let paused = (phase.pause_s - (t - phase.from_s)).clamp(0.0, STEP_S);
+            let takes = phase.worst.speed * phase.trust * (STEP_S - paused);
+            let mut waits = total_waits * share + mine * STEP_S - takes;
+            waits = waits.max(0.0);
+            total_waits = if share > 1e-9 { waits / share } else { 0.0 };
+            // Lag is how long it took what waits to come: by the load of the last half minute.
+            let recent = smoothed.map_or(whole, |old| old + (whole - old) * 0.25);
+            smoothed = Some(recent);
+            lag_s.push(total_waits / recent.max(0.02));
+        }
+        Course { lag_s }
+    }
+}
+
+impl Course {
+    /// The largest lag from one second to another, unless it only falls from there: then what it falls to.
+    pub(super) fn risk_s(&self, from_s: f64, to_s: f64) -> f64 {
+        let from = ((from_s / STEP_S) as usize).min(self.lag_s.len().saturating_sub(1));
+        let to = ((to_s / STEP_S).min(1e6) as usize + 1).clamp(from, self.lag_s.len());
+        let rest = &self.lag_s[from..to];
+        let falls = rest.windows(2).all(|w| w[1] <= w[0] + 0.3);
+        if falls { rest.last().copied().unwrap_or(0.0) } else { rest.iter().copied().fold(0.0, f64::max) }
+    }
+
+    /// The lag at a second.
+    pub(super) fn at_s(&self, second: f64) -> f64 {
+        self.lag_s.get((second / STEP_S) as usize).or(self.lag_s.last()).copied().unwrap_or(0.0)
+    }
+}

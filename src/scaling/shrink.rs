@@ -1,0 +1,102 @@
+//! Shrinking: late, rarely, and only to what the last minutes and the next ones need.
+
+use super::assignment::GroupModel;
+use super::queue::{Phase, Queue};
+use super::round::Round;
+
+impl Round<'_> {
+    /// The number to shrink to, or why not; an empty reason when there is nothing to gain.
+    pub(super) fn shrink(&self) -> Result<u32, String> {
+        let (replicas, now, limits) = (self.snapshot.replicas, self.snapshot.now_ms, self.snapshot.limits);
+        if replicas <= limits.min {
+            return Err(String::new());
+        }
+        // A worker that leaves makes every group rebalance; one that never settles must not hold the others up for ever.
+        let moving = |name: &String| self.memory.groups.get(name).and_then(|m| m.rebalancing_since_ms).is_some_and(|at| now - at < 60_000);
+        if let Some(group) = self.view.groups.iter().find(|g| moving(&g.name)) {
+            return Err(format!("{} is rebalancing", group.name));
+        }
+        if self.missing > 0 && !self.absent {
+            return Err(format!("{} of {replicas} workers are still starting", self.missing));
+        }
+        let target_s = limits.freshness_target_ms as f64 / 1000.0;
+        let floor = self.floor(target_s)?;
+        let fleet = &self.memory.fleet;
+        if fleet.since_change_s(now) < self.tuning.rest_s {
+            return Err("the last change is too fresh".to_owned());
+        }
+        let often = fleet.resizes.len() as f64 / self.tuning.resizes_per_hour;
+        let slower = if often <= 1.0 { 1.0 } else { (often * often).min(4.0) };
+        // What recurs needs no waiting: the outlook says when it comes back.
+        let known = !self.groups.is_empty() && self.groups.iter().all(|g| g.outlook.period_s.is_some() || g.load < 1e-6);
+        let eager = if self.eager() { self.tuning.eager_hold } else { 1.0 };
+        let hold_s = if known { 45.0 } else { self.tuning.hold_s * slower * eager };
+        let watched = self.memory.groups.values().map(|m| m.history.front().map_or(0.0, |s| (now - s.at_ms) as f64 / 1000.0 + s.for_s));
+        if watched.fold(f64::INFINITY, f64::min) < (hold_s * 0.5).min(120.0) {
+            return Err("not watched for long enough to shrink".to_owned());
+        }
+        let models = self.models();
+        let proven_only = self.groups.iter().any(|g| g.proven_only && g.load > 0.0);
+        // While a worker's capacity is unknown, a step is small: nobody has carried more than what was seen yet.
+        let (from, trust) = if proven_only {
+            (replicas.saturating_sub((replicas / 6).max(1)).max(floor), 1.25)
+        } else {
+            (floor, self.tuning.target_down - if self.eager() { self.tuning.eager_reserve } else { 0.0 })
+        };
+        let n = (from.max(1)..replicas).find(|n| self.would_do(&models, *n, hold_s, trust, target_s));
+        let Some(n) = n else {
+            return Err(if floor >= replicas { "a connector's need is unknown".to_owned() } else { String::new() });
+        };
+        let step = f64::from(replicas - n);
+        if step < self.tuning.least_step * f64::from(replicas) { Err(String::new()) } else { Ok(n) }
+    }
+
+    /// The least number that connectors which hold allow: what they needed when that was known.
+    fn floor(&self, target_s: f64) -> Result<u32, String> {
+        let mut floor = self.snapshot.limits.min;
+        for (group, standing) in self.view.groups.iter().zip(&self.groups) {
+            if group.rates.is_empty() {
+                continue;
+            }
+            if standing.hold.is_some() {
+                let last = self.memory.groups.get(&group.name).and_then(|m| m.last_need);
+                floor = floor.max(last.unwrap_or(self.snapshot.replicas));
+            } else if !standing.lag_known {
+                return Err(format!("the lag of {} is unknown", group.name));
+            } else if let Some(lag) = standing.lag_s.filter(|lag| *lag > 0.35 * target_s) {
+                return Err(format!("{} is {lag:.0} s behind", group.name));
+            }
+        }
+        Ok(floor)
+    }
+
+    /// Whether n workers would have done in the last `hold_s` seconds and will do in the next minutes.
+    fn would_do(&self, models: &[GroupModel], n: u32, hold_s: f64, trust: f64, target_s: f64) -> bool {
+        let worst = self.at(models, n);
+        let allowed_s = self.tuning.replay_lag * target_s;
+        let queue = Queue { waits: self.waits(&worst, models) };
+        let phase = |pause_s| [Phase { from_s: 0.0, worst: worst.clone(), trust, pause_s }];
+        let ahead = queue.run(&self.loads(models), &phase(self.pause_s()));
+        // The rebalance of the step itself is not held against it, what it leaves must be gone soon.
+        if ahead.risk_s(20.0, f64::INFINITY) > allowed_s {
+            return false;
+        }
+        let past = self.past(hold_s);
+        past.first().is_none_or(Vec::is_empty) || Queue { waits: 0.0 }.run(&past, &phase(0.0)).risk_s(0.0, f64::INFINITY) <= allowed_s
+    }
+
+    /// The loads of the last `over_s` seconds, in workers, by group and step.
+    fn past(&self, over_s: f64) -> Vec<Vec<f64>> {
+        let steps = (over_s / super::forecast::STEP_S) as i64;
+        let at = |history: &std::collections::VecDeque<super::memory::Sample>, ms: i64| {
+            history.iter().rev().take_while(|s| s.at_ms >= ms).last().or(history.back()).map_or(0.0, |s| s.rate)
+        };
+        let group = |(g, view): (usize, &super::observe::GroupView)| {
+            let cost = self.groups[g].cost_s.unwrap_or(0.0);
+            let history = self.memory.groups.get(&view.name).map(|m| &m.history);
+            let load = |i: i64| history.map_or(0.0, |h| at(h, self.snapshot.now_ms - i * 5000)) * cost;
+            (0..steps).rev().map(load).collect()
+        };
+        self.view.groups.iter().enumerate().map(group).collect()
+    }
+}

@@ -1,0 +1,118 @@
+//! Policies side by side over many cases.
+
+use serde::Serialize;
+
+use super::clairvoyant::plan;
+use super::run::{Outcome, Policy, run};
+use super::variety::Case;
+
+/// A policy's figures over the cases of one class.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Row {
+    /// Who decided.
+    pub policy: String,
+    /// The shape's name, or a summary: `all without faults`, `all with faults`.
+    pub class: String,
+    /// How many cases.
+    pub cases: usize,
+    /// Worker-hours over the clairvoyant's: mean and worst.
+    pub worker_hours_ratio: Figure,
+    /// Worker-hours over those of one worker for each partition: mean and worst.
+    pub of_one_per_partition: Figure,
+    /// Records late beyond the unavoidable, percent of all: mean and worst. Unavoidable is what is late with one worker for each partition all the time.
+    pub late_percent: Figure,
+    /// Resizes an hour: mean and worst.
+    pub resizes_per_hour: Figure,
+    /// The largest lag in seconds: mean and worst.
+    pub lag_s: Figure,
+}
+
+/// A figure over several cases.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Figure {
+    /// The mean over the cases.
+    pub mean: f64,
+    /// The largest.
+    pub worst: f64,
+}
+
+impl Figure {
+    fn of(values: impl Iterator<Item = f64> + Clone) -> Self {
+        let count = values.clone().count().max(1) as f64;
+        Self { mean: values.clone().sum::<f64>() / count, worst: values.fold(0.0, f64::max) }
+    }
+}
+
+/// What one policy made of one case.
+#[derive(Debug, Clone, Copy)]
+struct Score {
+    ratio: f64,
+    of_all: f64,
+    late: f64,
+    resizes: f64,
+    lag: f64,
+}
+
+/// Runs every policy on every case; the last rows of each policy sum up the classes without and with faults. A clairvoyant's row comes last for each class.
+pub fn compare(cases: &[Case], policies: &[Policy]) -> Vec<Row> {
+    let names: Vec<String> = policies.iter().map(Policy::name).chain(["clairvoyant".to_owned()]).collect();
+    let mut scores: Vec<Vec<Score>> = vec![Vec::with_capacity(cases.len()); names.len()];
+    for case in cases {
+        let best = plan(&case.setting, &case.trace);
+        let most = run(&case.setting, &case.trace, &Policy::OnePerPartition);
+        let hours = best.worker_s.max(1.0);
+        for (i, policy) in policies.iter().enumerate() {
+            let outcome = if matches!(policy, Policy::OnePerPartition) { most.clone() } else { run(&case.setting, &case.trace, policy) };
+            scores[i].push(score(&outcome, &most, hours));
+        }
+        let resizes = f64::from(best.resizes) * 3600.0 / case.trace.load.len().max(1) as f64;
+        scores[policies.len()].push(Score { ratio: 1.0, of_all: hours / most.worker_s.max(1.0), late: 0.0, resizes, lag: 0.0 });
+    }
+    let mut classes: Vec<&str> = Vec::new();
+    cases.iter().for_each(|c| {
+        if !classes.contains(&c.class.as_str()) {
+            classes.push(&c.class)
+        }
+    });
+    let mut rows = Vec::new();
+    for (i, name) in names.iter().enumerate() {
+        let mut row = |class: &str, of: &dyn Fn(&Case) -> bool| {
+            let chosen: Vec<Score> = cases.iter().zip(&scores[i]).filter(|(c, _)| of(c)).map(|(_, s)| *s).collect();
+            if !chosen.is_empty() {
+                rows.push(summed(name, class, &chosen));
+            }
+        };
+        for class in &classes {
+            row(class, &|c| c.class == *class);
+        }
+        if classes.len() > 1 {
+            row("all without faults", &|c| !c.faulty);
+            row("all with faults", &|c| c.faulty);
+        }
+    }
+    rows
+}
+
+fn score(outcome: &Outcome, most: &Outcome, clairvoyant_s: f64) -> Score {
+    Score {
+        ratio: outcome.worker_s / clairvoyant_s,
+        of_all: outcome.worker_s / most.worker_s.max(1.0),
+        late: (outcome.late_share() - most.late_share()).max(0.0) * 100.0,
+        resizes: outcome.resizes_per_hour(),
+        lag: outcome.worst_lag_s as f64,
+    }
+}
+
+fn summed(policy: &str, class: &str, scores: &[Score]) -> Row {
+    let figure = |of: fn(&Score) -> f64| Figure::of(scores.iter().map(of));
+    Row {
+        policy: policy.to_owned(),
+        class: class.to_owned(),
+        cases: scores.len(),
+        worker_hours_ratio: figure(|s| s.ratio),
+        of_one_per_partition: figure(|s| s.of_all),
+        late_percent: figure(|s| s.late),
+        resizes_per_hour: figure(|s| s.resizes),
+        lag_s: figure(|s| s.lag),
+    }
+}
