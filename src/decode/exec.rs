@@ -4,7 +4,7 @@ use crate::record::RecordErrorClass as Class;
 
 use super::civil;
 use super::fault::Fault;
-use super::hot::stretch;
+use super::hot::{STRETCH_ROOM_BYTES, stretch};
 use super::ops::{ArrayOp, Code, MapOp, Op, Union};
 use super::reader::{Reader, check_utf8};
 use super::shape::Shapes;
@@ -19,14 +19,22 @@ pub(super) struct Context<'p> {
 }
 
 /// Runs the operations of one record or RECORD: stretches of common ones in [`stretch`], others one by one.
-pub(super) fn run(ops: &[Op], r: &mut Reader<'_>, w: &mut Writer<'_>, cx: &Context<'_>) -> Result<(), Fault> {
-    let mut next = 0;
+pub(super) fn run(mut ops: &[Op], r: &mut Reader<'_>, w: &mut Writer<'_>, cx: &Context<'_>) -> Result<(), Fault> {
     loop {
-        let stop = stretch(ops, next, r.data, r.end, r.pos, w.buf, w.at);
-        (r.pos, w.at) = (stop.pos, stop.at);
-        let Some(op) = ops.get(stop.next) else { return Ok(()) };
+        w.room(STRETCH_ROOM_BYTES)?;
+        let data = r.data.get(r.pos..).and_then(<[u8]>::first_chunk);
+        if let (Some(data), Some(out)) = (data, w.buf.get_mut(w.at..).and_then(<[u8]>::first_chunk_mut)) {
+            let stop = stretch(ops, data, r.remaining(), out);
+            r.pos += stop.read;
+            w.at += stop.written;
+            ops = ops.get(stop.done..).unwrap_or_default();
+            if stop.is_far() {
+                continue;
+            }
+        }
+        let Some((op, rest)) = ops.split_first() else { return Ok(()) };
         step(op, r, w, cx).map_err(|fault| fault.at_path(op.path))?;
-        next = stop.next + 1;
+        ops = rest;
     }
 }
 

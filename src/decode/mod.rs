@@ -37,7 +37,7 @@ pub use framing::Framing;
 pub use json_plan::json_columns;
 pub use options::{DecodeOptions, Unmappable, UnmappableKind};
 pub use plan::{Plan, avro_columns};
-pub use row_buffer::{ClosedRows, RowBuffer, RowOrigin, RowOrigins, filter_rows, split_rows};
+pub use row_buffer::{ClosedRows, RowBuffer, RowOrigin, RowOrigins, RowRoom, filter_rows, split_rows};
 pub use row_json::row_to_json;
 pub use schema_key::{AvroSchema, SchemaKey, SchemaKeyRef};
 pub use writer::MAX_ROW_BYTES;

@@ -32,10 +32,8 @@ pub(super) struct Op {
     pub path: u32,
     /// Whether the loop of common operations knows it.
     pub hot: Hot,
-    /// For that loop: a union's branch comes first; the byte that is null, the byte that is the value.
-    pub has_branch: bool,
+    /// For that loop: the byte of a union's branch that is null.
     pub null_branch: u8,
-    pub value_branch: u8,
 }
 
 /// The operations of the loop of common ones.
@@ -46,6 +44,10 @@ pub(super) enum Hot {
     Long,
     Text,
     Millis,
+    NullableInt,
+    NullableLong,
+    NullableText,
+    NullableMillis,
 }
 
 /// How a value is read and written.
@@ -167,23 +169,30 @@ pub(super) enum Scalar {
 impl Op {
     /// An operation; where it may be common, [`Self::seal`] it when it is complete.
     pub const fn new(code: Code, tag: Tag, union: Union, path: u32) -> Self {
-        Self { code, tag, union, required: false, partition: false, path, hot: Hot::No, has_branch: false, null_branch: 0, value_branch: 0 }
+        Self { code, tag, union, required: false, partition: false, path, hot: Hot::No, null_branch: 0 }
     }
 
     /// Marks it for the loop of common operations, if it is one.
     pub fn seal(mut self) -> Self {
-        self.hot = match self.code {
-            Code::Int => Hot::Int,
-            Code::Long => Hot::Long,
-            Code::Text => Hot::Text,
-            Code::MillisTimestamp if !self.partition => Hot::Millis,
+        let nullable = match self.union {
+            Union::No => false,
+            Union::Nullable(_) if !self.required => true,
+            Union::Nullable(_) | Union::Lone => return self,
+        };
+        self.hot = match (&self.code, nullable) {
+            (Code::Int, false) => Hot::Int,
+            (Code::Int, true) => Hot::NullableInt,
+            (Code::Long, false) => Hot::Long,
+            (Code::Long, true) => Hot::NullableLong,
+            (Code::Text, false) => Hot::Text,
+            (Code::Text, true) => Hot::NullableText,
+            (Code::MillisTimestamp, false) if !self.partition => Hot::Millis,
+            (Code::MillisTimestamp, true) if !self.partition => Hot::NullableMillis,
             _ => Hot::No,
         };
-        match self.union {
-            Union::No => {}
+        if let Union::Nullable(null) = self.union {
             // Zigzag: branch 1 is the byte 2.
-            Union::Nullable(null) => (self.has_branch, self.null_branch, self.value_branch) = (true, 2 * null, 2 - 2 * null),
-            Union::Lone => self.hot = Hot::No,
+            self.null_branch = 2 * null;
         }
         self
     }

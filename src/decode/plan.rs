@@ -6,7 +6,7 @@ use crate::table::{Column, Layout};
 use super::compile::Compiler;
 use super::exec::{self, Context};
 use super::fault::Fault;
-use super::hot::WINDOW_BYTES;
+use super::hot::STRETCH_BYTES;
 use super::json_plan::{JsonCompiler, Object};
 use super::mapped::map_schema;
 use super::metadata::{self, Metadata};
@@ -34,9 +34,35 @@ pub struct Plan {
     paths: Vec<String>,
 }
 
-/// Data up to these lengths is copied once before it is read.
-const SHORT_BYTES: usize = 256 - WINDOW_BYTES;
-const MEDIUM_BYTES: usize = 2048 - WINDOW_BYTES;
+/// Data up to this length is copied to where it can be read in whole words to its end. What is longer goes the general way near its end.
+const COPIED_BYTES: usize = 4096;
+
+/// A place for a copy of a record's data, padding behind it. It takes its memory when first used and then keeps it: what an earlier record left
+/// there is never read as data.
+#[derive(Debug, Default)]
+pub(super) struct Padded(Vec<u8>);
+
+impl Padded {
+    /// A cursor over a copy of the data, or over the data itself when it is long.
+    #[inline]
+    fn reader<'d>(&'d mut self, data: &'d [u8]) -> Reader<'d> {
+        if data.len() > COPIED_BYTES {
+            return Reader::new(data);
+        }
+        if self.0.is_empty() {
+            self.0.resize(COPIED_BYTES + STRETCH_BYTES, 0);
+        }
+        if let Some(start) = self.0.get_mut(..data.len()) {
+            start.copy_from_slice(data);
+        }
+        Reader::padded(&self.0, data.len())
+    }
+
+    /// Bytes of memory that it holds.
+    pub fn memory_bytes(&self) -> usize {
+        self.0.capacity()
+    }
+}
 
 #[derive(Debug)]
 enum Root {
@@ -101,18 +127,19 @@ impl Plan {
     /// The record's: class, field and position. Its values are never shown.
     pub fn decode(&self, payload: &[u8], record: &Record<'_>, now_us: i64, out: &mut Vec<u8>) -> Result<(), RecordError> {
         let start = out.len();
-        let end = self.decode_at(payload, record, now_us, out, start);
+        let end = self.decode_at(payload, record, now_us, &mut Padded::default(), out, start);
         out.truncate(*end.as_ref().unwrap_or(&start));
         end.map(|_| ())
     }
 
-    /// Writes a row at `at` into initialised memory (grown when short) and returns where it ends.
+    /// Writes a row at `at` into initialised memory (grown when short) and returns where it ends. `padded` is a place for the data's copy.
     #[inline]
     pub(super) fn decode_at(
         &self,
         payload: &[u8],
         record: &Record<'_>,
         now_us: i64,
+        padded: &mut Padded,
         buf: &mut Vec<u8>,
         at: usize,
     ) -> Result<usize, RecordError> {
@@ -120,14 +147,7 @@ impl Plan {
         match &self.root {
             Root::Avro { shapes, ops } => {
                 let cx = Context { shapes, now_us };
-                // Short data is copied to where it can be read in whole words to its end.
-                let outcome = if payload.len() <= SHORT_BYTES {
-                    padded::<{ SHORT_BYTES + WINDOW_BYTES }>(ops, payload, &mut w, &cx)
-                } else if payload.len() <= MEDIUM_BYTES {
-                    padded::<{ MEDIUM_BYTES + WINDOW_BYTES }>(ops, payload, &mut w, &cx)
-                } else {
-                    whole(ops, Reader::new(payload), &mut w, &cx)
-                };
+                let outcome = whole(ops, padded.reader(payload), &mut w, &cx);
                 outcome.map_err(|f| f.into_error(&self.paths))?;
             }
             Root::Json(object) => json_exec::run(object, payload, now_us, &mut w, &self.paths)?,
@@ -140,17 +160,8 @@ impl Plan {
     }
 }
 
-/// Runs the operations over a padded copy of the data; `N` is its length and [`WINDOW_BYTES`] at least.
-#[inline(always)]
-fn padded<const N: usize>(ops: &[Op], payload: &[u8], w: &mut Writer<'_>, cx: &Context<'_>) -> Result<(), Fault> {
-    let mut copy = [0; N];
-    if let Some(start) = copy.get_mut(..payload.len()) {
-        start.copy_from_slice(payload);
-    }
-    whole(ops, Reader::padded(&copy, payload.len()), w, cx)
-}
-
 /// Runs the operations, which must read the data to its end.
+#[inline]
 fn whole(ops: &[Op], mut r: Reader<'_>, w: &mut Writer<'_>, cx: &Context<'_>) -> Result<(), Fault> {
     exec::run(ops, &mut r, w, cx)?;
     match r.remaining() {

@@ -8,6 +8,8 @@ use crate::record::{Record, RecordError};
 use crate::table::SharedLayout;
 
 use super::Plan;
+use super::hot::STRETCH_ROOM_BYTES;
+use super::plan::Padded;
 use super::writer::varint_len;
 
 /// `ProtoRows.serialized_rows`: field 1, length-delimited.
@@ -16,7 +18,7 @@ const ROW_TAG: u8 = 0x0A;
 const ROW_OVERHEAD: usize = 5;
 
 /// Room beyond a record's own length that a row may take at once.
-const ROOM_BYTES: usize = 512;
+const ROOM_BYTES: usize = STRETCH_ROOM_BYTES + 64;
 /// How far room is initialised ahead.
 const INITIALISED_STEP_BYTES: usize = 8 * 1024;
 
@@ -72,6 +74,13 @@ impl FromIterator<RowOrigin> for RowOrigins {
     }
 }
 
+/// How much a buffer came to: the room that its successor makes with its first row, so that it need not grow step by step, copied each time.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RowRoom {
+    bytes: usize,
+    rows: usize,
+}
+
 /// Rows of one table, one layout, waiting to be sent.
 #[derive(Debug)]
 pub struct RowBuffer {
@@ -81,9 +90,11 @@ pub struct RowBuffer {
     used: usize,
     /// Bytes that the last row's length took: the guess for the next one.
     length_guess: usize,
-    /// Room to make with the first row: what the buffer before this one came to.
-    first_room: usize,
+    /// Room to make with the first row.
+    room: RowRoom,
     origins: RowOrigins,
+    /// Where a record's data is copied to while it is decoded.
+    padded: Padded,
 }
 
 /// A buffer that takes no more rows.
@@ -100,7 +111,18 @@ pub struct ClosedRows {
 impl RowBuffer {
     /// An empty buffer. It takes memory with its first row.
     pub fn new(layout: SharedLayout) -> Self {
-        Self { layout, bytes: Vec::new(), used: 0, length_guess: 1, first_room: 0, origins: RowOrigins::default() }
+        Self::with_room(layout, RowRoom::default())
+    }
+
+    /// An empty buffer that makes this room with its first row.
+    pub fn with_room(layout: SharedLayout, room: RowRoom) -> Self {
+        let (origins, padded) = (RowOrigins::default(), Padded::default());
+        Self { layout, bytes: Vec::new(), used: 0, length_guess: 1, room, origins, padded }
+    }
+
+    /// What it has come to so far, and a little more.
+    pub fn room(&self) -> RowRoom {
+        RowRoom { bytes: self.used + self.used / 16, rows: self.len_rows() }
     }
 
     /// Decodes a record into the next row and returns the bytes that it takes, tag and length included.
@@ -119,7 +141,7 @@ impl RowBuffer {
             self.grow(wanted);
         }
         let start = before + 1 + self.length_guess;
-        let end = plan.decode_at(payload, record, now_us, &mut self.bytes, start)?;
+        let end = plan.decode_at(payload, record, now_us, &mut self.padded, &mut self.bytes, start)?;
         let row = end - start;
         let length = varint_len(row as u64);
         if length != self.length_guess {
@@ -144,7 +166,8 @@ impl RowBuffer {
     #[inline(never)]
     fn grow(&mut self, wanted: usize) {
         if self.bytes.capacity() == 0 {
-            self.bytes.reserve_exact(self.first_room.max(wanted));
+            self.bytes.reserve_exact(self.room.bytes.max(wanted));
+            self.origins.reserve(self.room.rows);
         }
         let len = (wanted + INITIALISED_STEP_BYTES).min(self.bytes.capacity()).max(wanted);
         self.bytes.resize(len, 0);
@@ -167,12 +190,23 @@ impl RowBuffer {
 
     /// Bytes of memory that the buffer holds, unused room included.
     pub fn memory_bytes(&self) -> usize {
-        self.bytes.capacity() + self.origins.slots.capacity() * 4 + self.origins.offsets.capacity() * 8
+        self.bytes.capacity() + self.origins.slots.capacity() * 4 + self.origins.offsets.capacity() * 8 + self.padded.memory_bytes()
     }
 
     /// Describes the rows.
     pub fn layout(&self) -> &SharedLayout {
         &self.layout
+    }
+
+    /// Gives back most of the room that its rows did not need.
+    pub fn trim(&mut self) {
+        if self.bytes.capacity() / 2 > self.used {
+            self.bytes.truncate(self.used);
+            self.bytes.shrink_to_fit();
+            self.origins.slots.shrink_to_fit();
+            self.origins.offsets.shrink_to_fit();
+        }
+        self.padded = Padded::default();
     }
 
     /// The rows, closed.
@@ -184,9 +218,8 @@ impl RowBuffer {
     /// The rows so far, closed; this buffer goes on empty with `layout`, and
     /// will take as much memory at once as it held now.
     pub fn take(&mut self, layout: SharedLayout) -> ClosedRows {
-        let (first_room, rows) = (self.used + self.used / 16, self.len_rows());
-        let mut next = Self { first_room, length_guess: self.length_guess, ..Self::new(layout) };
-        next.origins.reserve(rows);
+        let padded = std::mem::take(&mut self.padded);
+        let next = Self { length_guess: self.length_guess, padded, ..Self::with_room(layout, self.room()) };
         std::mem::replace(self, next).close()
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::decode::{ClosedRows, RowBuffer};
+use crate::decode::{ClosedRows, RowBuffer, RowRoom};
 use crate::flow::Lease;
 use crate::kafka::Epoch;
 use crate::table::SharedLayout;
@@ -40,9 +40,9 @@ pub struct OpenBatch {
 }
 
 impl OpenBatch {
-    /// An empty batch of this layout.
-    pub fn new(layout: SharedLayout, now: Instant) -> Self {
-        Self { rows: RowBuffer::new(layout), shares: Vec::new(), times: Timestamps::default(), opened_at: now }
+    /// An empty batch of this layout, which makes this room with its first row.
+    pub fn new(layout: SharedLayout, room: RowRoom, now: Instant) -> Self {
+        Self { rows: RowBuffer::with_room(layout, room), shares: Vec::new(), times: Timestamps::default(), opened_at: now }
     }
 
     /// Notes whose the row is that was just pushed.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
-use crate::decode::{SchemaKey, SchemaKeyRef};
+use crate::decode::{RowRoom, SchemaKey, SchemaKeyRef};
 use crate::record::RecordError;
 
 use super::batch::{AppendJob, OpenBatch};
@@ -46,6 +46,8 @@ pub struct ShardTable {
     pub health: Arc<TableHealth>,
     /// Rows that wait for company.
     pub batch: Option<OpenBatch>,
+    /// What the last batch came to.
+    pub room: RowRoom,
     /// Closed batches that the writer had no room for.
     pub ready: VecDeque<AppendJob>,
     /// Plans by schema.
@@ -57,7 +59,7 @@ impl ShardTable {
     /// A table without plans.
     pub fn new(entry: Arc<TableEntry>, writer: WriterHandle, health: Arc<TableHealth>) -> Self {
         let generation = entry.generation.load(SeqCst);
-        Self { entry, writer, health, batch: None, ready: VecDeque::new(), plans: PlanList { plans: Vec::new() }, generation }
+        Self { entry, writer, health, batch: None, room: RowRoom::default(), ready: VecDeque::new(), plans: PlanList { plans: Vec::new() }, generation }
     }
 
     /// Takes in an answer. `wait` is the pause before a failed question is asked again.

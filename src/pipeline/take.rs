@@ -144,7 +144,7 @@ impl Shard {
         let batch_bytes = usize::try_from(config.delivery.batch_bytes.bytes()).unwrap_or(usize::MAX);
         let batch_rows = config.delivery.batch_rows as usize;
         let (Some(partition), Some(table)) = (self.slots.get_mut(slot), self.tables.get_mut(table)) else { return Taken::default() };
-        let ShardTable { plans, batch: open, .. } = table;
+        let ShardTable { plans, batch: open, room, .. } = table;
         let Partition { ledger, last_plan, progress, suspect, .. } = partition;
         let epoch = progress.epoch;
         let suspect = suspect.unwrap_or(NO_OFFSET);
@@ -228,7 +228,7 @@ impl Shard {
                         turn.stopped = Some(Stopped::NeedsPlan(key.to_key(), record.offset));
                         return Flow::Yield;
                     }
-                    *open = Some(OpenBatch::new(ready.layout.clone(), now));
+                    *open = Some(OpenBatch::new(ready.layout.clone(), *room, now));
                 }
                 let Some(batch) = open.as_mut() else { return Flow::Yield };
                 match batch.rows.push(&ready.plan, payload, record, now_us, RowOrigin { slot, offset: record.offset }) {

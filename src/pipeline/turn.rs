@@ -272,7 +272,7 @@ impl Shard {
 
     /// Turns the open batch of a table into a job.
     pub(super) fn close_batch(&mut self, index: usize) {
-        let Some(batch) = self.tables.get_mut(index).and_then(|table| table.batch.take()) else { return };
+        let Some(mut batch) = self.tables.get_mut(index).and_then(|table| table.batch.take()) else { return };
         if batch.rows.is_empty() {
             return;
         }
@@ -285,10 +285,13 @@ impl Shard {
                 partitions.push((share.slot, partition.progress.clone()));
             }
         }
+        let room = batch.rows.room();
+        batch.rows.trim();
         let lease = self.budget().lease(BudgetKind::InFlight, batch.rows.memory_bytes() as u64);
         let rows = batch.rows.close();
         let Some(table) = self.tables.get_mut(index) else { return };
         table.entry.unacked_bytes.fetch_add(i64::try_from(rows.rows.len()).unwrap_or(i64::MAX), Relaxed);
+        table.room = room;
         table.ready.push_back(AppendJob {
             table: table.entry.clone(),
             rows,
