@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-// jemalloc with background threads (the crate's feature): pages that a burst dirtied go back to the system within about 10 s
+// jemalloc, for C code as well (the crate's feature: librdkafka holds more than rows do), with background threads (the crate's feature): pages that a burst dirtied go back to the system within about 10 s
 // (dirty_decay_ms, jemalloc's default) although no thread of ours allocates meanwhile.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;

@@ -45,6 +45,9 @@ struct Arguments {
     batch: u64,
     #[arg(long, default_value = "256 MiB")]
     memory: String,
+    /// Print every second what the process holds and what its books say.
+    #[arg(long)]
+    trace: bool,
     /// Given by cargo bench.
     #[arg(long, hide = true)]
     bench: bool,
@@ -59,6 +62,22 @@ fn watch(worker: &mut Process, length: Duration) -> Result<f64> {
         std::thread::sleep(Duration::from_millis(100));
     }
     Ok(most)
+}
+
+/// A line a second until the process ends.
+fn trace(worker: u32, fleet: Fleet) {
+    let start = Instant::now();
+    std::thread::spawn(move || {
+        while let Ok(status) = std::fs::read_to_string(format!("/proc/{worker}/status")) {
+            let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default().trim().to_owned();
+            let kinds = ["prefetch", "open_buffers", "in_flight", "unaccounted"].map(|kind| {
+                let series = format!("millrace_memory_used_bytes{{kind=\"{kind}\"}}");
+                (kind, fleet.metric(&series).unwrap_or(f64::NAN) / 1024.0 / 1024.0)
+            });
+            println!("{:>4.0} s resident {resident} {kinds:.0?}", start.elapsed().as_secs_f64());
+            std::thread::sleep(Duration::from_secs(1));
+        }
+    });
 }
 
 fn main() -> Result<()> {
@@ -89,6 +108,9 @@ fn main() -> Result<()> {
         fleet.connector(&format!("memory-{n}"), topic, &format!("bench.stock_{n}"), "[\"partition\", \"offset\"]")?;
     }
     let mut worker = fleet.start()?;
+    if arguments.trace {
+        trace(worker.id(), fleet.clone());
+    }
     let coming = Arc::new(AtomicU64::new(0));
     let produced = std::thread::scope(|scope| -> Result<u64> {
         let producer = scope.spawn({

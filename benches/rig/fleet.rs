@@ -28,6 +28,7 @@ impl Registry {
 }
 
 /// A folder with the files of one fleet.
+#[derive(Clone)]
 pub struct Fleet {
     folder: PathBuf,
     listen: u16,

@@ -52,7 +52,20 @@ pub struct Budget {
     limit_bytes: u64,
     used: AtomicU64,
     by_kind: [AtomicU64; BudgetKind::ALL.len()],
+    /// As last observed; 0 before.
+    resident: AtomicU64,
     waiting: Mutex<Vec<Thread>>,
+}
+
+/// What the whole process holds, beside the limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProcessMemory {
+    /// Well below the limit.
+    Roomy,
+    /// Near the limit.
+    Full,
+    /// More than the limit: what can be given back is to be given back.
+    Crowded,
 }
 
 /// What a worker takes before it holds a record: program, threads' stacks, connections. Resident memory above the counted kinds and this is
@@ -62,11 +75,19 @@ const BASE_BYTES: u64 = 48 << 20;
 const ROWS_SHARE_MIN: u64 = 4;
 /// From this share of the limit on, the largest or oldest open buffers are closed at once: 80 %.
 const PRESSURE_PERCENT: u64 = 80;
+/// Up to this share of the limit the process is [`ProcessMemory::Roomy`]: 75 %.
+const ROOMY_PERCENT: u64 = 75;
 
 impl Budget {
     /// A budget of `limit_bytes`, all free.
     pub fn new(limit_bytes: u64) -> Arc<Self> {
-        Arc::new(Self { limit_bytes, used: AtomicU64::new(0), by_kind: Default::default(), waiting: Mutex::new(Vec::new()) })
+        Arc::new(Self {
+            limit_bytes,
+            used: AtomicU64::new(0),
+            by_kind: Default::default(),
+            resident: AtomicU64::new(0),
+            waiting: Mutex::new(Vec::new()),
+        })
     }
 
     /// The limit in bytes.
@@ -95,6 +116,7 @@ impl Budget {
     /// Takes in what the whole process holds, as the system sees it (`resident_bytes`), so that the limit holds for the process and not for the
     /// counted part of it alone. Called a few times a second.
     pub fn observe_resident(&self, resident_bytes: u64) {
+        self.resident.store(resident_bytes, Ordering::Relaxed);
         let booked = self.used_by(BudgetKind::Unaccounted);
         let counted = self.used().saturating_sub(booked);
         let most = self.limit_bytes.saturating_sub(self.used_by(BudgetKind::Prefetch)).saturating_sub(self.limit_bytes / ROWS_SHARE_MIN);
@@ -103,6 +125,15 @@ impl Budget {
             self.add(BudgetKind::Unaccounted, unaccounted - booked);
         } else {
             self.sub(BudgetKind::Unaccounted, booked - unaccounted);
+        }
+    }
+
+    /// What the process holds, as last observed.
+    pub fn process_memory(&self) -> ProcessMemory {
+        match self.resident.load(Ordering::Relaxed) {
+            resident if resident > self.limit_bytes => ProcessMemory::Crowded,
+            resident if resident > self.limit_bytes / 100 * ROOMY_PERCENT => ProcessMemory::Full,
+            _ => ProcessMemory::Roomy,
         }
     }
 
@@ -302,10 +333,13 @@ mod tests {
         let _prefetch = budget.lease(BudgetKind::Prefetch, 64 * mib);
         budget.observe_resident(100 * mib);
         assert_eq!(budget.used_by(BudgetKind::Unaccounted), 0, "program and prefetch explain it");
+        assert_eq!(budget.process_memory(), ProcessMemory::Roomy);
         let rows = budget.lease(BudgetKind::InFlight, 50 * mib);
         budget.observe_resident(222 * mib);
         assert_eq!(budget.used_by(BudgetKind::Unaccounted), 60 * mib);
+        assert_eq!(budget.process_memory(), ProcessMemory::Full);
         budget.observe_resident(900 * mib);
+        assert_eq!(budget.process_memory(), ProcessMemory::Crowded);
         assert_eq!(budget.used_by(BudgetKind::Unaccounted), 128 * mib, "a quarter stays for rows");
         assert!(!budget.over_limit());
         budget.observe_resident(170 * mib);

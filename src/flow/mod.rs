@@ -10,7 +10,7 @@ mod hold;
 mod pace;
 
 pub use backoff::Backoff;
-pub use budget::{Budget, BudgetKind, Lease};
+pub use budget::{Budget, BudgetKind, Lease, ProcessMemory};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use hold::HoldCause;
 pub use pace::Pace;

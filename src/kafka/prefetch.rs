@@ -13,6 +13,11 @@ const PARTITION_FETCH_BYTES_MIN: u64 = 4 * 1024;
 const FETCH_BYTES_MIN: u64 = 64 * 1024;
 /// One fetch answer of a broker, at most: more brings no speed.
 const FETCH_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// A batch as it lies in a queue, roughly: 500 records of 100 bytes with their bookkeeping. A batch comes whole, however small the limits: a queue whose
+/// share is less is filled again only when it is empty, for every message of a batch keeps the whole batch in memory.
+const BATCH_BYTES: u64 = 256 * 1024;
+/// What librdkafka allocates for a compressed batch before it knows what it needs: `message.max.bytes`, at least (rdkafka_lz4.c:222; it grows from there).
+const DECOMPRESSION_BYTES_MIN: u64 = 32 * 1024;
 /// Messages in one queue, at most: beyond it only memory grows (reference: 20,000 was as fast as 100,000).
 const QUEUE_MESSAGES_MAX: u64 = 20_000;
 
@@ -40,7 +45,10 @@ impl Prefetch {
         let fetch_bytes = (half / 4 / brokers).clamp(FETCH_BYTES_MIN, FETCH_BYTES_MAX);
         let queue = half.saturating_sub(fetch_bytes * brokers) / partitions;
         let queue_kib = (queue * 2 / 3 / 1024).clamp(QUEUE_KIB_MIN, 65_536);
-        let queue_messages = (queue / 3 / MESSAGE_OVERHEAD_BYTES).clamp(32, QUEUE_MESSAGES_MAX);
+        let queue_messages = match queue {
+            ..BATCH_BYTES => 1,
+            _ => (queue / 3 / MESSAGE_OVERHEAD_BYTES).min(QUEUE_MESSAGES_MAX),
+        };
         // A partition's answer comes on top of what its queue holds when it is asked for: no more than the queue's own size, once expanded.
         let partition_fetch_bytes = (queue_kib * 1024 / EXPANSION).clamp(PARTITION_FETCH_BYTES_MIN, 1024 * 1024).min(fetch_bytes);
         Self { queue_kib, queue_messages, fetch_bytes, partition_fetch_bytes }
@@ -59,7 +67,7 @@ impl Prefetch {
             ("queued.min.messages", self.queue_messages.to_string()),
             ("fetch.max.bytes", self.fetch_bytes.to_string()),
             ("fetch.message.max.bytes", self.partition_fetch_bytes.to_string()),
-            ("message.max.bytes", self.fetch_bytes.min(1_000_000).to_string()),
+            ("message.max.bytes", (self.queue_kib * 1024).max(DECOMPRESSION_BYTES_MIN).min(self.fetch_bytes).min(1_000_000).to_string()),
             ("fetch.queue.backoff.ms", "10".to_owned()),
         ]
     }
@@ -76,7 +84,7 @@ mod tests {
                 for brokers in [1_u64, 3] {
                     let budget = budget_mib * 1024 * 1024;
                     let plan = Prefetch::plan(budget, partitions, brokers);
-                    let smallest = 2 * (partitions * (QUEUE_KIB_MIN * 1024 + 32 * MESSAGE_OVERHEAD_BYTES) + brokers * FETCH_BYTES_MIN);
+                    let smallest = 2 * (partitions * (QUEUE_KIB_MIN * 1024 + MESSAGE_OVERHEAD_BYTES) + brokers * FETCH_BYTES_MIN);
                     assert!(
                         plan.bound_bytes(partitions, brokers) <= budget.max(smallest),
                         "{budget_mib} MiB, {partitions}, {brokers}: {plan:?}"

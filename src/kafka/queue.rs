@@ -122,6 +122,11 @@ impl PartitionQueue for KafkaPartitionQueue {
         Taken { records, event }
     }
 
+    fn waiting(&self) -> usize {
+        // SAFETY: the queue is valid; the length is read under its lock.
+        unsafe { sys::rd_kafka_queue_length(self.queue.0.as_ptr()) }
+    }
+
     fn wake_on_data(&mut self, thread: Thread) {
         self.stop_waking();
         let waker = Box::new(thread);

@@ -100,6 +100,8 @@ pub trait PartitionQueue: Send {
     /// Hands waiting records to `on_record`, in order, until none waits or it says [`Flow::Yield`]. Never blocks. A record handed over is
     /// taken: librdkafka's position has advanced.
     fn take(&mut self, on_record: &mut dyn FnMut(&Record<'_>) -> Flow) -> Taken;
+    /// How many records wait to be taken, roughly.
+    fn waiting(&self) -> usize;
     /// Unparks `thread` whenever the queue turns from empty to not empty.
     fn wake_on_data(&mut self, thread: Thread);
 }
@@ -125,7 +127,7 @@ pub enum GroupError {
 pub trait GroupControl: Send + Sync + 'static {
     /// Commits, synchronously. A partition whose own answer is an error is named with it; the others are committed.
     fn commit(&self, offsets: &[NextOffset], timeout: Duration) -> Result<Vec<(TopicPartition, GroupError)>, GroupError>;
-    /// Stops fetching a partition. Records that already wait in its queue still come.
+    /// Stops fetching a partition, and throws away what waits in its queue (soon: a take that comes first may still get records).
     fn pause(&self, partition: &TopicPartition) -> Result<(), GroupError>;
     /// Goes to `offset` and fetches again. Records taken after this returned begin at `offset` (or at the first one behind it).
     fn seek_and_resume(&self, partition: &TopicPartition, offset: i64, timeout: Duration) -> Result<(), GroupError>;

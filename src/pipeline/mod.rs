@@ -31,6 +31,7 @@ mod partition;
 mod plans;
 mod progress;
 mod rejected;
+mod rest;
 mod route;
 mod shard;
 mod shard_table;

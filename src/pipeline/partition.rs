@@ -66,6 +66,10 @@ pub struct Partition {
     pub last_plan: usize,
     /// Why it does not move, if it does not.
     pub hold: Option<Hold>,
+    /// Paused since then because memory is short, see `rest.rs`.
+    pub resting_since: Option<Instant>,
+    /// Fetches since then.
+    pub fetching_since: Instant,
     /// Its metrics.
     pub metrics: PartitionMetrics,
     /// Waits between tries after an own failure (bad record).
@@ -90,6 +94,8 @@ impl Partition {
             table: None,
             last_plan: 0,
             hold: None,
+            resting_since: None,
+            fetching_since: Instant::now(),
             metrics,
             backoff: Backoff::hold(seed),
             letters: LettersUnderWay::default(),
@@ -110,7 +116,7 @@ impl Partition {
 
     /// Whether records are taken.
     pub fn takes(&self) -> bool {
-        self.owned && !self.draining && self.hold.is_none() && self.table.is_some()
+        self.owned && !self.draining && self.hold.is_none() && self.resting_since.is_none() && self.table.is_some()
     }
 
     /// Begins a hold. Returns `true` when it is worth a line in the log: neither short nor the one that just ended.

@@ -21,6 +21,7 @@ use super::fence::Fence;
 use super::late_letters::LettersUnderWay;
 use super::partition::{Hold, Partition, Wait};
 use super::plans::PlanMaker;
+use super::rest::RestTurns;
 use super::route::TableRoutes;
 use super::shard_table::ShardTable;
 use super::trouble::Trouble;
@@ -78,6 +79,7 @@ pub struct Shard {
     pub(super) first_slot: usize,
     /// Whether the last turn left records alone because of the sink.
     pub(super) waits_for_sink: bool,
+    pub(super) rest_turns: RestTurns,
     open_lease: Lease,
     plans_lease: Lease,
 }
@@ -99,6 +101,7 @@ impl Shard {
             bad_backlog: Vec::new(),
             first_slot: 0,
             waits_for_sink: false,
+            rest_turns: RestTurns::new(Instant::now()),
         }
     }
 
@@ -143,6 +146,8 @@ impl Shard {
             state.hold = None;
             state.letters = LettersUnderWay::default();
             state.suspect = None;
+            state.resting_since = None;
+            state.fetching_since = Instant::now();
             state.queue = Some(assigned.queue);
             match table {
                 Ok(index) => state.table = Some(index),
@@ -181,6 +186,8 @@ impl Shard {
             // Held all the same: nothing is taken, and the queue's limit stops the fetcher.
             tracing::warn!(connector = self.parts.config.name, partition = %partition.progress.partition, %error, "pause failed");
         }
+        // Its end resumes the partition, whatever else it was paused for.
+        partition.resting_since = None;
         let cause = hold.cause;
         self.parts.metrics.hold_began(cause.as_str());
         if partition.begin_hold(hold, message.clone(), now_ms) {

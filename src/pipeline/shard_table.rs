@@ -59,7 +59,16 @@ impl ShardTable {
     /// A table without plans.
     pub fn new(entry: Arc<TableEntry>, writer: WriterHandle, health: Arc<TableHealth>) -> Self {
         let generation = entry.generation.load(SeqCst);
-        Self { entry, writer, health, batch: None, room: RowRoom::default(), ready: VecDeque::new(), plans: PlanList { plans: Vec::new() }, generation }
+        Self {
+            entry,
+            writer,
+            health,
+            batch: None,
+            room: RowRoom::default(),
+            ready: VecDeque::new(),
+            plans: PlanList { plans: Vec::new() },
+            generation,
+        }
     }
 
     /// Takes in an answer. `wait` is the pause before a failed question is asked again.

@@ -16,7 +16,7 @@ use super::shard::{Draining, Shard};
 use super::shard_table::PlanState;
 
 /// How long a seek may take before the hold is tried again. librdkafka answers by itself; the shard stands still meanwhile.
-const SEEK_TIMEOUT: Duration = Duration::from_secs(1);
+pub(super) const SEEK_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Shard {
     /// Takes an event in. `false` ends the shard.
@@ -69,6 +69,7 @@ impl Shard {
                 partition.owned = false;
                 partition.progress.set_gone();
                 partition.hold = None;
+                partition.resting_since = None;
             }
         }
     }
@@ -198,6 +199,7 @@ impl Shard {
                 self.close_batch(index);
             }
         }
+        self.rest_in_turn(now);
         self.dispatch();
         self.answer_drained(now);
     }

@@ -4,6 +4,7 @@
 mod assignments;
 mod failures;
 mod played;
+mod rests;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

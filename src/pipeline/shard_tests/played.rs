@@ -77,6 +77,9 @@ impl PartitionQueue for LogQueue {
         }
         taken
     }
+    fn waiting(&self) -> usize {
+        if self.0.paused.load(SeqCst) { 0 } else { self.0.values.len() - self.0.position.load(SeqCst) as usize }
+    }
     fn wake_on_data(&mut self, _thread: Thread) {}
 }
 
