@@ -151,15 +151,24 @@ impl RowBuffer {
             self.bytes.copy_within(start..end, before + 1 + length);
             self.length_guess = length;
         }
-        self.bytes[before] = ROW_TAG;
-        let mut rest = row;
-        for (i, byte) in self.bytes[before + 1..before + 1 + length].iter_mut().enumerate() {
-            *byte = (rest as u8 & 0x7f) | if i + 1 < length { 0x80 } else { 0 };
-            rest >>= 7;
+        if let Some([tag, short]) = self.bytes.get_mut(before..).and_then(<[u8]>::first_chunk_mut) {
+            (*tag, *short) = (ROW_TAG, row as u8);
+        }
+        if length > 1 {
+            self.long_length(before + 1, row, length);
         }
         self.used = before + 1 + length + row;
         self.origins.push(origin);
         Ok(self.used - before)
+    }
+
+    /// Writes a length of more than one byte.
+    #[inline(never)]
+    fn long_length(&mut self, at: usize, mut row: usize, length: usize) {
+        for (i, byte) in self.bytes[at..at + length].iter_mut().enumerate() {
+            *byte = (row as u8 & 0x7f) | if i + 1 < length { 0x80 } else { 0 };
+            row >>= 7;
+        }
     }
 
     /// Initialises room a step ahead: bytes just zeroed are in the nearest cache when a row is written over them.

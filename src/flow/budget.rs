@@ -64,7 +64,7 @@ pub enum ProcessMemory {
     Roomy,
     /// Near the limit.
     Full,
-    /// More than the limit: what can be given back is to be given back.
+    /// At the limit: what can be given back is to be given back.
     Crowded,
 }
 
@@ -75,8 +75,10 @@ const BASE_BYTES: u64 = 48 << 20;
 const ROWS_SHARE_MIN: u64 = 4;
 /// From this share of the limit on, the largest or oldest open buffers are closed at once: 80 %.
 const PRESSURE_PERCENT: u64 = 80;
-/// Up to this share of the limit the process is [`ProcessMemory::Roomy`]: 75 %.
-const ROOMY_PERCENT: u64 = 75;
+/// Up to this share of the limit the process is [`ProcessMemory::Roomy`]: 70 %.
+const ROOMY_PERCENT: u64 = 70;
+/// From this share on it is [`ProcessMemory::Crowded`]: 90 %, for more is on its way.
+const CROWDED_PERCENT: u64 = 90;
 
 impl Budget {
     /// A budget of `limit_bytes`, all free.
@@ -131,7 +133,7 @@ impl Budget {
     /// What the process holds, as last observed.
     pub fn process_memory(&self) -> ProcessMemory {
         match self.resident.load(Ordering::Relaxed) {
-            resident if resident > self.limit_bytes => ProcessMemory::Crowded,
+            resident if resident > self.limit_bytes / 100 * CROWDED_PERCENT => ProcessMemory::Crowded,
             resident if resident > self.limit_bytes / 100 * ROOMY_PERCENT => ProcessMemory::Full,
             _ => ProcessMemory::Roomy,
         }

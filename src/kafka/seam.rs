@@ -127,7 +127,7 @@ pub enum GroupError {
 pub trait GroupControl: Send + Sync + 'static {
     /// Commits, synchronously. A partition whose own answer is an error is named with it; the others are committed.
     fn commit(&self, offsets: &[NextOffset], timeout: Duration) -> Result<Vec<(TopicPartition, GroupError)>, GroupError>;
-    /// Stops fetching a partition, and throws away what waits in its queue (soon: a take that comes first may still get records).
+    /// Stops fetching a partition. What waits in its queue is out of date: the next take drops it (or hands it over, if it was quicker).
     fn pause(&self, partition: &TopicPartition) -> Result<(), GroupError>;
     /// Goes to `offset` and fetches again. Records taken after this returned begin at `offset` (or at the first one behind it).
     fn seek_and_resume(&self, partition: &TopicPartition, offset: i64, timeout: Duration) -> Result<(), GroupError>;

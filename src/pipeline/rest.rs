@@ -1,14 +1,15 @@
 //! Partitions at rest: when the process holds more than the user allowed, fewer partitions fetch ahead, in turn.
 //!
 //! librdkafka keeps at least one whole batch of every partition that it fetches, however small its limits are: with many partitions that alone can
-//! be more than the budget. A pause gives what was fetched and not taken back at once (rdkafka_partition.c:2023 purges the queue); it is fetched
-//! again when the partition's turn comes. Nothing is lost: a partition goes on where its ledger stands, as after a hold.
+//! be more than the budget. What was fetched and not taken is thrown away after a pause (librdkafka means to do that by itself, but its purge stops at
+//! the barrier that the pause has just put before the records: rdkafka_queue.c:271) and fetched again when the partition's turn comes. Nothing is
+//! lost: a partition goes on where its ledger stands, as after a hold.
 
 use std::cmp::Reverse;
 use std::time::{Duration, Instant};
 
 use crate::flow::{HoldCause, ProcessMemory};
-use crate::kafka::GroupError;
+use crate::kafka::{Flow, GroupError};
 
 use super::partition::{Hold, Wait};
 use super::shard::Shard;
@@ -19,7 +20,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How long a partition may fetch before another one takes its place.
 const TURN: Duration = Duration::from_secs(1);
 /// The share of the partitions that one look sends to rest, or wakes: memory follows only after a moment.
-const STEP_SHARE: usize = 8;
+const STEP_SHARE: usize = 4;
 
 /// When a shard last looked, and last gave turns.
 pub struct RestTurns {
@@ -71,10 +72,26 @@ impl Shard {
         for (_, _, slot) in holders.into_iter().take(most.min(fetching.len().div_ceil(STEP_SHARE))) {
             let Some(partition) = self.slots.get_mut(slot) else { continue };
             match self.parts.control.pause(&partition.progress.partition) {
-                Ok(()) => partition.resting_since = Some(now),
+                Ok(()) => {
+                    partition.resting_since = Some(now);
+                    self.throw_away(slot);
+                }
                 Err(error) => {
                     tracing::debug!(connector = self.parts.config.name, partition = %partition.progress.partition, %error, "pause failed");
                 }
+            }
+        }
+    }
+
+    /// Empties a paused partition's queue: its records come again.
+    fn throw_away(&mut self, slot: usize) {
+        loop {
+            let Some(queue) = self.slots.get_mut(slot).and_then(|partition| partition.queue.as_mut()) else { return };
+            let taken = queue.take(&mut |_| Flow::Continue);
+            match taken.event {
+                Some(event) => self.queue_event(slot, event),
+                None if taken.records == 0 => return,
+                None => {}
             }
         }
     }

@@ -305,15 +305,20 @@ impl Shard {
             Some(Stopped::Panicked(offset, words)) => self.after_panic(slot, offset, words, now),
             None => {}
         }
-        match taken.event {
-            Some(QueueEvent::OutOfRange { asked }) => self.ask_watermarks(slot, asked),
-            Some(QueueEvent::Error { message }) => {
+        if let Some(event) = taken.event {
+            self.queue_event(slot, event);
+        }
+    }
+
+    pub(super) fn queue_event(&mut self, slot: usize, event: QueueEvent) {
+        match event {
+            QueueEvent::OutOfRange { asked } => self.ask_watermarks(slot, asked),
+            QueueEvent::Error { message } => {
                 self.parts.metrics.consumer_errors.increment(1);
                 if let Some(partition) = self.slots.get(slot) {
                     tracing::warn!(connector = self.parts.config.name, partition = %partition.progress.partition, message, "fetch error; librdkafka tries again");
                 }
             }
-            None => {}
         }
     }
 
