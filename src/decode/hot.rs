@@ -173,10 +173,10 @@ fn text(window: &[u8; WINDOW_BYTES], start: usize, kept: usize, room: &mut [u8; 
         return None;
     }
     let len = usize::from(length >> 1);
-    let source = *window[start + 1..].first_chunk::<TEXT_BYTES>()?;
+    let source = window[start + 1..].first_chunk::<TEXT_BYTES>()?;
     let target = room[tag..].first_chunk_mut::<{ 1 + TEXT_BYTES }>()?;
     target[0] = len as u8;
-    target[1..].copy_from_slice(&source);
+    target[1..].copy_from_slice(source);
     let mut high = 0;
     for (word, mask) in source.as_chunks::<8>().0.iter().zip(&TOP_BITS[len]) {
         high |= u64::from_le_bytes(*word) & mask;

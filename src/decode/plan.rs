@@ -53,7 +53,7 @@ impl Padded {
             self.0.resize(COPIED_BYTES + STRETCH_BYTES, 0);
         }
         if let Some(start) = self.0.get_mut(..data.len()) {
-            start.copy_from_slice(data);
+            copy(data, start);
         }
         Reader::padded(&self.0, data.len())
     }
@@ -61,6 +61,22 @@ impl Padded {
     /// Bytes of memory that it holds.
     pub fn memory_bytes(&self) -> usize {
         self.0.capacity()
+    }
+}
+
+const BLOCK_BYTES: usize = 32;
+
+/// Copies between slices of the same length. From 32 to 128 bytes by four blocks that may overlap: a branch by length could not be predicted.
+#[inline]
+fn copy(from: &[u8], to: &mut [u8]) {
+    let Some(last) = from.len().checked_sub(BLOCK_BYTES).filter(|last| *last <= 3 * BLOCK_BYTES) else {
+        return to.copy_from_slice(from);
+    };
+    for at in [0, BLOCK_BYTES.min(last), (2 * BLOCK_BYTES).min(last), last] {
+        let block = from.get(at..).and_then(<[u8]>::first_chunk::<BLOCK_BYTES>);
+        if let (Some(block), Some(place)) = (block, to.get_mut(at..).and_then(<[u8]>::first_chunk_mut)) {
+            *place = *block;
+        }
     }
 }
 

@@ -36,3 +36,23 @@ fn malformed_rows_end_the_splitting() {
         assert_eq!(split_rows(bad).count(), 0);
     }
 }
+
+#[test]
+fn texts_of_every_length_come_whole_whatever_record_was_before() {
+    let schema = field_schema(r#""string""#);
+    let (plan, layout) = own_plan(&schema, &options("")).unwrap();
+    let mut buffer = RowBuffer::new(layout);
+    let text = |len: usize| (0..len).map(|i| char::from(b'a' + (i * 7 % 26) as u8)).collect::<String>();
+    // Up and down: what a longer record left behind is not read as a shorter one's.
+    let lengths: Vec<usize> = (0..300).chain((0..300).rev()).chain([4095, 4096, 4097, 31, 5000]).collect();
+    for len in &lengths {
+        buffer.push(&plan, &bytes(text(*len)), &record(), NOW_US, RowOrigin { slot: 0, offset: 0 }).unwrap();
+    }
+    let rows = buffer.close().rows;
+    for (range, len) in split_rows(&rows).zip(&lengths) {
+        let mut expected = Vec::new();
+        prost::encoding::string::encode(1, &text(*len), &mut expected);
+        assert_eq!(rows[range], expected, "{len}");
+    }
+    assert_eq!(split_rows(&rows).count(), lengths.len());
+}
