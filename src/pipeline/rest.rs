@@ -21,17 +21,20 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 const TURN: Duration = Duration::from_secs(1);
 /// The share of the partitions that one look sends to rest, or wakes: memory follows only after a moment.
 const STEP_SHARE: usize = 4;
+/// Between two lines in the log.
+const SAY_EVERY: Duration = Duration::from_secs(60);
 
 /// When a shard last looked, and last gave turns.
 pub struct RestTurns {
     looked_at: Instant,
     turned_at: Instant,
+    said_at: Option<Instant>,
 }
 
 impl RestTurns {
     /// Never yet.
     pub fn new(now: Instant) -> Self {
-        Self { looked_at: now, turned_at: now }
+        Self { looked_at: now, turned_at: now, said_at: None }
     }
 }
 
@@ -75,11 +78,19 @@ impl Shard {
                 Ok(()) => {
                     partition.resting_since = Some(now);
                     self.throw_away(slot);
+                    self.say(now);
                 }
                 Err(error) => {
                     tracing::debug!(connector = self.parts.config.name, partition = %partition.progress.partition, %error, "pause failed");
                 }
             }
+        }
+    }
+
+    fn say(&mut self, now: Instant) {
+        if self.rest_turns.said_at.is_none_or(|said_at| now.duration_since(said_at) >= SAY_EVERY) {
+            self.rest_turns.said_at = Some(now);
+            tracing::info!(connector = self.parts.config.name, "memory is near its limit: partitions fetch in turn");
         }
     }
 
@@ -98,7 +109,10 @@ impl Shard {
 
     /// Wakes those that have rested for longest.
     fn wake_longest(&mut self, count: usize, now: Instant) {
-        let rested = |slot: usize| Some((self.slots.get(slot)?.resting_since?, slot));
+        let rested = |slot: usize| {
+            let partition = self.slots.get(slot).filter(|partition| partition.owned && !partition.draining)?;
+            Some((partition.resting_since?, slot))
+        };
         let mut resting: Vec<(Instant, usize)> = (0..self.slots.len()).filter_map(rested).collect();
         resting.sort_unstable();
         for (_, slot) in resting.into_iter().take(count) {
