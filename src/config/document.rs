@@ -34,7 +34,7 @@ pub(super) enum Item {
     /// A whole number.
     Integer(i64),
     /// A number with a fraction.
-    Float,
+    Float(f64),
     /// `true` or `false`.
     Bool(bool),
     /// A date or time.
@@ -53,7 +53,7 @@ impl Item {
         match self {
             Self::Text(_) => "text",
             Self::Integer(_) => "a whole number",
-            Self::Float => "a number with a fraction",
+            Self::Float(_) => "a number with a fraction",
             Self::Bool(_) => "true or false",
             Self::Datetime => "a date or time",
             Self::Array(_) => "an array",
@@ -147,7 +147,8 @@ impl Document {
                     Item::Broken
                 }
             },
-            DeValue::Float(_) => Item::Float,
+            // What Rust cannot read of TOML's (`inf` it can, hexadecimal there is none of) is no number to anybody here.
+            DeValue::Float(value) => Item::Float(value.as_str().replace('_', "").parse().unwrap_or(f64::NAN)),
             DeValue::Boolean(value) => Item::Bool(value),
             DeValue::Datetime(_) => Item::Datetime,
             DeValue::Array(values) => {

@@ -62,7 +62,7 @@ fn placeholder(root: &Value, schema: &Value) -> Value {
             Value::Object(object)
         }
         Some("array") => Value::Array(Vec::new()),
-        Some("integer") => Value::from(0),
+        Some("integer" | "number") => Value::from(0),
         Some("boolean") => Value::from(false),
         _ => Value::from(""),
     }
@@ -105,7 +105,11 @@ impl Walk<'_> {
                 Some(Value::Array(values))
             }
             Item::Table(entries) => Some(self.table(node, entries, schema)),
-            Item::Float | Item::Datetime | Item::Broken => self.bad(),
+            Item::Float(number) => match serde_json::Number::from_f64(*number) {
+                Some(number) => Some(Value::Number(number)),
+                None => self.wrong_kind(node, expected(schema)),
+            },
+            Item::Datetime | Item::Broken => self.bad(),
         }
     }
 
@@ -253,9 +257,11 @@ fn kind_fits(schema: &Value, item: &Item) -> bool {
         Item::Bool(_) => "boolean",
         Item::Array(_) => "array",
         Item::Table(_) => "object",
-        Item::Float | Item::Datetime | Item::Broken => return false,
+        Item::Float(_) => "number",
+        Item::Datetime | Item::Broken => return false,
     };
-    types(schema).contains(&wanted)
+    // Every whole number is a number.
+    types(schema).contains(&wanted) || (wanted == "integer" && types(schema).contains(&"number"))
 }
 
 fn expected(schema: &Value) -> &'static str {
@@ -265,6 +271,7 @@ fn expected(schema: &Value) -> &'static str {
         _ => match types(schema).first() {
             Some(&"string") => "text",
             Some(&"integer") => "a whole number",
+            Some(&"number") => "a number such as 0.12",
             Some(&"boolean") => "true or false",
             Some(&"array") => "an array",
             _ => "a table",

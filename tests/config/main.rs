@@ -77,3 +77,19 @@ fn files_without_a_mistake_load_with_every_default() {
     assert_eq!(loaded.fleet.worker.memory.bytes(), 512 << 20);
     assert_eq!(loaded.fleet.kafka["bootstrap.servers"].to_property(), "127.0.0.1:9092");
 }
+
+#[test]
+fn a_cost_may_have_a_fraction() {
+    let cost = |text: &str| load(&format!("{FLEET}\n[scaling]\nworker_cost_per_hour = {text}\n"), &[("a.toml", CONNECTOR)]).1;
+    assert_eq!(cost("0.12").unwrap().fleet.scaling.worker_cost_per_hour, Some(0.12));
+    assert_eq!(cost("1_0.5").unwrap().fleet.scaling.worker_cost_per_hour, Some(10.5));
+    assert_eq!(cost("3").unwrap().fleet.scaling.worker_cost_per_hour, Some(3.0));
+    for wrong in ["inf", "nan", "\"0.12\"", "true"] {
+        let errors = cost(wrong).unwrap_err().to_string();
+        assert!(errors.contains("scaling.worker_cost_per_hour: expected a number such as 0.12, found "), "{wrong}: {errors}");
+    }
+    assert!(cost("-0.5").unwrap_err().to_string().contains("is no cost"));
+    // Elsewhere a fraction is still a mistake.
+    let shards = load(&format!("{FLEET}\n[worker]\nshards = 1.5\n"), &[("a.toml", CONNECTOR)]).1.unwrap_err().to_string();
+    assert!(shards.ends_with("worker.shards: expected a whole number, found a number with a fraction"), "{shards}");
+}
