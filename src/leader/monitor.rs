@@ -16,7 +16,7 @@ use super::term::{Leadership, Term};
 use super::timer::Timer;
 use crate::config::{ConnectorConfig, FleetConfig};
 use crate::fleet::{ConnectorMeasure, Decided, Exchange, FleetMeasure, FleetView, Hearing, LiveWorker, Note, PublishedDecision, VERSION};
-use crate::scaling::{Action, Decision, Memory, decide};
+use crate::scaling::{Action, Decision, Memory, Tuning, decide_with};
 use crate::telemetry::leader_page::{LeaderPage, PartitionGauges};
 use crate::telemetry::metrics;
 
@@ -205,7 +205,8 @@ impl Monitor {
             measures,
         };
         let snapshot = look.snapshot(&mut lead.coverage);
-        let decision = decide(&snapshot, &mut lead.memory);
+        let tuning = Tuning::shrinking_within(self.fleet.scaling.scale_down_window.get().as_secs_f64());
+        let decision = decide_with(&snapshot, &mut lead.memory, &tuning);
         metrics::decided(match decision.action {
             Action::Hold => "hold",
             Action::Up => "up",

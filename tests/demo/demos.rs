@@ -52,8 +52,24 @@ fn a_plain_demo_delivers_every_record_once() {
 #[test]
 fn killed_workers_lose_nothing_and_double_no_more_than_the_bound() {
     let _turn = turn();
-    let (exit, report, all) =
-        demo(&["--for", "16s", "--rate", "3000", "--partitions", "4", "--workers", "2", "--kill-every", "5s", "--seed", "3"]);
+    let (exit, report, all) = demo(&[
+        "--for",
+        "16s",
+        "--scale",
+        "off",
+        "--load",
+        "steady",
+        "--rate",
+        "3000",
+        "--partitions",
+        "4",
+        "--workers",
+        "2",
+        "--kill-every",
+        "5s",
+        "--seed",
+        "3",
+    ]);
     assert_complete(exit, &report, &all);
     assert!(number(&report, "kills") >= 2, "{all}");
     assert_eq!((report["workers"]["min"].as_u64(), report["workers"]["max"].as_u64()), (Some(1), Some(2)), "{all}");
@@ -62,8 +78,24 @@ fn killed_workers_lose_nothing_and_double_no_more_than_the_bound() {
 #[test]
 fn heavy_faults_lose_nothing_and_every_class_fires() {
     let _turn = turn();
-    let (exit, report, all) =
-        demo(&["--for", "12s", "--rate", "3000", "--partitions", "4", "--faults", "heavy", "--bad-records", "1%", "--seed", "5"]);
+    let (exit, report, all) = demo(&[
+        "--for",
+        "12s",
+        "--scale",
+        "off",
+        "--load",
+        "steady",
+        "--rate",
+        "3000",
+        "--partitions",
+        "4",
+        "--faults",
+        "heavy",
+        "--bad-records",
+        "1%",
+        "--seed",
+        "5",
+    ]);
     assert_complete(exit, &report, &all);
     let faults = report["faults"].as_object().unwrap();
     assert!(faults.len() > 15, "{faults:?}");
@@ -73,7 +105,21 @@ fn heavy_faults_lose_nothing_and_every_class_fires() {
 #[test]
 fn an_interrupt_ends_with_the_reconciliation_and_leaves_nothing_running() {
     let _turn = turn();
-    let mut demo = Running::start(&["demo", "--for", "10m", "--rate", "1000", "--partitions", "2", "--report", "json"]);
+    let mut demo = Running::start(&[
+        "demo",
+        "--for",
+        "10m",
+        "--scale",
+        "off",
+        "--load",
+        "steady",
+        "--rate",
+        "1000",
+        "--partitions",
+        "2",
+        "--report",
+        "json",
+    ]);
     let lines = demo.lines_until(|l| l.contains(" running: ") && !l.contains("out 0/s"));
     let folder = folder(&lines);
     assert_eq!(processes_in(&folder).len(), 2, "two workers run in {folder}");
@@ -89,7 +135,7 @@ fn an_interrupt_ends_with_the_reconciliation_and_leaves_nothing_running() {
 #[test]
 fn workers_do_not_outlive_a_demo_that_is_killed() {
     let _turn = turn();
-    let mut demo = Running::start(&["demo", "--for", "10m", "--rate", "100", "--partitions", "2"]);
+    let mut demo = Running::start(&["demo", "--for", "10m", "--scale", "off", "--load", "steady", "--rate", "100", "--partitions", "2"]);
     let folder = folder(&demo.lines_until(|l| l.contains(" starting: ")));
     assert!(!processes_in(&folder).is_empty());
     demo.signal(Signal::KILL);

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod demos;
+mod fleets;
 mod parts;
 
 use std::io::{BufRead, BufReader};

@@ -21,6 +21,7 @@ pub(super) struct DecisionLine {
 
 impl std::fmt::Display for DecisionLine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:>5.1}s {} -> {}: {}", self.at_s, self.from, self.to, self.reason)
+        // The reason names both numbers.
+        write!(f, "{:>5.1}s {}", self.at_s, self.reason)
     }
 }

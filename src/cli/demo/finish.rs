@@ -35,6 +35,7 @@ impl Demo<'_> {
         let mut bound = possible;
         for (number, (flow, flow_rows)) in FLOWS.iter().zip(rows).enumerate() {
             bound += rows_at_risk(number, &flow_rows, &self.kills, SETTLE_MS);
+            bound += rows_at_risk(number, &flow_rows, &self.refused_departures, SETTLE_MS);
             let journal = &self.journals[number];
             let entries: Vec<_> = (0..journal.partitions()).map(|p| journal.partition(p)).collect();
             verdict.add(reconcile(flow.topic, &entries, flow_rows, &letters[number]));
@@ -63,6 +64,8 @@ impl Demo<'_> {
             kills: self.kills.len() as u64,
             leader_kills: self.leader_kills,
             departures: self.departures,
+            refused_departures: self.refused_departures.len() as u64,
+            terms: self.fleet_view.terms(),
             decisions: self.fleet_view.resizes().cloned().collect(),
             worker_seconds: tenths(self.meter.worker_seconds()),
             worker_seconds_one_per_partition: tenths(self.meter.one_per_partition()),

@@ -12,6 +12,12 @@ use rustix::process::{Pid, Signal, kill_process};
 /// How often a worker may end by itself before the demo gives up.
 const MAX_CRASHES: usize = 10;
 
+/// What a worker's log says when a revocation's commit fails (`kafka/rebalance.rs`).
+const REFUSED: &str = "their records may come again";
+
+/// What it says when it begins to drain (`supervisor`).
+const DRAINING: &str = "draining; a second signal leaves at once";
+
 /// A worker's process.
 struct Worker {
     child: Child,
@@ -26,6 +32,8 @@ pub(super) struct Departure {
     pub(super) number: usize,
     /// From SIGTERM to the end of its process.
     pub(super) took: Duration,
+    /// It said that its last commit was refused: what it had not committed comes again.
+    pub(super) refused: bool,
     /// What was wrong with it, if anything was.
     pub(super) complaint: Option<String>,
 }
@@ -103,8 +111,10 @@ impl Fleet {
                     Some(format!("worker {number} did not leave within {limit:?} after SIGTERM: killed"))
                 }
             };
+            let said = std::fs::read_to_string(&worker.log).unwrap_or_default();
+            let refused = said.rsplit_once(DRAINING).is_some_and(|(_, since)| since.contains(REFUSED));
             *place = None;
-            gone.push(Departure { number, took, complaint });
+            gone.push(Departure { number, took, refused, complaint });
         }
         gone
     }

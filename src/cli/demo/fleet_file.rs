@@ -97,8 +97,8 @@ impl Scaling {
 mode = "local"
 min = {min}
 max = {max}
-freshness_target = "5s"
-recovery_target = "20s"
+freshness_target = "10s"
+recovery_target = "30s"
 scale_down_window = "15s"
 startup_deadline = "20s"
 report_interval = "500ms"

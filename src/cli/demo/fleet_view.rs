@@ -1,6 +1,6 @@
 //! What the fleet says of itself: `GET /fleet`, asked of any worker, as any client would.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -47,6 +47,7 @@ pub(super) struct FleetView {
     /// Why the fleet has the size that it has, by the last decision.
     pub(super) stands: Option<String>,
     resizes: BTreeMap<u64, DecisionLine>,
+    terms: BTreeSet<u64>,
 }
 
 impl FleetView {
@@ -62,6 +63,7 @@ impl FleetView {
         let Ok(answer) = serde_json::from_str::<Answer>(text) else { return false };
         self.leader = answer.leader.filter(|leader| !leader.stale).and_then(|leader| leader.worker.rsplit_once('-')?.1.parse().ok());
         self.stands = answer.decided.map(|decided| decided.reason).or(self.stands.take());
+        self.terms.extend(answer.decisions.iter().map(|decision| decision.term));
         for decision in answer.decisions.into_iter().filter(|decision| decision.replicas != decision.replicas_before) {
             self.resizes.entry(decision.number).or_insert_with(|| DecisionLine {
                 at_s: ((decision.at_ms - production_began_ms) as f64 / 100.0).round() / 10.0,
@@ -73,6 +75,11 @@ impl FleetView {
             });
         }
         true
+    }
+
+    /// In how many terms decisions were published: a leader that comes next says its first one even when the number stays.
+    pub(super) fn terms(&self) -> u64 {
+        self.terms.len() as u64
     }
 
     /// Every resize that was decided, the first one first.
@@ -113,6 +120,7 @@ mod tests {
             reason: format!("r{number}"),
         };
         assert_eq!(view.resizes().cloned().collect::<Vec<_>>(), [line(1, 2, 4), line(3, 4, 2)]);
+        assert_eq!(view.terms(), 1);
         assert!(!view.hear("not found", 10_000));
         assert!(view.hear(r#"{"leader":{"worker":"worker-1","stale":true},"decided":null}"#, 10_000));
         assert_eq!((view.leader, view.stands.as_deref()), (None, Some("stays")), "a stale leader leads no more");

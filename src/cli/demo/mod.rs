@@ -55,14 +55,14 @@ const SCALING_CAPACITY: u64 = 8_000;
 #[derive(Debug, Clone, Args)]
 pub struct DemoArgs {
     /// How long records are produced.
-    #[arg(long = "for", value_parser = arguments::duration, default_value = "30s")]
+    #[arg(long = "for", value_parser = arguments::duration, default_value = "75s")]
     duration: Duration,
     /// Records a second, of both topics together, at the most that the load's shape asks for. Keys: `+` a quarter more, `-` a fifth less,
     /// `*` ten times as many, `/` a tenth.
     #[arg(long, default_value_t = 20_000)]
     rate: u64,
     /// How the rate rises and falls over the run.
-    #[arg(long, value_enum, default_value = "steady")]
+    #[arg(long, value_enum, default_value = "flash")]
     load: LoadShape,
     /// Partitions of each topic.
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(i32).range(1..=1000))]
@@ -74,7 +74,7 @@ pub struct DemoArgs {
     #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u16).range(1..=64))]
     max_workers: u16,
     /// Whether the fleet sizes itself.
-    #[arg(long, value_enum, default_value = "off")]
+    #[arg(long, value_enum, default_value = "on")]
     scale: Switch,
     /// Records a second that one worker takes at most [default: 8000 with `--scale on`, no limit with `off`].
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]

@@ -226,7 +226,7 @@ mod tests {
                 to: 4,
                 leader: "worker-1".to_owned(),
                 term: 3,
-                reason: "lag would reach 9 s".to_owned(),
+                reason: "up from 2 to 4: 9 s behind".to_owned(),
             }],
             worker_seconds: 120.0,
             one_per_partition: 480.0,
@@ -258,7 +258,7 @@ mod tests {
         }
         for part in [
             "120 worker-seconds, 25 % of one per partition (480)",
-            " 12.3s 2 -> 4: lag would reach 9 s",
+            " 12.3s up from 2 to 4: 9 s behind",
             "now stays at 4: all is well",
             "load: flash",
         ] {

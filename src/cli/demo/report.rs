@@ -34,6 +34,10 @@ pub(super) struct Report {
     pub(super) leader_kills: u64,
     /// Workers that were told to leave and did.
     pub(super) departures: u64,
+    /// Of these, how many had their last commit refused: the embedded broker takes none in a rebalance.
+    pub(super) refused_departures: u64,
+    /// Leaders' terms in which decisions were published: more than one when a leader was killed, or left, and another decided.
+    pub(super) terms: u64,
     /// Every resize that the leader decided.
     pub(super) decisions: Vec<DecisionLine>,
     /// Worker processes times seconds, from the first record to the last commit.
@@ -170,6 +174,8 @@ mod tests {
             kills: 0,
             leader_kills: 0,
             departures: 0,
+            refused_departures: 0,
+            terms: 1,
             decisions: vec![DecisionLine { at_s: 1.0, from: 2, to: 4, leader: "worker-0".to_owned(), term: 1, reason: "more".to_owned() }],
             worker_seconds: 22.5,
             worker_seconds_one_per_partition: 84.0,

@@ -52,8 +52,13 @@ fn read_replicas(path: &Path) -> Result<usize> {
 
 impl Demo<'_> {
     /// One look: starts whom the leader wants, tells at most one to leave, notes who has gone.
-    pub(super) fn resize(&mut self) -> Result<()> {
+    pub(super) async fn resize(&mut self) -> Result<()> {
         for gone in self.fleet.departures(LEAVE_LIMIT) {
+            if gone.refused {
+                let last = self.numbers.get(gone.number).cloned();
+                let end = self.note_end(last.as_ref()).await?;
+                self.refused_departures.push(end);
+            }
             self.past_possible_duplicates += self.forget_numbers(gone.number);
             self.departures += 1;
             self.event(&format!("worker {} drained, committed and left within {:.1} s", gone.number, gone.took.as_secs_f64()));

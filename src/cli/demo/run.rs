@@ -105,6 +105,8 @@ pub(super) struct Demo<'a> {
     pub(super) began_ms: i64,
     /// Workers that were told to leave and did.
     pub(super) departures: u64,
+    /// Those of them whose last commit the broker refused: as good as killed, for the bound on duplicates.
+    pub(super) refused_departures: Vec<Kill>,
     pub(super) meter: Meter,
     pub(super) metered: Instant,
     pub(super) rng: ChaCha8Rng,
@@ -151,6 +153,7 @@ impl<'a> Demo<'a> {
             fleet_view: FleetView::default(),
             began_ms: now_ms(),
             departures: 0,
+            refused_departures: Vec::new(),
             meter: Meter::new(args.partitions.unsigned_abs()),
             metered: Instant::now(),
             rng: ChaCha8Rng::seed_from_u64(args.seed ^ 0x4B11),

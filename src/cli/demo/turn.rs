@@ -36,7 +36,7 @@ impl Demo<'_> {
         for crash in new {
             self.event(&crash);
         }
-        self.resize()?;
+        self.resize().await?;
         let alive = self.fleet.alive();
         if self.picture.phase != "starting" {
             self.meter.add(alive, turn.saturating_duration_since(self.metered));
