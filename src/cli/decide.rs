@@ -12,6 +12,9 @@ use crate::scaling::{Decision, Memory, Snapshot, decide as decision};
 /// A longer line is no snapshot: memory has a limit.
 const LINE_LIMIT: u64 = 64 << 20;
 
+/// No time is later: about the year 33,000.
+const LATEST_MS: u64 = 1_000_000_000_000_000;
+
 /// Arguments of `millrace decide`: none. The schema of a line: `millrace schema --decide`; of an answer: `millrace schema --decision`.
 #[derive(Debug, Args)]
 pub struct DecideArgs {}
@@ -103,6 +106,9 @@ fn parse(line: &[u8]) -> Result<(Snapshot, Vec<String>), (Option<String>, String
         (Some(field), text)
     })?;
     let limits = snapshot.limits;
+    if snapshot.now_ms.unsigned_abs() > LATEST_MS || snapshot.window_ms > LATEST_MS {
+        return Err((Some("now_ms".to_owned()), format!("now_ms and window_ms must be milliseconds, at most {LATEST_MS}")));
+    }
     if limits.min > limits.max {
         return Err((Some("limits.min".to_owned()), format!("min {} is above max {}", limits.min, limits.max)));
     }

@@ -3,7 +3,7 @@
 use super::capacity::learn;
 use super::decision::{Action, Decision};
 use super::memory::Memory;
-use super::observe::observe;
+use super::observe::{View, observe};
 use super::round::Round;
 use super::snapshot::Snapshot;
 use super::tuning::Tuning;
@@ -23,9 +23,19 @@ pub fn decide_with(snapshot: &Snapshot, memory: &mut Memory, tuning: &Tuning) ->
     }
     let view = observe(snapshot, memory);
     learn(snapshot, &view, memory);
-    let ready = snapshot.ready_workers.unwrap_or(snapshot.workers.len() as u32);
+    let ready = snapshot.ready_workers.unwrap_or_else(|| at_work(&view));
     memory.fleet.note(snapshot.now_ms, snapshot.replicas, ready);
     Round::new(snapshot, &view, memory, tuning, ready).decide()
+}
+
+/// Workers that are members as far as their partitions tell: one that owns nothing while there are enough partitions has not come yet.
+fn at_work(view: &View) -> u32 {
+    let listed = view.workers.len();
+    let mut owns = vec![false; listed];
+    view.groups.iter().flat_map(|g| &g.owners).flatten().for_each(|owner| owns[*owner] = true);
+    let owners = owns.iter().filter(|o| **o).count();
+    let enough = view.groups.iter().any(|g| g.rates.len() >= listed);
+    (if owners > 0 && enough { owners } else { listed }) as u32
 }
 
 fn plain(snapshot: &Snapshot, replicas: u32, reason: String) -> Decision {

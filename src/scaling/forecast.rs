@@ -119,3 +119,41 @@ fn peaks(history: &VecDeque<Sample>, now_ms: i64) -> (f64, u32) {
     }
     (peak, turns)
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+mod tests {
+    use super::*;
+
+    fn watched(rates: impl Iterator<Item = f64>) -> (GroupMemory, i64) {
+        let mut memory = GroupMemory::default();
+        let mut now = 0;
+        for rate in rates {
+            now += 10_000;
+            let sample = Sample { at_ms: now, for_s: 10.0, rate };
+            memory.fine.push_back(sample);
+            memory.history.push_back(sample);
+        }
+        (memory, now)
+    }
+
+    #[test]
+    fn a_rise_goes_on_and_noise_does_not() {
+        let (mut rises, now) = watched([100.0, 100.0, 100.0, 150.0, 200.0, 250.0].into_iter());
+        let path = outlook(&mut rises, now, 40.0).path;
+        assert!((440.0..=480.0).contains(&path[8]), "5 more each second for 40 s: {path:?}");
+        assert!((path[STEPS - 1] - path[8]).abs() < 1e-9, "flat from there");
+        let (mut noise, now) = watched((0..30).map(|i| 100.0 + f64::from(i * 7919 % 11) * 0.8));
+        let outlook = outlook(&mut noise, now, 40.0);
+        assert!(outlook.peak() < 112.0, "{outlook:?}");
+    }
+
+    #[test]
+    fn after_two_teeth_of_a_saw_the_third_is_expected() {
+        // 12 steps of 10 s: rises from 20 to 240.
+        let (mut saw, now) = watched((0..40).map(|i| 20.0 * f64::from(i % 12 + 1)));
+        let outlook = outlook(&mut saw, now, 40.0);
+        assert_eq!(outlook.period_s, Some(120.0));
+        assert!((outlook.peak() - 240.0).abs() < 1e-9, "not beyond the peak that it had: {outlook:?}");
+    }
+}

@@ -7,6 +7,8 @@ use super::round::Round;
 
 /// What an eager rebalance stops everything for, seconds.
 const EAGER_S: f64 = 8.0;
+/// How much of a load counts whose cost is only known not to exceed a bound.
+const BOUND_COUNTED: f64 = 0.6;
 /// The time in which most of several workers have come, each with an eager rebalance, seconds.
 const STORM_S: f64 = 55.0;
 
@@ -21,10 +23,16 @@ impl Round<'_> {
         let (tuning, limits) = (self.tuning, self.snapshot.limits);
         let target_s = limits.freshness_target_ms as f64 / 1000.0;
         let models = self.models();
-        let loads = self.loads(&models);
-        let ready = self.ready.clamp(1, replicas);
+        let mut loads = self.loads(&models);
+        // What is only bounded from above would ask for workers that nobody needs.
+        for (load, _) in loads.iter_mut().zip(&self.groups).filter(|(_, g)| g.proven_only) {
+            load.iter_mut().for_each(|l| *l *= BOUND_COUNTED);
+        }
+        let ready = self.ready.clamp(1, replicas.max(1));
         let present = self.at(&models, ready);
-        let queue = Queue { waits: self.waits(&present, &models) };
+        // Where every arrival stops all, asking for more because of what the arrivals themselves left waiting would never end.
+        let waits = if self.eager() && self.missing > 0 { 0.0 } else { self.waits(&present, &models) };
+        let queue = Queue { waits };
         let late = self.groups.iter().filter(|g| g.hold.is_none()).filter_map(|g| g.lag_s).any(|lag| lag > 0.6 * target_s);
         let drain_s = limits.recovery_target_ms as f64 / 1000.0 * if late { tuning.drain_late } else { tuning.drain };
         let end_s = tuning.startup_s + drain_s.max(20.0) + if self.eager() { STORM_S - tuning.startup_s } else { 0.0 };

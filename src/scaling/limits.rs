@@ -59,7 +59,7 @@ pub(super) fn hold(snapshot: &Snapshot, view: &View, g: usize, ready: u32, memor
     if known.cost_s.is_none() && known.proven_per_s == 0.0 && total > 0.0 {
         return made(Kind::Unknown, "what a worker can do is not known yet".to_owned());
     }
-    let Some(lag) = group.known_lag_s() else { return None };
+    let lag = group.known_lag_s()?;
     let behind = lag > BEHIND_S;
     if !behind {
         known.sink_limited_ms = None;

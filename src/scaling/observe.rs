@@ -284,6 +284,10 @@ fn remember(ring: &mut VecDeque<(i64, i64)>, now: i64, offset: i64) {
     if ring.back().is_some_and(|(_, last)| offset < *last) {
         ring.clear();
     }
+    // Looks that follow each other closely share a place: the ring is bounded however often somebody looks.
+    if ring.len() >= 2 && now - ring[ring.len() - 2].0 < 900 {
+        ring.pop_back();
+    }
     ring.push_back((now, offset));
     while ring.front().is_some_and(|(at, _)| now - at > OFFSETS_FOR_MS) && ring.len() > 2 {
         ring.pop_front();

@@ -72,3 +72,32 @@ impl Course {
         self.lag_s.get((second / STEP_S) as usize).or(self.lag_s.last()).copied().unwrap_or(0.0)
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+mod tests {
+    use super::*;
+
+    fn phase(share: f64, from_s: f64) -> Phase {
+        Phase { from_s, worst: Worst { demand: 0.0, shares: vec![share], speed: 1.0 }, trust: 1.0, pause_s: 0.0 }
+    }
+
+    #[test]
+    fn half_as_much_again_as_a_worker_can_do_costs_a_third_of_the_time() {
+        // 1.5 workers' load on one worker: of 60 s of records it takes 40 s' worth, 20 s wait.
+        let course = Queue { waits: 0.0 }.run(&[vec![1.5; 12]], &[phase(1.0, 0.0)]);
+        assert!((course.at_s(55.0) - 20.0).abs() < 0.5, "{course:?}");
+        // With three from 30 s on what waited is gone soon.
+        let course = Queue { waits: 0.0 }.run(&[vec![1.5; 24]], &[phase(1.0, 0.0), phase(1.0 / 3.0, 30.0)]);
+        assert!(course.at_s(25.0) > 8.0 && course.at_s(60.0) < 0.1, "{course:?}");
+    }
+
+    #[test]
+    fn a_lag_that_only_falls_is_judged_by_its_end() {
+        let falls = Course { lag_s: vec![20.0, 15.0, 9.0, 4.0] };
+        assert!((falls.risk_s(0.0, f64::INFINITY) - 4.0).abs() < 1e-9);
+        let rises = Course { lag_s: vec![4.0, 12.0, 9.0, 4.0] };
+        assert!((rises.risk_s(0.0, f64::INFINITY) - 12.0).abs() < 1e-9);
+        assert!((rises.risk_s(10.0, 15.0) - 4.0).abs() < 1e-9);
+    }
+}

@@ -15,7 +15,7 @@ const HOT: f64 = 0.95;
 /// From here on a partition is hopeless: others may share its worker, it is late anyway, they need not be.
 const HOPELESS: f64 = 1.25;
 /// What a hot partition and a hopeless one are counted with: what is left is for the others on its worker.
-const COUNTED_HOT: f64 = 0.8;
+const COUNTED_HOT: f64 = 0.87;
 const COUNTED_HOPELESS: f64 = 0.5;
 
 /// A group's part in this round.
@@ -55,7 +55,7 @@ impl<'a> Round<'a> {
         let absent = memory
             .fleet
             .missing_since_ms
-            .is_some_and(|since| missing > 0 && snapshot.now_ms - since > snapshot.limits.startup_deadline_ms() as i64);
+            .is_some_and(|since| missing > 0 && (snapshot.now_ms - since) as f64 > snapshot.limits.startup_deadline_ms() as f64);
         let speeds = view
             .workers
             .iter()
@@ -182,7 +182,9 @@ impl<'a> Round<'a> {
 
     /// The worst worker of n; of as many as there are now, by what they own.
     pub(super) fn at(&self, models: &[GroupModel], n: u32) -> Worst {
-        if n as usize == self.view.workers.len()
+        // Only who is at work is looked at as it is: workers that are still coming own nothing yet.
+        if n == self.ready
+            && n as usize == self.view.workers.len()
             && let Some(now) = placed(models, n as usize, &self.speeds)
         {
             return now;
@@ -217,8 +219,10 @@ impl<'a> Round<'a> {
         let limits = self.snapshot.limits;
         let replicas = self.snapshot.replicas;
         let ceiling = self.ceiling();
-        let (wanted, reason) = if replicas < limits.min {
-            (limits.min, format!("up from {replicas} to {}: the least that is allowed", limits.min))
+        // Without a worker nothing is learnt: none at all is no fleet.
+        let least = limits.min.max(1);
+        let (wanted, reason) = if replicas < least {
+            (least, format!("up from {replicas} to {least}: the least that is allowed"))
         } else if replicas > ceiling {
             (ceiling, reason::over_ceiling(&self, ceiling))
         } else {

@@ -53,12 +53,19 @@ fn a_trace_from_a_file_is_followed_and_drawn() {
     assert!(String::from_utf8_lossy(&out.stderr).contains("row 2"));
 }
 
-/// The goal on a few held-out seeds; docs/scaling.md has the command for many more.
+/// Shapes whose records are late because of the load alone.
+const LOADS: &str = "step,ramp,day,flash,saw,burst";
+
+fn ours(rows: &[Value], name: &str, kind: &str) -> f64 {
+    figure(rows, "millrace", "all without faults", name, kind)
+}
+
+/// A few held-out seeds; the goal on many is the next test. So few cases vary more than their mean allows for: hence a little more room for the cost.
 #[test]
-fn the_goal_holds_on_seeds_that_were_not_tuned_on() {
-    let rows = rows(&[
+fn a_few_seeds_that_were_not_tuned_on() {
+    let fixed = [
         "--trace",
-        "step,ramp,day,flash,saw,burst",
+        LOADS,
         "--seed",
         "5000",
         "--seeds",
@@ -70,11 +77,23 @@ fn the_goal_holds_on_seeds_that_were_not_tuned_on() {
         "--length",
         "1h",
         "--interval",
-        "10s",
-    ]);
-    let class = "all without faults";
-    let ours = |name, kind| figure(&rows, "millrace", class, name, kind);
-    assert!(ours("worker_hours_ratio", "mean") <= 1.5, "{rows:?}");
-    assert!(ours("late_percent", "mean") <= 0.5, "{rows:?}");
-    assert!(ours("resizes_per_hour", "mean") <= 25.0, "{rows:?}");
+        "5s",
+    ];
+    let rows = rows(&fixed);
+    assert!(ours(&rows, "worker_hours_ratio", "mean") <= 1.35, "{rows:?}");
+    assert!(ours(&rows, "late_percent", "mean") <= 0.1, "{rows:?}");
+    assert!(ours(&rows, "resizes_per_hour", "mean") <= 25.0, "{rows:?}");
+}
+
+/// The goal on held-out seeds, decisions every 5 s: minutes in a debug build. `cargo test --release --test scaling -- --ignored`
+#[test]
+#[ignore = "minutes in a debug build"]
+fn the_goal_holds_on_seeds_that_were_not_tuned_on() {
+    let fixed = ["--seed", "1000", "--seeds", "10", "--policy", "millrace", "--protocol", "cooperative", "--interval", "5s"];
+    let rows = rows(&fixed);
+    assert!(ours(&rows, "worker_hours_ratio", "mean") <= 1.3, "{rows:?}");
+    assert!(ours(&rows, "late_percent", "mean") <= 0.1, "{rows:?}");
+    assert!(ours(&rows, "late_percent", "worst") <= 0.5, "{rows:?}");
+    assert!(ours(&rows, "resizes_per_hour", "mean") <= 25.0, "{rows:?}");
+    assert!(figure(&rows, "millrace", "all with faults", "late_percent", "mean") <= 1.0, "{rows:?}");
 }

@@ -124,6 +124,7 @@ enum Field {
     Lag,
     Produced,
     Consumed,
+    Offsets,
 }
 
 impl SimulateArgs {
@@ -166,6 +167,7 @@ impl SimulateArgs {
                 lag: hides(Field::Lag),
                 produced: hides(Field::Produced),
                 consumed: hides(Field::Consumed),
+                offsets: hides(Field::Offsets),
             },
         })
     }

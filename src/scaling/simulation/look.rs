@@ -19,9 +19,9 @@ pub(super) fn look(world: &World<'_>) -> Snapshot {
         .map(|(p, queue)| PartitionLoad {
             topic: NAME.to_owned(),
             partition: p as i32,
-            end_offset: Some(queue.produced as i64),
+            end_offset: (!hidden.offsets).then_some(queue.produced as i64),
             high_watermark: None,
-            committed_offset: Some(queue.committed as i64),
+            committed_offset: (!hidden.offsets).then_some(queue.committed as i64),
             produced_records_per_s: (!hidden.produced).then(|| produced(p)),
             produced_bytes_per_s: (!hidden.produced).then(|| produced(p) * 300.0),
             lag_ms: (!hidden.lag).then(|| queue.lag_s(world.now) as i64 * 1000),

@@ -40,6 +40,8 @@ pub struct Hidden {
     pub produced: bool,
     /// `consumed_records_per_s`.
     pub consumed: bool,
+    /// `end_offset` and `committed_offset`.
+    pub offsets: bool,
 }
 
 impl Setting {
