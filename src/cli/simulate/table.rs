@@ -3,7 +3,7 @@
 use comfy_table::presets::UTF8_BORDERS_ONLY;
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table};
 
-use crate::scaling::simulation::Row;
+use crate::scaling::simulation::{Figure, Row};
 
 /// What the columns mean.
 pub(super) const LEGEND: &str = "\
@@ -24,16 +24,16 @@ pub(super) fn table(rows: &[Row]) -> Table {
     for row in rows {
         let policy = if row.policy == before { "" } else { row.policy.as_str() };
         before = &row.policy;
-        let lag = if row.policy == "clairvoyant" { Cell::new("") } else { pair(row.lag_s.mean, row.lag_s.worst, 0) };
+        let known = |figure: Option<Figure>, digits| figure.map_or_else(|| Cell::new(""), |f| pair(f.mean, f.worst, digits));
         table.add_row(vec![
             Cell::new(policy),
             Cell::new(&row.class),
             Cell::new(row.cases).set_alignment(CellAlignment::Right),
             pair(row.worker_hours_ratio.mean, row.worker_hours_ratio.worst, 2),
             pair(row.of_one_per_partition.mean, row.of_one_per_partition.worst, 2),
-            pair(row.late_percent.mean, row.late_percent.worst, 3),
+            known(row.late_percent, 3),
             pair(row.resizes_per_hour.mean, row.resizes_per_hour.worst, 1),
-            lag,
+            known(row.lag_s, 0),
         ]);
     }
     table
