@@ -108,7 +108,10 @@ impl<S: LeaseStore> Elector<S> {
         if self.term.as_ref().is_some_and(|term| !term.is_valid()) {
             self.step_down("the lease could not be renewed in time");
         }
-        match self.attempt().await {
+        let outcome = self.attempt().await;
+        // After an error a free lease is not asked for any sooner than a held one.
+        let free_since = self.free_since.filter(|_| outcome.is_ok());
+        match outcome {
             Ok(Standing::Leading) => self.trouble = None,
             Ok(Standing::Following(leader)) => {
                 self.step_down("another holds the lease");
@@ -120,7 +123,7 @@ impl<S: LeaseStore> Elector<S> {
             Err(error) => self.say(error.to_string()),
         }
         let period = self.timing.retry_period;
-        match (&self.term, self.free_since) {
+        match (&self.term, free_since) {
             (Some(_), _) => period,
             (None, Some(since)) => {
                 let waited = self.timer.now_monotonic().saturating_sub(since);
