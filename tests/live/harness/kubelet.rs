@@ -15,14 +15,15 @@ pub struct Kubelet {
 }
 
 impl Kubelet {
-    /// For the pods of a release of the chart. `server`: the API server as the pods are to see it. Logs of the pods lie in `state`.
-    pub fn start(plane: &Plane, server: &str, release: &str, state: &Path) -> anyhow::Result<Self> {
+    /// For the pods of a release of the chart. `server`: the API server as the pods are to see it. What it keeps lies in `state`, whose
+    /// path has no colon (kubeconfigs lie there, and their variable is a list); its log and the pods' in `logs`.
+    pub fn start(plane: &Plane, server: &str, release: &str, (state, logs): (&Path, &Path)) -> anyhow::Result<Self> {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/live/kube/kubelet.py");
-        let process = Process::start("the kubelet", "python3", &state.join("kubelet.log"), |command| {
+        let process = Process::start("the kubelet", "python3", &logs.join("kubelet.log"), |command| {
             command.arg(script).args(["--server", &plane.url(), "--pods-server", server]);
             command.arg("--ca").arg(plane.ca()).arg("--token-file").arg(plane.admin_token_file());
             command.args(["--selector", &format!("app.kubernetes.io/instance={release}")]);
-            command.arg("--state").arg(state).args(["--program", env!("CARGO_BIN_EXE_millrace")]);
+            command.arg("--state").arg(state).arg("--logs").arg(logs).args(["--program", env!("CARGO_BIN_EXE_millrace")]);
         })?;
         Ok(Self { process, state: state.to_owned() })
     }

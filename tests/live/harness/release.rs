@@ -51,7 +51,7 @@ impl<'a> Release<'a> {
             },
             "connectors": {name: connector},
         });
-        let kubelet = Kubelet::start(plane, server, name, &folder)?;
+        let kubelet = Kubelet::start(plane, server, name, (&servers.folder(&format!("pods-{name}"))?, &folder))?;
         let release = Self { plane, kubelet, name: name.to_owned(), folder, values: RefCell::new(values) };
         release.helm("install")?;
         Ok(release)

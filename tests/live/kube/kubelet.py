@@ -1,18 +1,19 @@
 #!/usr/bin/env python3
 """A kubelet without containers: runs every pod that matches a selector as a local process, as the pod says it.
 
-  kubelet.py --server URL --pods-server URL --ca FILE --token-file FILE --selector app=x --state DIR --program FILE
+  kubelet.py --server URL --pods-server URL --ca FILE --token-file FILE --selector app=x --state DIR --logs DIR --program FILE
 
 Binds the pod to a node; writes its ConfigMap volumes and follows them by a swapped link, as a kubelet does; gives it a ServiceAccount's token;
 starts --program with the container's args, in which mount paths are replaced; asks its readiness probe; restarts it when it exits; on deletion
 sends SIGTERM, after the grace period SIGKILL, and removes the pod. A pod has no network of its own: it
 listens on loopback, on a free port, which is written into its configuration in the place of the container's. Pods whose ordinal is at least the number in DIR/hold stay Pending. SIGHUP: new tokens for all.
-DIR/POD/ holds pid, port, token and the mounts; DIR/POD.log its output. Only the standard library is used.
+DIR/POD/ holds pid, port, token and the mounts;
+LOGS/POD.log its output. Only the standard library is used.
 """
 import argparse, datetime, json, os, signal, socket, ssl, subprocess, sys, threading, time, urllib.error, urllib.request
 
 ap = argparse.ArgumentParser()
-for name in ("server", "pods-server", "ca", "token-file", "selector", "state", "program"):
+for name in ("server", "pods-server", "ca", "token-file", "selector", "state", "logs", "program"):
     ap.add_argument("--" + name, required=True)
 ap.add_argument("--namespace", default="default")
 ap.add_argument("--node", default="local")
@@ -135,7 +136,7 @@ class Worker(threading.Thread):
         args = list(self.container.get("args", []))
         for path, folder, _ in self.mounts():
             args = [folder + x[len(path):] if x == path or x.startswith(path + "/") else x for x in args]
-        with open(os.path.join(STATE, self.name_ + ".log"), "ab") as out:
+        with open(os.path.join(a.logs, self.name_ + ".log"), "ab") as out:
             # setpriv: nothing outlives this kubelet, however it ends.
             self.proc = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", "--", a.program, *args], env=self.env, stdin=subprocess.DEVNULL,
                                          stdout=out, stderr=out, start_new_session=True)

@@ -50,3 +50,6 @@ pub const ALL: &[Test] = &[
     ("kubernetes::the_chart_is_accepted_and_its_role_is_narrow", kubernetes::objects::the_chart_is_accepted_and_its_role_is_narrow),
     ("kubernetes::one_leads_and_stale_writes_are_refused", kubernetes::lease::one_leads_and_stale_writes_are_refused),
 ];
+
+/// Run only where `MILLRACE_LIVE_FLEET` is set: eight minutes on two cores that do nothing else. On busier ones brokers are taken for dead.
+pub const LONG: &[Test] = &[("kubernetes::a_fleet_sizes_itself", kubernetes::fleet::a_fleet_sizes_itself)];

@@ -1,4 +1,6 @@
 //! The fleet on a real Kubernetes control plane: what the API server accepts and refuses, and how the fleet resizes itself there.
 
+pub mod disturbances;
+pub mod fleet;
 pub mod lease;
 pub mod objects;
