@@ -16,6 +16,8 @@ mod parent;
 mod run;
 mod schema;
 mod simulate;
+mod status;
+mod status_table;
 
 use std::process::ExitCode;
 
@@ -73,6 +75,8 @@ enum Command {
     Decide(decide::DecideArgs),
     /// Compare scaling policies on simulated fleets: ours, KEDA with HPA, Flink's rule, one worker per partition, a clairvoyant.
     Simulate(simulate::SimulateArgs),
+    /// Show the fleet: workers, connectors, lag, what is decided and why. Any worker answers for all.
+    Status(status::StatusArgs),
     /// Print the JSON Schema of millrace.toml, of a connector's file, or of what `decide` reads and writes.
     Schema(schema::SchemaArgs),
 }
@@ -88,6 +92,7 @@ pub fn main() -> Exit {
         Command::Datagen(args) => datagen::datagen(args),
         Command::Decide(args) => decide::decide(&args),
         Command::Simulate(args) => simulate::simulate(&args),
+        Command::Status(args) => status::status(&args),
         Command::Schema(args) => schema::schema(&args),
     }
 }

@@ -226,3 +226,90 @@ impl FleetView {
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::flow::ManualClock;
+
+    const S: Duration = Duration::from_secs(1);
+
+    fn view() -> (Arc<ManualClock>, FleetView) {
+        let clock = Arc::new(ManualClock::at(0));
+        let identity = Identity { name: "w-0".to_owned(), ordinal: Some(0) };
+        (clock.clone(), FleetView::new(identity, &ScalingConfig::default(), clock))
+    }
+
+    fn report(worker: &str, ordinal: u32) -> Vec<u8> {
+        // Its own clock is far off.
+        format!(
+            r#"{{"kind":"worker","v":1,"worker":"{worker}","ordinal":{ordinal},"run":1,"number":1,"interval_ms":2000,"started_ms":0,"at_ms":9999999999}}"#
+        )
+        .into_bytes()
+    }
+
+    fn poor(view: &FleetView, why: &str) {
+        match view.hearing() {
+            Hearing::Poor(said) => assert!(said.contains(why), "{said}"),
+            Hearing::Clear => panic!("it hears well although {why}"),
+        }
+    }
+
+    #[test]
+    fn nothing_is_concluded_from_silence_before_three_reports_could_come() {
+        let (clock, view) = view();
+        poor(&view, "not been read yet");
+        view.deaf("no broker".to_owned());
+        poor(&view, "no broker");
+        view.hear_report(&report("w-0", 0), true);
+        view.caught_up();
+        poor(&view, "less time than three reports");
+        for _ in 0..4 {
+            clock.advance(S * 2);
+            view.hear_report(&report("w-0", 0), false);
+        }
+        assert_eq!(view.hearing(), Hearing::Clear);
+        assert!(view.status().trouble.is_none());
+        clock.advance(S * 8);
+        poor(&view, "own reports do not arrive");
+        view.hear_report(&report("w-0", 0), false);
+        assert_eq!(view.hearing(), Hearing::Clear);
+        view.deaf("gone".to_owned());
+        view.caught_up();
+        poor(&view, "less time than three reports");
+    }
+
+    #[test]
+    fn live_workers_stand_in_the_order_of_their_ordinals() {
+        let (clock, view) = view();
+        for (worker, ordinal) in [("w-10", 10), ("w-2", 2), ("w-0", 0)] {
+            view.hear_report(&report(worker, ordinal), false);
+        }
+        view.hear_report(&report("w-3", 3), true);
+        let names = |view: &FleetView| view.live().iter().map(|live| live.report.worker.clone()).collect::<Vec<_>>();
+        assert_eq!(names(&view), ["w-0", "w-2", "w-10"], "one that lay in the topic is not known to live");
+        clock.advance(S * 8);
+        view.hear_report(&report("w-2", 2), false);
+        assert_eq!((names(&view), view.stale()), (vec!["w-2".to_owned()], 3));
+        let status = view.status();
+        assert_eq!((status.live_workers, status.stale_workers, status.workers.len()), (1, 3, 4));
+        assert_eq!(status.workers.iter().find(|w| w.report.worker == "w-0").unwrap().age_ms, 8_000, "by the clock here");
+    }
+
+    #[test]
+    fn what_is_not_understood_changes_nothing() {
+        let (_, view) = view();
+        for value in [&b"no json"[..], br#"{"kind":"rumour","v":7}"#, b"", &vec![b' '; NOTE_BYTES_MAX + 1]] {
+            view.hear_report(value, false);
+        }
+        view.hear_state(b"connector/c", Some(b"5"), false);
+        view.hear_state(b"what/else", None, false);
+        assert_eq!(view.inner.lock().known.passed_over, 5);
+        assert!(view.status().workers.is_empty() && view.desired_state("c").is_none());
+        view.hear_state(b"connector/c", Some(br#"{"v":1,"state":"paused","at_ms":0}"#), false);
+        assert_eq!(view.desired_state("c").as_deref(), Some("paused"));
+        view.hear_state(b"connector/c", None, false);
+        assert!(view.desired_state("c").is_none());
+    }
+}

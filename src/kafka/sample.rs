@@ -69,6 +69,49 @@ impl Sampler {
         Ok(means.map(|(partition, seen)| (partition, seen.bytes as f64 / f64::from(seen.records))).collect())
     }
 
+    /// Whether there is a record to read in these ranges (number, from, end) of a topic's partitions: behind the last committed record there may
+    /// be nothing but transaction markers and aborted records, which nobody will ever read. A partition that gave no answer within `timeout`
+    /// is left out.
+    ///
+    /// # Errors
+    /// When librdkafka refuses the whole question.
+    pub fn readable(&self, topic: &str, ranges: &[(i32, i64, i64)], timeout: Duration) -> Result<HashMap<i32, bool>, KafkaError> {
+        let failed = |error: RdKafkaError| KafkaError::from_rdkafka(format!("looking for records of {topic}"), &error, timeout);
+        let mut list = TopicPartitionList::with_capacity(ranges.len());
+        let mut open: HashMap<i32, i64> = HashMap::with_capacity(ranges.len());
+        for (partition, from, end) in ranges {
+            list.add_partition_offset(topic, *partition, Offset::Offset(*from)).map_err(failed)?;
+            open.insert(*partition, *end);
+        }
+        let names: Vec<TopicPartition> = open.keys().map(|partition| TopicPartition::new(topic, *partition)).collect();
+        let Some(first) = names.first() else { return Ok(HashMap::new()) };
+        self.consumer.incremental_assign(&list).map_err(failed)?;
+        let deadline = Instant::now() + timeout;
+        let mut answers = HashMap::with_capacity(open.len());
+        while !open.is_empty() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            match self.consumer.poll(left.min(Duration::from_millis(100))) {
+                Some(Ok(message)) if message.topic() == topic => {
+                    if let Some(end) = open.remove(&message.partition()) {
+                        answers.insert(message.partition(), message.offset() < end);
+                    }
+                }
+                Some(Err(RdKafkaError::PartitionEOF(partition))) => {
+                    open.remove(&partition);
+                    answers.entry(partition).or_insert(false);
+                }
+                Some(Err(error)) => tracing::debug!(target: "librdkafka", %error, "while looking for records"),
+                Some(Ok(_)) | None => {}
+            }
+        }
+        self.consumer.incremental_unassign(&list_of(&names)).map_err(failed)?;
+        self.consumer.fetch_watermarks(topic, first.partition, Duration::from_secs(1)).map_err(failed)?;
+        Ok(answers)
+    }
+
     /// Reads until each partition has shown its end, or the deadline.
     fn look(&self, topic: &str, mut open: HashMap<i32, Seen>, deadline: Instant) -> HashMap<i32, Seen> {
         let mut done = HashMap::with_capacity(open.len());

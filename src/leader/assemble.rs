@@ -175,3 +175,111 @@ pub(super) fn remarks(measures: &[ConnectorMeasure]) -> Vec<String> {
     }
     remarks
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::fleet::PartitionMeasure;
+
+    fn worker(name: &str, ordinal: u32, state: &str, partitions: &[i32]) -> LiveWorker {
+        let owned: Vec<String> = partitions.iter().map(|p| format!(r#"{{"topic":"t","partition":{p},"records_per_s":10.0}}"#)).collect();
+        let text = format!(
+            r#"{{"v":1,"worker":"{name}","ordinal":{ordinal},"run":1,"number":1,"interval_ms":2000,"started_ms":0,"at_ms":0,"busy_fraction":0.5,
+            "connectors":[{{"connector":"c","state":"{state}","partitions":[{}]}},{{"connector":"paused","state":"running"}}]}}"#,
+            owned.join(",")
+        );
+        let mut report: WorkerReport = serde_json::from_str(&text).unwrap();
+        if state == "starting" {
+            report.connectors.truncate(1);
+        }
+        LiveWorker { report: Arc::new(report), age: Duration::ZERO }
+    }
+
+    fn measure(partitions: i32) -> ConnectorMeasure {
+        let partition = |partition| PartitionMeasure {
+            topic: "t".to_owned(),
+            partition,
+            end_offset: Some(100),
+            committed_offset: Some(20),
+            lag_records: Some(50),
+            lag_ms: Some(3_000),
+            ..PartitionMeasure::default()
+        };
+        ConnectorMeasure { connector: "c".to_owned(), partitions: (0..partitions).map(partition).collect(), ..ConnectorMeasure::default() }
+    }
+
+    fn connector(kafka: &str) -> Arc<ConnectorConfig> {
+        let text = format!("topics = [\"t\"]\n[kafka]\n{kafka}\n[value]\nformat = \"json\"\n[table]\nname = \"d.t\"\n");
+        let mut config: ConnectorConfig = toml::from_str(&text).unwrap();
+        config.name = "c".to_owned();
+        Arc::new(config)
+    }
+
+    fn snapshot(coverage: &mut Coverage, now_ms: i64, live: &[LiveWorker]) -> Snapshot {
+        let (scaling, kafka, measures) = (ScalingConfig::default(), BTreeMap::new(), [measure(4)]);
+        let connectors = [connector("")];
+        Look { now_ms, replicas: 3, scaling: &scaling, connectors: &connectors, kafka: &kafka, live, measures: &measures }
+            .snapshot(coverage)
+    }
+
+    #[test]
+    fn a_snapshot_holds_what_was_reported_and_measured() {
+        let live = [worker("w-0", 0, "running", &[0, 1]), worker("w-1", 1, "running", &[2, 3]), worker("w-2", 2, "starting", &[])];
+        let snapshot = snapshot(&mut Coverage::default(), 1_000, &live);
+        assert_eq!((snapshot.now_ms, snapshot.window_ms, snapshot.replicas, snapshot.ready_workers), (1_000, 15_000, 3, Some(2)));
+        let group = &snapshot.groups[0];
+        assert_eq!((group.state, group.assignor), (Some(GroupState::Stable), Some(Assignor::CooperativeSticky)));
+        // The lag counts from where there is something to read, not from a commit that retention has overtaken.
+        assert_eq!((group.partitions.len(), group.partitions[0].committed_offset), (4, Some(50)));
+        assert_eq!(snapshot.workers.len(), 3);
+        assert_eq!(snapshot.workers[0].groups.len(), 1, "a connector that should not run is nobody's load");
+        assert_eq!(snapshot.workers[0].groups[0].consumed_records_per_s, Some(20.0));
+        assert_eq!(snapshot.limits.startup_deadline_ms, Some(180_000));
+    }
+
+    #[test]
+    fn a_group_without_all_its_owners_rebalances_but_not_for_ever() {
+        let mut coverage = Coverage::default();
+        let state = |coverage: &mut Coverage, now_ms, live: &[LiveWorker]| snapshot(coverage, now_ms, live).groups[0].state;
+        assert_eq!(state(&mut coverage, 0, &[]), None, "nobody says anything");
+        let three = [worker("w-0", 0, "running", &[0, 1, 2])];
+        assert_eq!(state(&mut coverage, 1_000, &three), Some(GroupState::Rebalancing));
+        let twice = [worker("w-0", 0, "running", &[0, 1, 2]), worker("w-1", 1, "running", &[2, 3])];
+        assert_eq!(state(&mut coverage, 30_000, &twice), Some(GroupState::Rebalancing));
+        assert_eq!(state(&mut coverage, 62_000, &three), Some(GroupState::Stable), "a partition that nobody may read");
+        let all = [worker("w-0", 0, "running", &[0, 1, 2, 3])];
+        assert_eq!(state(&mut coverage, 63_000, &all), Some(GroupState::Stable));
+        assert_eq!(state(&mut coverage, 64_000, &three), Some(GroupState::Rebalancing), "anew");
+    }
+
+    #[test]
+    fn properties_say_how_partitions_are_given_away() {
+        let of = |fleet: &str, own: &str| assignment(&connector(fleet).kafka, &connector(own).kafka);
+        let cooperative = Some(RebalanceProtocol::Cooperative);
+        assert_eq!(of("", ""), (Some(Assignor::CooperativeSticky), cooperative));
+        let range = "\"partition.assignment.strategy\" = \"range,roundrobin\"";
+        assert_eq!(of(range, ""), (Some(Assignor::Range), Some(RebalanceProtocol::Eager)));
+        assert_eq!(of("", "\"group.protocol\" = \"consumer\""), (Some(Assignor::Uniform), cooperative));
+        let server_side = "\"group.protocol\" = \"consumer\"\n\"group.remote.assignor\" = \"range\"";
+        assert_eq!(of(range, server_side), (Some(Assignor::Range), cooperative), "the connector's own win");
+    }
+
+    #[test]
+    fn remarks_say_what_nobody_decides_and_are_few() {
+        let mut measure = measure(50);
+        for partition in &mut measure.partitions {
+            partition.open_transaction_ms = Some(12_000);
+            partition.high_watermark = Some(140);
+        }
+        let all = remarks(&[measure]);
+        assert_eq!(all.len(), REMARKS_MAX);
+        assert!(all[0].contains("open transaction in t[0]") && all[0].contains("100 for 12 s while 40 records wait"), "{}", all[0]);
+        assert_eq!(all[REMARKS_MAX - 1], "and 31 more");
+        let trouble = ConnectorMeasure { connector: "c".to_owned(), trouble: Some("no answer".to_owned()), ..ConnectorMeasure::default() };
+        assert_eq!(remarks(&[trouble]), ["connector `c` cannot be measured: no answer"]);
+    }
+}

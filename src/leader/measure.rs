@@ -8,7 +8,7 @@ use super::tracks::{Track, told};
 use crate::config::{ConnectorConfig, FleetConfig, StartAt};
 use crate::fleet::{ConnectorMeasure, LiveWorker};
 use crate::flow::Clock;
-use crate::kafka::{GroupSettings, HighWatermarks, KafkaError, LagClient, Sampler};
+use crate::kafka::{GroupSettings, HighWatermarks, KafkaError, LagClient, PartitionOffsets, Sampler};
 use crate::record::TopicPartition;
 
 /// How often the topics are asked for their partitions.
@@ -125,7 +125,43 @@ impl Watched {
                 track.measure(now_ms, window_ms, offsets, highs.get(&offsets.partition).copied(), told, start)
             })
             .collect();
+        // For the next look: what stands still behind its commit may be nothing that anyone will read.
+        self.settle_doubts(shared, &offsets, now_ms, sample_timeout);
         Ok(())
+    }
+
+    /// Asks whether there is anything to read where lag stands still.
+    fn settle_doubts(&mut self, shared: &mut Shared, offsets: &[PartitionOffsets], now_ms: i64, timeout: Duration) {
+        let mut topic: Option<Arc<str>> = None;
+        let mut ranges = Vec::new();
+        for known in offsets {
+            let of_one_topic = topic.as_ref().is_none_or(|topic| *topic == known.partition.topic);
+            let Some(track) = self.tracks.get_mut(&known.partition).filter(|_| of_one_topic && ranges.len() < SAMPLES_PER_LOOK) else {
+                continue;
+            };
+            if let Some((from, end)) = track.doubtful(now_ms, known) {
+                topic = Some(known.partition.topic.clone());
+                ranges.push((known.partition.partition, from, end));
+            }
+        }
+        let Some(topic) = topic else { return };
+        match sampler(shared, &self.settings).and_then(|sampler| sampler.readable(&topic, &ranges, timeout)) {
+            Ok(readable) => {
+                for known in offsets.iter().filter(|known| known.partition.topic == topic) {
+                    let range = ranges.iter().find(|(partition, _, _)| *partition == known.partition.partition);
+                    if let (Some((partition, _, end)), Some(committed)) = (range, known.committed)
+                        && readable.get(partition) == Some(&false)
+                        && let Some(track) = self.tracks.get_mut(&known.partition)
+                    {
+                        track.finished(committed, *end);
+                    }
+                }
+            }
+            Err(error) => {
+                tracing::debug!(connector = self.config.name, %error, "whether anything is left to read is not known this time");
+                shared.sampler = None;
+            }
+        }
     }
 
     /// Looks at the last records of some partitions: those first that were never looked at, then those with new records whose look is old.

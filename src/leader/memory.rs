@@ -60,3 +60,65 @@ pub(super) fn left_for_next(memory: &Memory, term: u64, now_ms: i64) -> Option<L
     let fits = value.to_string().len() <= BYTES_MAX;
     fits.then_some(LeaderMemory { v: VERSION, term, now_ms, memory: value })
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::config::ScalingConfig;
+    use crate::fleet::Identity;
+    use crate::flow::ManualClock;
+    use crate::scaling::{Snapshot, decide};
+
+    /// A memory of one look, as JSON of the state topic.
+    fn left(now_ms: i64) -> Vec<u8> {
+        let snapshot = format!(
+            r#"{{"now_ms":{now_ms},"window_ms":15000,"replicas":1,"groups":[{{"connector":"c","partitions":[
+            {{"topic":"t","partition":0,"end_offset":5,"committed_offset":5,"produced_records_per_s":1.0,"lag_ms":0}}]}}],
+            "limits":{{"min":1,"max":3,"freshness_target_ms":30000,"recovery_target_ms":300000}}}}"#
+        );
+        let snapshot: Snapshot = serde_json::from_str(&snapshot).unwrap();
+        let mut memory = Memory::default();
+        decide(&snapshot, &mut memory);
+        let left = left_for_next(&memory, 4, now_ms).unwrap();
+        assert_eq!(left.memory["groups"]["c"]["partitions"], serde_json::json!({}), "offsets are not handed on");
+        serde_json::to_vec(&left).unwrap()
+    }
+
+    fn view(clock: &Arc<ManualClock>) -> FleetView {
+        FleetView::new(Identity { name: "w".to_owned(), ordinal: None }, &ScalingConfig::default(), clock.clone())
+    }
+
+    #[test]
+    fn time_goes_on_where_the_last_leader_was_whatever_its_clock_said() {
+        // The last leader's clock was an hour ahead of this one's.
+        let clock = Arc::new(ManualClock::at(1_000_000_000));
+        let view = view(&clock);
+        view.hear_state(b"leader/memory", Some(&left(4_600_000)), false);
+        clock.advance(Duration::from_secs(7));
+        let (memory, timeline) = Timeline::continued(&view, &*clock);
+        assert_ne!(memory, Memory::default());
+        assert_eq!(timeline.now_ms(&*clock), 4_607_000);
+        clock.set_wall_us(5);
+        clock.advance(Duration::from_secs(1));
+        assert_eq!(timeline.now_ms(&*clock), 4_608_000, "a clock that is set does not move it");
+    }
+
+    #[test]
+    fn an_old_or_strange_memory_is_left_alone() {
+        let clock = Arc::new(ManualClock::at(10_000_000_000_000));
+        let fresh = |view: &FleetView| {
+            let (memory, timeline) = Timeline::continued(view, &*clock);
+            memory == Memory::default() && timeline.now_ms(&*clock) == 10_000_000_000
+        };
+        assert!(fresh(&view(&clock)), "nothing was left");
+        let old = view(&clock);
+        old.hear_state(b"leader/memory", Some(&left(4_600_000)), true);
+        assert!(fresh(&old));
+        let strange = view(&clock);
+        strange.hear_state(b"leader/memory", Some(br#"{"v":9,"term":1,"now_ms":9999999999,"memory":{"groups":7}}"#), true);
+        assert!(fresh(&strange));
+    }
+}

@@ -50,8 +50,8 @@ struct Lead {
     term: Term,
     measurer: Arc<Mutex<Measurer>>,
     coverage: Coverage,
-    memory: Memory,
-    timeline: Timeline,
+    /// What was learnt, and the time that it counts in. `None` until the fleet's topics have been read: what the last leader left stands there.
+    learnt: Option<(Memory, Timeline)>,
     page: Arc<LeaderPage>,
     said: bool,
     remembered_at: Option<Duration>,
@@ -98,10 +98,9 @@ impl Monitor {
             }
         };
         *self.page.lock() = Some(page.clone());
-        let (memory, timeline) = Timeline::continued(&self.view, &*self.timer);
         let measurer = Arc::new(Mutex::new(Measurer::new(self.fleet.clone(), self.timer.clone() as Arc<dyn crate::flow::Clock>)));
         let coverage = Coverage::default();
-        let mut lead = Lead { term, measurer, coverage, memory, timeline, page, said: false, remembered_at: None };
+        let mut lead = Lead { term, measurer, coverage, learnt: None, page, said: false, remembered_at: None };
         let mut leadership = self.leadership.clone();
         while lead.term.is_valid() && self.speaks() {
             let next = self.timer.sleep(self.fleet.scaling.decide_interval.get());
@@ -195,8 +194,9 @@ impl Monitor {
                 replicas.read(READ_TIMEOUT).await.map_err(|error| format!("the number of workers cannot be read: {error}"))?.replicas
             }
         };
+        let (memory, timeline) = lead.learnt.get_or_insert_with(|| Timeline::continued(&self.view, &*self.timer));
         let look = Look {
-            now_ms: lead.timeline.now_ms(&*self.timer),
+            now_ms: timeline.now_ms(&*self.timer),
             replicas,
             scaling: &self.fleet.scaling,
             connectors: running,
@@ -206,7 +206,7 @@ impl Monitor {
         };
         let snapshot = look.snapshot(&mut lead.coverage);
         let tuning = Tuning::shrinking_within(self.fleet.scaling.scale_down_window.get().as_secs_f64());
-        let decision = decide_with(&snapshot, &mut lead.memory, &tuning);
+        let decision = decide_with(&snapshot, memory, &tuning);
         metrics::decided(match decision.action {
             Action::Hold => "hold",
             Action::Up => "up",
@@ -279,7 +279,8 @@ impl Monitor {
     }
 
     async fn remember(&self, lead: &mut Lead) {
-        let Some(memory) = left_for_next(&lead.memory, lead.term.number(), lead.timeline.now_ms(&*self.timer)) else { return };
+        let Some((memory, timeline)) = &lead.learnt else { return };
+        let Some(memory) = left_for_next(memory, lead.term.number(), timeline.now_ms(&*self.timer)) else { return };
         lead.remembered_at = Some(self.timer.now_monotonic());
         if let Err(error) = self.exchange.remember(&memory).await {
             tracing::debug!(%error, "the leader's memory was not written down");

@@ -11,6 +11,11 @@ use crate::scaling::{Behind, EndHistory};
 /// An end that stands still below the high watermark for this long is held by an open transaction; shorter ones are everyday.
 const OPEN_TRANSACTION_MS: i64 = 10_000;
 
+/// Commit and end must stand for so long before it is asked whether anything lies between them.
+const DOUBT_AFTER_MS: i64 = 3_000;
+/// How often that is asked for one partition.
+const DOUBT_EVERY_MS: i64 = 15_000;
+
 /// One partition's past.
 #[derive(Debug, Default)]
 pub(super) struct Track {
@@ -19,6 +24,10 @@ pub(super) struct Track {
     sampled_bytes: Option<f64>,
     /// When it was sampled, and where it ended then.
     pub sampled_at: Option<(i64, i64)>,
+    /// A committed offset, and the end up to which nothing is there to read behind it.
+    finished: Option<(i64, i64)>,
+    /// When that was last asked.
+    asked_at_ms: Option<i64>,
     /// Since when the high watermark has been above the end while the end stands.
     open_since_ms: Option<i64>,
 }
@@ -60,6 +69,25 @@ impl Track {
     pub fn sampled(&mut self, now_ms: i64, end: i64, mean_bytes: Option<f64>) {
         self.sampled_at = Some((now_ms, end));
         self.sampled_bytes = mean_bytes.or(self.sampled_bytes);
+    }
+
+    /// The range behind the commit that may hold nothing to read (markers, aborted records), when it is time to look: something seems to lag, and
+    /// neither commit nor end has moved for a while.
+    pub fn doubtful(&mut self, now_ms: i64, offsets: &PartitionOffsets) -> Option<(i64, i64)> {
+        let (end, committed) = (offsets.end?, offsets.committed?);
+        let from = committed.max(offsets.low.unwrap_or(0));
+        let stands = |history: &EndHistory| history.unchanged_since_ms().is_some_and(|since| now_ms - since >= DOUBT_AFTER_MS);
+        let known = self.finished == Some((committed, end)) || self.asked_at_ms.is_some_and(|at| now_ms - at < DOUBT_EVERY_MS);
+        if known || from >= end || !stands(&self.ends) || !stands(&self.commits) {
+            return None;
+        }
+        self.asked_at_ms = Some(now_ms);
+        Some((from, end))
+    }
+
+    /// Nothing is there to read from the commit up to `end`.
+    pub fn finished(&mut self, committed: i64, end: i64) {
+        self.finished = Some((committed, end));
     }
 
     /// Takes a look in and says what it means. `start`: where the group begins without a commit.
@@ -111,7 +139,10 @@ impl Track {
         let low = offsets.low.unwrap_or(0);
         let position = match (offsets.committed, start) {
             // What retention deleted is lost, not late; a commit above the end is of a topic that was made again.
-            (Some(committed), _) => committed.max(low),
+            (Some(committed), _) => match self.finished {
+                Some((of, read_to)) if of == committed => read_to.max(low),
+                _ => committed.max(low),
+            },
             (None, StartAt::Earliest) => low,
             // Its owner began at the end of that time, and knows where that was; nobody's partition will begin at its end.
             (None, StartAt::Latest) => end - told.lag_records.unwrap_or(0),
@@ -211,6 +242,26 @@ mod tests {
         look(&mut track, 0, &offsets(0, 100_000, Some(40_000)), 100_000);
         let measure = look(&mut track, 10, &offsets(0, 101_000, Some(41_000)), 101_000);
         assert_eq!((measure.lag_ms, measure.lag_at_least), (Some(600_000), true), "60,000 records at 100 a second");
+    }
+
+    #[test]
+    fn markers_behind_the_last_record_are_no_lag() {
+        let mut track = Track::default();
+        let ended = offsets(0, 101, Some(100));
+        assert_eq!(look(&mut track, 0, &ended, 101).lag_records, Some(1));
+        assert_eq!(track.doubtful(1_000, &ended), None, "it may be on its way");
+        look(&mut track, 5, &ended, 101);
+        assert_eq!(track.doubtful(5_000, &ended), Some((100, 101)));
+        assert_eq!(track.doubtful(6_000, &ended), None, "just asked");
+        track.finished(100, 101);
+        let measure = look(&mut track, 60, &ended, 101);
+        assert_eq!((measure.lag_records, measure.lag_ms), (Some(0), Some(0)));
+        assert_eq!(track.doubtful(60_000, &ended), None);
+        // The next transaction, a minute later, is late since it began and not since the last one ended.
+        let more = look(&mut track, 70, &offsets(0, 112, Some(100)), 112);
+        assert!(more.lag_records == Some(11) && more.lag_ms.is_some_and(|ms| ms <= 10_000), "{more:?}");
+        let read = look(&mut track, 75, &offsets(0, 112, Some(111)), 112);
+        assert_eq!(read.lag_records, Some(1));
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod evolution;
 mod groups;
 mod handover;
 mod kubernetes;
+mod lag;
 mod registry;
 mod schema_folder;
 mod security;
@@ -42,6 +43,9 @@ pub const ALL: &[Test] = &[
         security::oauthbearer_with_a_token_endpoint_of_a_private_authority,
     ),
     ("security::mutual_tls_with_a_private_authority", security::mutual_tls_with_a_private_authority),
+    ("lag::a_thousand_partitions_in_one_look", lag::a_thousand_partitions_in_one_look),
+    ("lag::transactions_open_and_aborted", lag::transactions_open_and_aborted),
+    ("lag::retention_and_sizes", lag::retention_and_sizes),
     ("groups::classic", groups::classic),
     ("groups::consumer", groups::consumer),
     ("handover::classic", handover::classic),
