@@ -113,7 +113,10 @@ impl Api {
     }
 }
 
-struct Answer<T>(Arc<Mutex<(Option<Result<T, ()>>, Option<Waker>)>>);
+/// An answer that has arrived, and who waits for it.
+type Cell<T> = (Option<Result<T, ()>>, Option<Waker>);
+
+struct Answer<T>(Arc<Mutex<Cell<T>>>);
 
 impl<T> Clone for Answer<T> {
     fn clone(&self) -> Self {
