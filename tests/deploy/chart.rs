@@ -59,12 +59,25 @@ fn the_leader_has_its_own_scale_and_its_own_lease_and_no_other_right() {
 
 #[test]
 fn without_a_leader_there_is_no_right_and_no_token() {
-    for mode in ["off", "observe"] {
-        let documents = documents(&rendered(&["--set", &format!("millrace.scaling.mode={mode}")]));
-        let kinds: Vec<&str> = documents.iter().map(|document| document["kind"].as_str().unwrap()).collect();
-        assert!(!kinds.iter().any(|kind| ["Role", "RoleBinding", "Lease"].contains(kind)), "{mode}: {kinds:?}");
-        assert_eq!(object(&documents, "StatefulSet")["spec"]["template"]["spec"]["automountServiceAccountToken"], false);
-    }
+    let documents = documents(&rendered(&["--set", "millrace.scaling.mode=off"]));
+    let kinds: Vec<&str> = documents.iter().map(|document| document["kind"].as_str().unwrap()).collect();
+    assert!(!kinds.iter().any(|kind| ["Role", "RoleBinding", "Lease"].contains(kind)), "{kinds:?}");
+    assert_eq!(object(&documents, "StatefulSet")["spec"]["template"]["spec"]["automountServiceAccountToken"], false);
+}
+
+#[test]
+fn a_leader_that_only_says_is_elected_and_may_not_resize() {
+    let documents = documents(&rendered(&["--set", "millrace.scaling.mode=observe"]));
+    let lease = &object(&documents, "Lease")["metadata"]["name"];
+    let rules = json!([
+        { "apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "resourceNames": [lease], "verbs": ["get", "update"] },
+    ]);
+    assert_eq!(object(&documents, "Role")["rules"], rules);
+    assert_eq!(object(&documents, "RoleBinding")["roleRef"]["name"], object(&documents, "Role")["metadata"]["name"]);
+    let pod = &object(&documents, "StatefulSet")["spec"]["template"]["spec"];
+    assert_eq!(pod["automountServiceAccountToken"], true);
+    let env = pod["containers"][0]["env"].as_array().unwrap();
+    assert!(env.iter().any(|variable| variable["name"] == "MILLRACE_LEASE" && variable["value"] == *lease));
 }
 
 #[test]

@@ -40,6 +40,12 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end -}}
 
+{{- /* One of the workers measures and says what it decides: elected by the Lease. */ -}}
+{{- define "millrace.leads" -}}
+{{- if has (dig "scaling" "mode" "off" .Values.millrace) (list "kubernetes" "observe") -}}true{{- end -}}
+{{- end -}}
+
+{{- /* And does it. */ -}}
 {{- define "millrace.scales" -}}
 {{- if eq (dig "scaling" "mode" "off" .Values.millrace) "kubernetes" -}}true{{- end -}}
 {{- end -}}
