@@ -39,9 +39,21 @@ pub(super) enum NotStopped {
 
 /// Where the connector in a slot is in its life.
 enum Phase {
-    Starting { since_ms: i64, message: Option<String> },
+    Starting {
+        since_ms: i64,
+        message: Option<String>,
+    },
     Running(Connector),
-    Ended { state: ConnectorState, since_ms: i64, message: Option<String> },
+    Ended {
+        state: ConnectorState,
+        since_ms: i64,
+        message: Option<String>,
+    },
+    /// It was told to stop and its threads did not end. For good: nobody can end them but the end of the process.
+    Hung {
+        since_ms: i64,
+        message: String,
+    },
 }
 
 impl Slot {
@@ -74,6 +86,7 @@ impl Slot {
             Phase::Starting { since_ms, message } => empty(ConnectorState::Starting, *since_ms, message.clone()),
             Phase::Running(connector) => connector.status(),
             Phase::Ended { state, since_ms, message } => empty(*state, *since_ms, message.clone()),
+            Phase::Hung { since_ms, message } => empty(ConnectorState::Failed, *since_ms, Some(message.clone())),
         }
     }
 
@@ -90,15 +103,21 @@ impl Slot {
     }
 
     /// Takes the connector out, if one runs, and shows `starting` (it will be started anew) or `stopped` from now on.
-    fn take(&self, now_ms: i64, again: bool, why: Option<&str>) -> Option<Connector> {
+    ///
+    /// # Errors
+    /// It was told to stop before, and hangs.
+    fn take(&self, now_ms: i64, again: bool, why: Option<&str>) -> Result<Option<Connector>, NotStopped> {
         let message = why.map(str::to_owned);
         let mut phase = self.phase.lock();
+        if let Phase::Hung { message, .. } = &*phase {
+            return Err(NotStopped::Hangs(message.clone()));
+        }
         let next = if again {
             Phase::Starting { since_ms: now_ms, message }
         } else {
             Phase::Ended { state: ConnectorState::Stopped, since_ms: now_ms, message }
         };
-        match std::mem::replace(&mut *phase, next) {
+        Ok(match std::mem::replace(&mut *phase, next) {
             Phase::Running(connector) => Some(connector),
             // What ended by itself keeps its reason, unless something new is about to begin.
             ended if !again => {
@@ -106,24 +125,39 @@ impl Slot {
                 None
             }
             _ => None,
-        }
+        })
     }
 
     /// Drains the connector of this slot, if one runs: it leaves its group with everything committed that is durable. `again`: it is shown as
     /// starting meanwhile.
     ///
     /// # Errors
-    /// It did not stop as it should and is `failed` now; what was not committed comes again.
+    /// It did not stop as it should and is `failed` now; what was not committed comes again. One that hangs does so at every further stop.
     pub(super) async fn stop(&self, worker: &Worker, deadline: Duration, again: bool, why: Option<&str>) -> Result<(), NotStopped> {
-        let Some(connector) = self.take(worker.now_ms(), again, why) else { return Ok(()) };
-        let failed = match tokio::time::timeout(deadline + CLOSE_MARGIN, connector.stop(deadline)).await {
-            Ok(Ok(())) => return Ok(()),
-            Ok(Err(error)) => NotStopped::Late(error.to_string()),
-            Err(_) => NotStopped::Hangs(format!("it did not stop within {:?}: restart the worker", deadline + CLOSE_MARGIN)),
+        let failed = match self.take(worker.now_ms(), again, why) {
+            Ok(None) => return Ok(()),
+            Ok(Some(connector)) => match tokio::time::timeout(deadline + CLOSE_MARGIN, connector.stop(deadline)).await {
+                Ok(Ok(())) => return Ok(()),
+                Ok(Err(error)) => NotStopped::Late(error.to_string()),
+                Err(_) => NotStopped::Hangs(format!("it did not stop within {:?}: restart the worker", deadline + CLOSE_MARGIN)),
+            },
+            Err(hangs) => hangs,
         };
         tracing::error!(connector = self.name, error = %failed, "connector did not stop cleanly");
-        self.end(ConnectorState::Failed, worker.now_ms(), Some(failed.to_string()));
+        self.not_stopped(&failed, worker.now_ms());
         Err(failed)
+    }
+
+    fn not_stopped(&self, failed: &NotStopped, now_ms: i64) {
+        match failed {
+            NotStopped::Late(message) => self.end(ConnectorState::Failed, now_ms, Some(message.clone())),
+            NotStopped::Hangs(message) => {
+                let mut phase = self.phase.lock();
+                if !matches!(*phase, Phase::Hung { .. }) {
+                    *phase = Phase::Hung { since_ms: now_ms, message: message.clone() };
+                }
+            }
+        }
     }
 }
 
@@ -157,4 +191,38 @@ async fn stop_all(worker: &Arc<Worker>, deadline: Duration) -> Vec<String> {
         }
     }
     late
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+mod tests {
+    use super::*;
+
+    fn slot() -> Slot {
+        let toml = "topics = [\"t\"]\n[value]\nformat = \"json\"\n[table]\nname = \"d.t\"\n";
+        Slot::new(Arc::new(toml::from_str(toml).unwrap()), 0, 1)
+    }
+
+    #[test]
+    fn a_connector_that_hangs_does_so_at_every_further_stop_and_stays_visible() {
+        let slot = slot();
+        slot.not_stopped(&NotStopped::Hangs("it hangs".into()), 2);
+        for (now_ms, again) in [(3, true), (4, false), (5, true)] {
+            let taken = slot.take(now_ms, again, Some("its file changed"));
+            assert!(matches!(&taken, Err(NotStopped::Hangs(message)) if message == "it hangs"));
+            slot.not_stopped(&taken.err().unwrap(), now_ms);
+            let status = slot.status();
+            assert_eq!((status.state, status.since_ms, status.message.as_deref()), (ConnectorState::Failed, 2, Some("it hangs")));
+        }
+    }
+
+    #[test]
+    fn one_that_only_left_its_group_late_may_begin_anew() {
+        let slot = slot();
+        slot.not_stopped(&NotStopped::Late("still leaving".into()), 2);
+        assert!(matches!(slot.take(3, false, None), Ok(None)));
+        assert_eq!(slot.status().message.as_deref(), Some("still leaving"), "a removal keeps the reason");
+        assert!(matches!(slot.take(4, true, None), Ok(None)));
+        assert!(slot.is_starting());
+    }
 }
