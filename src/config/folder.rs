@@ -21,7 +21,7 @@ pub struct ConnectorFolder {
     pub refused: BTreeMap<String, ConfigErrors>,
 }
 
-/// Reads every `*.toml` of the folder (hidden files are left out).
+/// Reads every `*.toml` of the folder (hidden files are left out). One that cannot be read is refused, like one with a mistake.
 ///
 /// # Errors
 /// The folder cannot be read.
@@ -149,6 +149,20 @@ mod tests {
         let (_kept, config, connectors) = folder(&[]);
         assert!(load_usable(&config, &connectors).unwrap().connectors.is_empty());
         assert!(load_usable(&config, &connectors.join("gone")).is_none());
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_looked_at_is_refused_and_not_gone() {
+        let (_kept, config, connectors) = folder(&[("a.toml", &connector("a"))]);
+        std::fs::create_dir(connectors.join("d.toml")).unwrap();
+        std::os::unix::fs::symlink("nowhere.toml", connectors.join("b.toml")).unwrap();
+        std::os::unix::fs::symlink("c.toml", connectors.join("c.toml")).unwrap();
+        let loaded = load_usable(&config, &connectors).unwrap();
+        assert_eq!(loaded.connectors.iter().map(|c| c.name.as_str()).collect::<Vec<_>>(), ["a"]);
+        assert_eq!(loaded.refused.keys().collect::<Vec<_>>(), ["b", "c"]);
+        assert!(loaded.refused["b"].to_string().contains("b.toml"), "{}", loaded.refused["b"]);
+        let look = Look::now(&config, &connectors).connectors.unwrap();
+        assert_eq!(look.values().map(Option::is_some).collect::<Vec<_>>(), [true, false, false]);
     }
 
     #[test]

@@ -144,7 +144,7 @@ pub(super) fn connector_files(folder: &Path, errors: &mut Vec<ConfigError>) -> V
             Ok(entry) => {
                 let path = entry.path();
                 let hidden = entry.file_name().to_string_lossy().starts_with('.');
-                if !hidden && path.extension().is_some_and(|extension| extension == "toml") && path.is_file() {
+                if !hidden && path.extension().is_some_and(|extension| extension == "toml") && may_be_file(&path) {
                     files.push(path);
                 }
             }
@@ -153,6 +153,16 @@ pub(super) fn connector_files(folder: &Path, errors: &mut Vec<ConfigError>) -> V
     }
     files.sort();
     files
+}
+
+/// Whether an entry of the folder is to be read. One that cannot be looked at (no right to, a link to nothing, a stale handle) is, so that the
+/// reading says what is wrong: passed over, it would count as removed, and its connector would drain.
+fn may_be_file(path: &Path) -> bool {
+    match std::fs::metadata(path) {
+        Ok(found) => found.is_file(),
+        // Without the entry itself it was removed since the folder was listed.
+        Err(_) => !matches!(std::fs::symlink_metadata(path), Err(error) if error.kind() == std::io::ErrorKind::NotFound),
+    }
 }
 
 /// A connector's name becomes a group's, a topic's and a metric's label.
