@@ -1,6 +1,7 @@
 //! Starting a member of a consumer group, and the thread that polls it.
 
 use std::collections::HashSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, OnceLock};
@@ -230,14 +231,56 @@ struct Ended(Arc<Member>);
 impl Drop for Ended {
     fn drop(&mut self) {
         if thread::panicking() {
-            self.0.report("the poll thread panicked", true);
+            guarded("saying that the poll thread panicked", || self.0.report("the poll thread panicked", true));
         }
         let left: Vec<TopicPartition> = self.0.ownership.lock().owned.drain().map(|(partition, _)| partition).collect();
-        if !left.is_empty() && !thread::panicking() {
-            self.0.listener.lost(&left);
+        if !left.is_empty() {
+            // Also after a panic: shards that kept queues of the consumer would keep it alive, and its heartbeats with it.
+            guarded("giving up the partitions of a poll thread that ended", || self.0.listener.lost(&left));
         }
+        self.0.turns.end();
         let (closed, changed) = &self.0.closed;
         *closed.lock() = true;
         changed.notify_all();
+    }
+}
+
+/// Also while the thread panics: a second panic that left a drop would end the process.
+fn guarded(what: &str, tell: impl FnOnce()) {
+    if catch_unwind(AssertUnwindSafe(tell)).is_err() {
+        tracing::error!("{what} panicked");
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    /// Tells as [`Ended`] does.
+    struct Tells(mpsc::Sender<&'static str>);
+
+    impl Drop for Tells {
+        fn drop(&mut self) {
+            assert!(thread::panicking());
+            guarded("the first", || {
+                self.0.send("first").unwrap();
+                panic!("on purpose, in a drop");
+            });
+            guarded("the second", || self.0.send("second").unwrap());
+        }
+    }
+
+    #[test]
+    fn a_panic_while_the_thread_panics_keeps_nothing_from_being_told() {
+        let (told, heard) = mpsc::channel();
+        let ended = thread::spawn(move || {
+            let _tells = Tells(told);
+            panic!("on purpose");
+        });
+        assert!(ended.join().is_err());
+        assert_eq!(heard.iter().collect::<Vec<_>>(), ["first", "second"]);
     }
 }

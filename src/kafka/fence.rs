@@ -1,6 +1,6 @@
 //! When the poll thread last came around, and whether the worker stood still long enough to have been fenced.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// The poll thread's turns. A gap over the session timeout is remembered after the thread runs again: it may run before anybody looks.
@@ -10,11 +10,19 @@ pub(super) struct PollTurns {
     last_ms: AtomicU64,
     /// When the last gap over the session timeout that is not yet disproved ended, ms; 0 without one.
     gap_ms: AtomicU64,
+    /// No turn will follow, and none is missed.
+    ended: AtomicBool,
 }
 
 impl PollTurns {
     pub fn new(session_timeout: Duration) -> Self {
-        Self { origin: Instant::now(), session_timeout, last_ms: AtomicU64::new(0), gap_ms: AtomicU64::new(0) }
+        Self {
+            origin: Instant::now(),
+            session_timeout,
+            last_ms: AtomicU64::new(0),
+            gap_ms: AtomicU64::new(0),
+            ended: AtomicBool::new(false),
+        }
     }
 
     /// The poll thread comes around.
@@ -27,10 +35,15 @@ impl PollTurns {
         self.gap_ms.store(0, Ordering::Release);
     }
 
+    /// The poll thread has ended, and with it every assignment: there is nothing left that standing still could endanger.
+    pub fn end(&self) {
+        self.ended.store(true, Ordering::Release);
+    }
+
     /// The time since the last turn, or the gap that a commit has not yet disproved.
     ///
     /// A gap is also over after a further session timeout of turns: a fenced member hears of it with its next heartbeat, and loses its
-    /// partitions then.
+    /// partitions then. Zero after the end.
     pub fn since(&self) -> Duration {
         self.since_at(self.now_ms())
     }
@@ -53,6 +66,9 @@ impl PollTurns {
     }
 
     fn since_at(&self, now: u64) -> Duration {
+        if self.ended.load(Ordering::Acquire) {
+            return Duration::ZERO;
+        }
         let since_turn = Duration::from_millis(now.saturating_sub(self.last_ms.load(Ordering::Acquire)));
         let gap_end = self.gap_ms.load(Ordering::Acquire);
         if gap_end == 0 || now.saturating_sub(gap_end) > self.limit_ms() {
@@ -90,5 +106,15 @@ mod tests {
         let turns = PollTurns::new(Duration::from_secs(10));
         turns.turn_at(1_000);
         assert_eq!(turns.since_at(12_000), Duration::from_secs(11));
+    }
+
+    #[test]
+    fn a_thread_that_has_ended_stands_still_without_alarm() {
+        let turns = PollTurns::new(Duration::from_secs(10));
+        turns.turn_at(1_000);
+        turns.turn_at(20_000);
+        assert!(turns.since_at(20_001) > Duration::from_secs(10));
+        turns.end();
+        assert_eq!([turns.since_at(20_001), turns.since_at(900_000)], [Duration::ZERO; 2]);
     }
 }

@@ -136,7 +136,7 @@ pub trait GroupControl: Send + Sync + 'static {
     fn restart_at(&self, partition: &TopicPartition, offset: Option<i64>) -> Result<(), GroupError>;
     /// The first and the next offset of a partition on the broker; the next one is the last stable offset under read_committed.
     fn watermarks(&self, partition: &TopicPartition, timeout: Duration) -> Result<(i64, i64), GroupError>;
-    /// How long ago the poll thread last came around. Over the session timeout: the worker may be fenced without knowing.
+    /// How long ago the poll thread last came around. Over the session timeout: the worker may be fenced without knowing. Zero once it is closed.
     fn since_last_poll(&self) -> Duration;
     /// The session timeout in force.
     fn session_timeout(&self) -> Duration;
