@@ -1,6 +1,7 @@
 //! The open buffer of a table in one shard, and the append job that it becomes.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use crate::decode::{ClosedRows, RowBuffer, RowRoom};
@@ -60,6 +61,27 @@ impl OpenBatch {
     }
 }
 
+/// Bytes of a closed batch, counted with its table until they are acknowledged or given up, however that comes.
+pub struct Unacked {
+    table: Arc<TableEntry>,
+    bytes: i64,
+}
+
+impl Unacked {
+    /// Counts them.
+    pub fn new(table: Arc<TableEntry>, bytes: usize) -> Self {
+        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+        table.unacked_bytes.fetch_add(bytes, Relaxed);
+        Self { table, bytes }
+    }
+}
+
+impl Drop for Unacked {
+    fn drop(&mut self) {
+        self.table.unacked_bytes.fetch_sub(self.bytes, Relaxed);
+    }
+}
+
 /// A closed batch on its way to BigQuery.
 pub struct AppendJob {
     /// The table.
@@ -76,6 +98,8 @@ pub struct AppendJob {
     pub partitions: Vec<(u32, Arc<PartitionProgress>)>,
     /// The memory it takes, given back when the job ends.
     pub lease: Lease,
+    /// Its bytes in the table's count of those not acknowledged, taken out when the job ends.
+    pub _unacked: Unacked,
 }
 
 impl AppendJob {
@@ -99,5 +123,31 @@ impl AppendJob {
             end += share.rows;
             row < end
         })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::flow::Budget;
+    use crate::pipeline::worker::WorkerShared;
+    use crate::table::TableName;
+
+    #[test]
+    fn a_job_that_goes_unsent_leaves_no_bytes_in_its_tables_count() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let worker = WorkerShared::new(Budget::new(1 << 20), runtime.handle().clone(), false);
+        let table = worker.table(&TableName { project: "p".into(), dataset: "d".into(), table: "t".into() });
+        let (first, second) = (Unacked::new(table.clone(), 700), Unacked::new(table.clone(), 300));
+        assert_eq!(table.unacked_bytes.load(Relaxed), 1000);
+        drop(first);
+        assert_eq!(table.unacked_bytes.load(Relaxed), 300);
+        let panicked = std::thread::spawn(move || {
+            let _kept = second;
+            std::panic::panic_any("on purpose");
+        });
+        assert!(panicked.join().is_err());
+        assert_eq!(table.unacked_bytes.load(Relaxed), 0);
     }
 }

@@ -16,9 +16,10 @@ use crate::telemetry::metrics::ConnectorMetrics;
 
 use super::committer::{Committer, CommitterParts};
 use super::dead_letters::DeadLetters;
-use super::events::{ShardEvent, ShardHandle};
+use super::events::ShardHandle;
 use super::fence::Fence;
 use super::freshness::FreshnessHistogram;
+use super::half_started::{HalfStarted, end_shards};
 use super::lag::{self, LagParts};
 use super::listener::Rebalances;
 use super::plans::PlanMaker;
@@ -32,7 +33,7 @@ use super::worker::WorkerShared;
 use super::writers::{WriterParts, Writers};
 
 /// How long a connector that fails may take to leave its group, so that other workers get its partitions.
-const LEAVE_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const LEAVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What a connector is made of.
 pub struct ConnectorParts {
@@ -181,7 +182,7 @@ impl Connector {
         });
         let control = start_group(settings, listener).map_err(|error| kafka_error(&error))?;
         fence.set_session_timeout(control.session_timeout());
-        let mut shards = Vec::new();
+        let mut half_started = HalfStarted::new(control.clone());
         for (index, (handle, receiver)) in handles.into_iter().zip(receivers).enumerate() {
             let shard = Shard::new(ShardParts {
                 config: config.clone(),
@@ -199,7 +200,7 @@ impl Connector {
                 clock: clock.clone(),
             });
             let thread = shard_thread::start(&format!("shard-{index}-{name}"), shard, receiver).map_err(thread_error)?;
-            shards.push((handle, thread));
+            half_started.shards.push((handle, thread));
         }
         let committer = Committer::start(CommitterParts {
             connector: name.clone(),
@@ -211,6 +212,7 @@ impl Connector {
             interval: parts.fleet.worker.commit_interval.get(),
         })
         .map_err(thread_error)?;
+        let shards = half_started.complete();
         let stall = Arc::new(StallWatch::default());
         let lag_task = runtime.spawn(lag::run(LagParts {
             connector: name.clone(),
@@ -256,12 +258,7 @@ impl Connector {
         let stopped = self.runtime.clone().spawn_blocking(move || {
             let closed = self.control.close(deadline);
             self.committer.stop();
-            for (handle, thread) in self.shards {
-                handle.blocking_send(ShardEvent::Stop);
-                if thread.join().is_err() {
-                    tracing::error!(connector = self.name, "a shard's thread panicked");
-                }
-            }
+            end_shards(self.shards);
             closed
         });
         match stopped.await {

@@ -20,6 +20,7 @@ mod delivery;
 mod events;
 mod fence;
 mod freshness;
+mod half_started;
 mod health;
 mod lag;
 mod late_letters;

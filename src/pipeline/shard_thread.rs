@@ -35,6 +35,9 @@ pub fn start(name: &str, mut shard: Shard, mut events: mpsc::Receiver<ShardEvent
                 partitions.join(", ")
             ));
         }
+        if catch_unwind(AssertUnwindSafe(|| shard.end())).is_err() {
+            tracing::error!(connector = shard.parts.config.name, "a shard's end panicked: records that come again are not counted");
+        }
     })
 }
 

@@ -1,6 +1,5 @@
 //! What a shard does between takes: events in, holds begun and ended, batches out.
 
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use crate::decode::SchemaKey;
@@ -8,7 +7,7 @@ use crate::flow::{BudgetKind, HoldCause};
 use crate::kafka::{Epoch, GroupError, NextOffset};
 use crate::record::TopicPartition;
 
-use super::batch::AppendJob;
+use super::batch::{AppendJob, Unacked};
 use super::events::{Outcome, ShardEvent};
 use super::partition::{Hold, Wait};
 use super::plans::PlanAnswer;
@@ -72,6 +71,12 @@ impl Shard {
                 partition.resting_since = None;
             }
         }
+    }
+
+    /// Ends the assignments that no revocation ended: the thread ends, and no commit of theirs will follow.
+    pub fn end(&mut self) {
+        let owned: Vec<_> = (0..self.slots.len()).filter_map(|slot| Some((slot, self.slots.get(slot)?.epoch()))).collect();
+        self.let_go(&owned, false);
     }
 
     /// Counts an append's or a dead letter's rows down.
@@ -292,10 +297,10 @@ impl Shard {
         let lease = self.budget().lease(BudgetKind::InFlight, batch.rows.memory_bytes() as u64);
         let rows = batch.rows.close();
         let Some(table) = self.tables.get_mut(index) else { return };
-        table.entry.unacked_bytes.fetch_add(i64::try_from(rows.rows.len()).unwrap_or(i64::MAX), Relaxed);
         table.room = room;
         table.ready.push_back(AppendJob {
             table: table.entry.clone(),
+            _unacked: Unacked::new(table.entry.clone(), rows.rows.len()),
             rows,
             shares: batch.shares,
             times: batch.times,

@@ -2,7 +2,6 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use futures::stream::FuturesUnordered;
@@ -64,7 +63,6 @@ async fn run(context: Arc<DeliveryContext>, table: Arc<TableEntry>, mut jobs: mp
 async fn one(context: Arc<DeliveryContext>, job: AppendJob) {
     let delivered = AssertUnwindSafe(deliver(&context, &job)).catch_unwind().await;
     let Delivered { outcome, rejected } = delivered.unwrap_or_else(|panic| given_up(&context, &job, panic_words(panic.as_ref())));
-    job.table.unacked_bytes.fetch_sub(i64::try_from(job.rows.rows.len()).unwrap_or(i64::MAX), Relaxed);
     let shard = job.shard.clone();
     let table = job.table.clone();
     // The memory is free before the shard hears of it: it may wait for just that.

@@ -2,6 +2,7 @@
 //! what was acknowledged.
 
 mod assignments;
+mod ends;
 mod failures;
 mod played;
 mod rests;
@@ -75,6 +76,7 @@ fn limited_stage(
         paused: false.into(),
         restarts: Mutex::default(),
         stopped: false.into(),
+        closed: false.into(),
         panics: Mutex::default(),
     });
     let sink = Arc::new(Sink {

@@ -29,6 +29,8 @@ pub(super) struct Log {
     pub restarts: Mutex<Vec<Option<i64>>>,
     /// The consumer has stopped fetching: seeks are refused.
     pub stopped: std::sync::atomic::AtomicBool,
+    /// The consumer was told to leave its group.
+    pub closed: std::sync::atomic::AtomicBool,
     /// Records whose headers panic when they are touched: by offset, how many times more.
     pub panics: Mutex<BTreeMap<i64, u32>>,
 }
@@ -115,6 +117,7 @@ impl GroupControl for Control {
         Duration::from_secs(10)
     }
     fn close(&self, _timeout: Duration) -> Result<(), GroupError> {
+        self.0.closed.store(true, SeqCst);
         Ok(())
     }
 }
