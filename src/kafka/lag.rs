@@ -1,8 +1,9 @@
 //! Batched questions about offsets.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use rdkafka::consumer::Consumer;
 use rdkafka::{Offset, TopicPartitionList};
 
@@ -57,6 +58,8 @@ impl HighWatermarks {
 pub struct LagClient {
     settings: GroupSettings,
     asker: Outsider,
+    /// Topics that were seen with partitions.
+    seen: Mutex<HashSet<String>>,
 }
 
 impl LagClient {
@@ -65,7 +68,7 @@ impl LagClient {
     /// # Errors
     /// As [`super::start_group`].
     pub fn new(settings: &GroupSettings) -> Result<Self, KafkaError> {
-        Ok(Self { settings: settings.clone(), asker: Outsider::new(&settings.cluster, &settings.group_id, "lag")? })
+        Ok(Self { settings: settings.clone(), asker: Outsider::new(&settings.cluster, &settings.group_id, "lag")?, seen: Mutex::default() })
     }
 
     /// First, end and committed offsets of `partitions`, in their order: three batched questions, each within `timeout` (4.5 ms for 1,000
@@ -92,13 +95,22 @@ impl LagClient {
             .collect())
     }
 
-    /// All partitions of the connector's topics, by the brokers' metadata.
+    /// All partitions of the connector's topics, by the brokers' metadata; without topics that this client never saw.
     ///
     /// # Errors
-    /// When the brokers do not answer.
+    /// When the brokers do not answer, or answer with an error for a topic that was there before: a list without it would be taken for all.
     pub fn partitions(&self, timeout: Duration) -> Result<Vec<TopicPartition>, KafkaError> {
-        Ok(topics::known(&self.asker, &self.settings.topics, timeout)?.partitions)
+        complete(topics::known(&self.asker, &self.settings.topics, timeout)?, &mut self.seen.lock())
     }
+}
+
+fn complete(known: topics::Known, seen: &mut HashSet<String>) -> Result<Vec<TopicPartition>, KafkaError> {
+    if let Some((topic, words)) = known.missing.iter().find(|(topic, _)| seen.contains(topic)) {
+        return Err(KafkaError::Refused { what: format!("topic {topic}, which was there before"), message: words.clone() });
+    }
+    let fresh: HashSet<&str> = known.partitions.iter().map(|partition| &*partition.topic).collect();
+    seen.extend(fresh.into_iter().map(str::to_owned));
+    Ok(known.partitions)
 }
 
 fn list_offsets(
@@ -134,4 +146,24 @@ fn by_partition(list: &TopicPartitionList) -> HashMap<TopicPartition, i64> {
 /// The partitions of a connector's topics, with a client for this one question.
 pub(super) fn partitions_of(settings: &GroupSettings, timeout: Duration) -> Result<Vec<TopicPartition>, KafkaError> {
     LagClient::new(settings)?.partitions(timeout)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_topic_that_was_there_is_not_missing_but_unknown() {
+        let there = |topics: &[&str], missing: &[&str]| topics::Known {
+            partitions: topics.iter().map(|topic| TopicPartition::new(*topic, 0)).collect(),
+            missing: missing.iter().map(|topic| ((*topic).to_owned(), "leader not available".to_owned())).collect(),
+            brokers: 1,
+        };
+        let mut seen = HashSet::new();
+        assert_eq!(complete(there(&["a"], &["never"]), &mut seen).unwrap().len(), 1);
+        let error = complete(there(&[], &["never", "a"]), &mut seen).unwrap_err().to_string();
+        assert!(error.contains("topic a, which was there before: leader not available"), "{error}");
+        assert_eq!(complete(there(&["a", "never"], &[]), &mut seen).unwrap().len(), 2);
+    }
 }

@@ -93,6 +93,7 @@ impl Look<'_> {
             assignor,
             protocol,
             state: coverage.state(self.now_ms, measure, self.live),
+            trouble: measure.trouble.clone(),
             partitions: measure
                 .partitions
                 .iter()

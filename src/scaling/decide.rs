@@ -38,11 +38,22 @@ fn at_work(view: &View) -> u32 {
     (if owners > 0 && enough { owners } else { listed }) as u32
 }
 
+/// The least that is allowed, where fewer are asked for: that needs no look at the load.
+pub fn at_least(replicas: u32, min: u32) -> Option<Decision> {
+    let reason = || format!("up from {replicas} to {min}: the least that is allowed");
+    (replicas < min).then(|| Decision { action: Action::Up, ..undecided(min, reason()) })
+}
+
 fn plain(snapshot: &Snapshot, replicas: u32, reason: String) -> Decision {
     let action = match replicas.cmp(&snapshot.replicas) {
         std::cmp::Ordering::Less => Action::Down,
         std::cmp::Ordering::Equal => Action::Hold,
         std::cmp::Ordering::Greater => Action::Up,
     };
-    Decision { replicas, reason, action, connectors: Vec::new(), missing_workers: 0, absent: false, cost_per_hour: None }
+    Decision { action, ..undecided(replicas, reason) }
+}
+
+fn undecided(replicas: u32, reason: String) -> Decision {
+    let (connectors, action) = (Vec::new(), Action::Hold);
+    Decision { replicas, reason, action, connectors, missing_workers: 0, absent: false, cost_per_hour: None }
 }

@@ -45,6 +45,9 @@ impl Hold {
 pub(super) fn hold(snapshot: &Snapshot, view: &View, g: usize, ready: u32, memory: &mut Memory) -> Option<Hold> {
     let (group, now) = (&view.groups[g], snapshot.now_ms);
     let made = |kind, words: String| Some(Hold { words, kind });
+    if let Some(why) = &group.unknown {
+        return made(Kind::Unknown, why.clone());
+    }
     if group.rates.is_empty() {
         return made(Kind::Nothing, "has no partitions".to_owned());
     }

@@ -4,6 +4,9 @@ use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
+/// Partitions that are gone for this long are gone.
+const FEWER_FOR_MS: i64 = 60_000;
+
 /// What [`decide`](super::decide) keeps between snapshots: offsets of the last minute and a half, loads of the last hours, what a worker can do, past resizes.
 /// Bounded: nothing in it grows with time.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -100,6 +103,12 @@ pub(super) struct FleetMemory {
     pub missing_since_ms: Option<i64>,
     /// When the number changed within the last hour, oldest first.
     pub resizes: VecDeque<i64>,
+    /// The partitions that there are work for; fewer count only once they have been seen for a while.
+    #[serde(default)]
+    pub partitions: Option<u32>,
+    /// Since when there are fewer.
+    #[serde(default)]
+    pub fewer_since_ms: Option<i64>,
     /// Seconds from asking for workers until they were members, smoothed.
     pub startup_s: Option<f64>,
 }
@@ -130,8 +139,42 @@ impl FleetMemory {
         }
     }
 
+    /// Notes how many partitions running connectors have (`None`: not of all known), and says beyond how many workers there are too many. One
+    /// look with a short list must not take workers away.
+    pub(super) fn note_partitions(&mut self, now_ms: i64, partitions: Option<u32>) -> Option<u32> {
+        match (partitions, self.partitions) {
+            (Some(now), Some(before)) if now < before => {
+                let since = *self.fewer_since_ms.get_or_insert(now_ms);
+                if now_ms - since >= FEWER_FOR_MS {
+                    (self.partitions, self.fewer_since_ms) = (partitions, None);
+                }
+            }
+            (Some(_), _) => (self.partitions, self.fewer_since_ms) = (partitions, None),
+            (None, _) => self.fewer_since_ms = None,
+        }
+        self.partitions
+    }
+
     /// Seconds since the number was last changed.
     pub(super) fn since_change_s(&self, now_ms: i64) -> f64 {
         self.changed_ms.map_or(f64::INFINITY, |at| (now_ms - at) as f64 / 1000.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fewer_partitions_count_once_they_have_stayed_fewer() {
+        let mut fleet = FleetMemory::default();
+        assert_eq!(fleet.note_partitions(0, None), None);
+        assert_eq!(fleet.note_partitions(5_000, Some(12)), Some(12));
+        assert_eq!(fleet.note_partitions(10_000, Some(4)), Some(12));
+        assert_eq!(fleet.note_partitions(60_000, None), Some(12), "unknown: the minute begins anew");
+        assert_eq!(fleet.note_partitions(70_000, Some(4)), Some(12));
+        assert_eq!(fleet.note_partitions(129_000, Some(4)), Some(12));
+        assert_eq!(fleet.note_partitions(130_000, Some(4)), Some(4));
+        assert_eq!(fleet.note_partitions(135_000, Some(20)), Some(20), "more count at once");
     }
 }

@@ -23,7 +23,7 @@ pub mod simulation;
 mod snapshot;
 mod tuning;
 
-pub use decide::{decide, decide_with};
+pub use decide::{at_least, decide, decide_with};
 pub use decision::{Action, ConnectorNeed, CostPerHour, Decision};
 pub use end_history::{Behind, EndHistory};
 pub use memory::Memory;

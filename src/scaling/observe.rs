@@ -1,6 +1,6 @@
 //! From a snapshot and what came before it to loads, backlogs and owners: unknown stays unknown.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::memory::{GroupMemory, Memory, PartitionMemory, Sample};
 use super::snapshot::{Assignor, ConnectorGroup, GroupState, PartitionLoad, RebalanceProtocol, Snapshot, WorkerLoad};
@@ -27,6 +27,8 @@ pub(super) struct View {
 #[derive(Debug, Clone)]
 pub(super) struct GroupView {
     pub name: String,
+    /// Why its partitions are not, or not all, known.
+    pub unknown: Option<String>,
     pub assignor: Assignor,
     pub eager: bool,
     pub rebalancing: bool,
@@ -112,6 +114,7 @@ pub(super) fn observe(snapshot: &Snapshot, memory: &mut Memory) -> View {
     for group in &snapshot.groups {
         let entry = memory.groups.entry(group.connector.clone()).or_default();
         let (mut view, committed) = observe_group(snapshot, group, entry, &owners);
+        view.unknown = unknown(group, &owners);
         let mut consumed = vec![None; workers.len()];
         for (place, worker) in order.iter().enumerate() {
             let own: Vec<_> = worker.groups.iter().filter(|g| g.connector == group.connector).collect();
@@ -149,6 +152,18 @@ pub(super) fn observe(snapshot: &Snapshot, memory: &mut Memory) -> View {
     View { groups, workers }
 }
 
+/// Why a group's list of partitions does not tell how many it has: it could not be asked for, or its workers own some that are not in it.
+fn unknown(group: &ConnectorGroup, owners: &BTreeMap<(&str, &str, i32), usize>) -> Option<String> {
+    if let Some(trouble) = &group.trouble {
+        return Some(format!("cannot be measured: {trouble}"));
+    }
+    let listed: BTreeSet<(&str, i32)> = group.partitions.iter().map(|p| (p.topic.as_str(), p.partition)).collect();
+    let unlisted =
+        |(connector, topic, partition): &&(&str, &str, i32)| *connector == group.connector && !listed.contains(&(*topic, *partition));
+    let count = owners.keys().filter(unlisted).count();
+    (count > 0).then(|| format!("its workers own {count} partitions that the brokers do not list"))
+}
+
 /// One group; also the rate of commits for each partition.
 fn observe_group(
     snapshot: &Snapshot,
@@ -176,6 +191,7 @@ fn observe_group(
     let fresh = moved || told < 0.5;
     let mut view = GroupView {
         name: group.connector.clone(),
+        unknown: None,
         assignor: group.assignor.unwrap_or(Assignor::CooperativeSticky),
         eager: group.protocol == Some(RebalanceProtocol::Eager),
         rebalancing,
@@ -248,7 +264,7 @@ fn observe_group(
         view.backlog.push(records.or_else(|| told_lag_s.map(|lag| lag * m.rate.unwrap_or(0.0))));
     }
     let listed: Vec<(&str, i32)> = partitions.iter().map(|p| (p.topic.as_str(), p.partition)).collect();
-    if listed.len() < memory.partitions.values().map(BTreeMap::len).sum() {
+    if group.trouble.is_none() && listed.len() < memory.partitions.values().map(BTreeMap::len).sum() {
         memory.partitions.iter_mut().for_each(|(t, ps)| ps.retain(|p, _| listed.contains(&(t.as_str(), *p))));
         memory.partitions.retain(|_, ps| !ps.is_empty());
     }

@@ -208,23 +208,29 @@ impl<'a> Round<'a> {
         Some(n.min(count))
     }
 
-    /// The most workers that make sense: no more than partitions of running connectors.
-    fn ceiling(&self) -> u32 {
+    /// The most workers that make sense: no more than partitions of running connectors. What to grow to at most, and above what to shrink at once.
+    fn ceilings(&mut self) -> (u32, u32) {
+        let limits = self.snapshot.limits;
+        let known = self.view.groups.iter().all(|g| g.unknown.is_none());
         let partitions: usize = self.view.groups.iter().map(|g| g.rates.len()).sum();
-        let max = self.snapshot.limits.max.max(self.snapshot.limits.min);
-        if partitions == 0 { max } else { max.min(partitions as u32).max(self.snapshot.limits.min) }
+        let partitions = (known && partitions > 0).then_some(partitions as u32);
+        let stood = self.memory.fleet.note_partitions(self.snapshot.now_ms, partitions);
+        let max = limits.max.max(limits.min);
+        let bounded = |count: Option<u32>| count.map_or(max, |count| max.min(count).max(limits.min));
+        // Where not all are known, what was known before still bounds growing; nobody is taken away for it.
+        (bounded(partitions.or(stood)), if known { bounded(partitions.and(stood)) } else { max })
     }
 
     pub(super) fn decide(mut self) -> Decision {
         let limits = self.snapshot.limits;
         let replicas = self.snapshot.replicas;
-        let ceiling = self.ceiling();
+        let (ceiling, above) = self.ceilings();
         // Without a worker nothing is learnt: none at all is no fleet.
         let least = limits.min.max(1);
         let (wanted, reason) = if replicas < least {
             (least, format!("up from {replicas} to {least}: the least that is allowed"))
-        } else if replicas > ceiling {
-            (ceiling, reason::over_ceiling(&self, ceiling))
+        } else if replicas > above {
+            (above, reason::over_ceiling(&self, above))
         } else {
             self.weigh(ceiling)
         };

@@ -55,6 +55,9 @@ impl Round<'_> {
     fn floor(&self, target_s: f64) -> Result<u32, String> {
         let mut floor = self.snapshot.limits.min;
         for (group, standing) in self.view.groups.iter().zip(&self.groups) {
+            if let Some(why) = &group.unknown {
+                return Err(format!("{}: {why}", group.name));
+            }
             if group.rates.is_empty() {
                 continue;
             }

@@ -44,6 +44,9 @@ pub struct ConnectorGroup {
     /// What the coordinator says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<GroupState>,
+    /// Why its partitions could not be asked for, where that is so: then nothing is concluded from those that are listed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
     /// Every partition of its topics, also those that nobody consumes yet.
     #[serde(default)]
     pub partitions: Vec<PartitionLoad>,

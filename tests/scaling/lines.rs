@@ -204,8 +204,56 @@ fn limits_and_partitions_bound_the_number() {
     let mut none = Line::new(10, 1).value();
     none["replicas"] = json!(0);
     assert_eq!(decider.ask(&none.to_string())["replicas"], 1);
-    let answer = Line { partitions: 4, ..Line::new(20, 9) }.ask(&mut decider);
+    // Fewer partitions than there were are believed when they have stayed so for a minute; without a past, at once.
+    let four = |t| Line { partitions: 4, ..Line::new(t, 9) };
+    for t in [20, 50, 79] {
+        assert_eq!(replicas(&four(t).ask(&mut decider)), 9);
+    }
+    let answer = four(80).ask(&mut decider);
     assert_eq!(replicas(&answer), 4, "{answer}");
+    assert_eq!(replicas(&four(20).ask(&mut Decider::start())), 4);
+}
+
+#[test]
+fn a_group_that_cannot_be_measured_takes_no_worker_away_and_stops_nobody_else() {
+    for how in ["trouble", "none listed", "some listed"] {
+        let mut decider = Decider::start();
+        for i in 1..60 {
+            let mut line = Line { busy: 0.05, ..Line::new(i * 10, 9) }.value();
+            match how {
+                "trouble" => {
+                    line["groups"][0]["trouble"] = json!("no answer");
+                    line["groups"][0]["partitions"] = json!([]);
+                }
+                "none listed" => line["groups"][0]["partitions"] = json!([]),
+                _ => line["groups"][0]["partitions"].as_array_mut().unwrap().truncate(2),
+            }
+            let answer = decider.ask(&line.to_string());
+            assert_eq!(replicas(&answer), 9, "{how}: {answer}");
+            assert!(answer["connectors"][0]["holds"].is_string(), "{how}: {answer}");
+        }
+    }
+    // Another one that needs more gets them.
+    let mut decider = Decider::start();
+    let dark = json!({"connector": "dark", "trouble": "no answer", "partitions": []});
+    let mut ask = |line: Line, consumed: f64| {
+        let mut value = line.value();
+        value["workers"].as_array_mut().unwrap().iter_mut().for_each(|w| w["groups"][0]["consumed_records_per_s"] = json!(consumed));
+        value["groups"].as_array_mut().unwrap().push(dark.clone());
+        decider.ask(&value.to_string())
+    };
+    (1..7).for_each(|i| assert_eq!(replicas(&ask(Line::new(i * 10, 2), 500.0)), 2));
+    let mut last = Value::Null;
+    for i in 0..4 {
+        let n = f64::from(i + 1);
+        let t = 70 + 10 * i64::from(i);
+        last = ask(Line { rate: 4000.0, produced: 60_000.0 + n * 40_000.0, backlog: 20_000.0 * n, busy: 1.0, ..Line::new(t, 2) }, 1000.0);
+        if replicas(&last) > 2 {
+            break;
+        }
+    }
+    assert!(replicas(&last) > 2, "{last}");
+    assert!(last["connectors"][1]["holds"].as_str().unwrap().contains("no answer"), "{last}");
 }
 
 #[test]

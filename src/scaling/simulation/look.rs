@@ -53,6 +53,7 @@ pub(super) fn look(world: &World<'_>) -> Snapshot {
         replicas: world.workers.len() as u32,
         ready_workers: (!hidden.ready).then_some(members.len() as u32),
         groups: vec![ConnectorGroup {
+            trouble: None,
             connector: NAME.to_owned(),
             assignor: Some(setting.assignor),
             protocol: Some(setting.protocol),
