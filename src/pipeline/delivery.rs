@@ -351,7 +351,8 @@ impl Run<'_> {
             Ok(Some(state)) if !still_fits(&self.job.rows.layout, &state.columns) => {
                 // Another table under the same name: plans and rows made for the old one are of no use.
                 table.generation.fetch_add(1, SeqCst);
-                return Verdict::GiveUp(HoldCause::PlanPending, "the table's columns changed; its plans are made again".to_owned());
+                // The table is held too: should the new plans be refused as well, the next try waits longer, and people see it.
+                return self.give_up(HoldCause::PlanPending, "the table's columns changed; its plans are made again".to_owned());
             }
             Ok(_) => {}
         }

@@ -1,6 +1,7 @@
 //! Making a plan: schema from its source, columns, the table as it must be, the layout, the compiled plan.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use crate::bigquery::{TableError, TableSpec, Tables};
@@ -8,10 +9,13 @@ use crate::decode::{DecodeOptions, Plan, SchemaKey, avro_columns, json_columns};
 use crate::flow::HoldCause;
 use crate::record::{RecordError, RecordErrorClass, Stage};
 use crate::schema::{SchemaError, SchemaSource};
-use crate::table::{Column, SharedLayout};
+use crate::table::{Column, LayoutError, SharedLayout};
 
 use super::events::{ShardEvent, ShardHandle};
 use super::worker::TableEntry;
+
+/// How often a plan is begun again because the table changed meanwhile, before its partitions wait.
+const TRIES: u32 = 3;
 
 /// A plan that can be executed.
 pub struct ReadyPlan {
@@ -79,14 +83,20 @@ impl PlanMaker {
 
     /// Makes a plan now.
     pub async fn make(&self, table: &TableEntry, key: &SchemaKey) -> PlanAnswer {
-        match self.try_make(table, key).await {
-            Ok(ready) => PlanAnswer::Ready(Arc::new(ready)),
-            Err(answer) => answer,
+        for _ in 0..TRIES {
+            match self.try_make(table, key).await {
+                Ok(Some(ready)) => return PlanAnswer::Ready(Arc::new(ready)),
+                Ok(None) => {}
+                Err(answer) => return answer,
+            }
         }
+        let message = format!("the columns of {} keep changing while the plan of {key} is made", table.name);
+        PlanAnswer::Hold { cause: HoldCause::PlanPending, message, retry_after: None }
     }
 
-    async fn try_make(&self, table: &TableEntry, key: &SchemaKey) -> Result<ReadyPlan, PlanAnswer> {
-        let generation = table.generation.load(std::sync::atomic::Ordering::SeqCst);
+    /// `None`: the table became another one meanwhile.
+    async fn try_make(&self, table: &TableEntry, key: &SchemaKey) -> Result<Option<ReadyPlan>, PlanAnswer> {
+        let generation = table.generation.load(SeqCst);
         let schema = match (key, &self.schemas) {
             (SchemaKey::Columns, _) => None,
             (_, Some(schemas)) => Some(schemas.fetch(key).await.map_err(|error| schema_answer(key, error))?),
@@ -110,20 +120,40 @@ impl PlanMaker {
         let state = self.tables.ensure(&table.name, &self.spec, &wanted).await.map_err(table_answer)?;
         // Not before: a schema that the table does not take would keep the rows of all others waiting when the table is looked at.
         table.want(key, &wanted);
-        let used: Vec<Column> = match &schema {
-            Some(_) => state.columns.iter().filter(|column| names(&wanted, column)).cloned().collect(),
-            // Plain JSON may name any column that the table has.
-            None => state.columns.clone(),
-        };
-        let layout = table.layouts.lock().include(&used).map_err(|error| conflict(table, key, &error.to_string()))?;
+        // Plain JSON may name any column that the table has.
+        let used = |column: &Column| schema.is_none() || names(&wanted, column);
+        let laid = lay_out(table, generation, &state.columns, used).map_err(|error| conflict(table, key, &error.to_string()))?;
+        let Some(layout) = laid else { return Ok(None) };
         let partition = state.time_partition.as_ref().and_then(|p| p.column.as_deref());
         let plan = match &schema {
             Some(schema) => Plan::avro(schema, &state.columns, &layout, partition, &self.options),
             None => Plan::json(&state.columns, &layout, partition, &self.options),
         }
         .map_err(|error| conflict(table, key, &error.to_string()))?;
-        Ok(ReadyPlan { plan, layout, made_at: std::time::Instant::now(), generation })
+        Ok(Some(ReadyPlan { plan, layout, made_at: std::time::Instant::now(), generation }))
     }
+}
+
+/// The table's layout with the columns that are `used`, beside those of former plans that the table still has. `None` when plans of this generation
+/// are no longer right: rows of one generation are described by every later layout of it, so a column that goes or changes begins another one.
+fn lay_out(
+    table: &TableEntry,
+    generation: u64,
+    columns: &[Column],
+    used: impl Fn(&Column) -> bool,
+) -> Result<Option<SharedLayout>, LayoutError> {
+    let mut layouts = table.layouts.lock();
+    if table.generation.load(SeqCst) != generation {
+        return Ok(None);
+    }
+    let before = layouts.current();
+    let kept: Vec<Column> = columns.iter().filter(|column| used(column) || before.column(&column.name).is_some()).cloned().collect();
+    let layout = layouts.replace(&kept)?;
+    if layout.describes(&before) {
+        return Ok(Some(layout));
+    }
+    table.generation.fetch_add(1, SeqCst);
+    Ok(None)
 }
 
 fn table_answer(error: TableError) -> PlanAnswer {

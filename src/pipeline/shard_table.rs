@@ -73,6 +73,13 @@ impl ShardTable {
 
     /// Takes in an answer. `wait` is the pause before a failed question is asked again.
     pub fn answer(&mut self, key: &SchemaKey, answer: PlanAnswer, wait: Duration, now: Instant) {
+        if let PlanAnswer::Ready(plan) = &answer
+            && plan.generation > self.generation
+        {
+            // Rows of former plans must not get into a batch of its layout, which may lack their columns. Their own batch keeps its layout.
+            self.generation = plan.generation;
+            self.plans.plans.clear();
+        }
         let state = match answer {
             PlanAnswer::Ready(plan) if plan.generation < self.generation => {
                 // The table changed while the plan was made.

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering::SeqCst;
 
 use crate::bigquery::{TableError, TableSpec, Tables};
 use crate::flow::HoldCause;
-use crate::table::{Column, Layout, Mode, accepts, same_name};
+use crate::table::{Column, ColumnType, LaidColumn, Layout, Mode, accepts, same_name};
 
 use super::worker::TableEntry;
 
@@ -32,10 +32,18 @@ pub async fn meet_wishes(tables: &dyn Tables, spec: &TableSpec, table: &TableEnt
 
 /// Whether each column that the rows use is still there with the same type and mode.
 pub fn still_fits(layout: &Layout, columns: &[Column]) -> bool {
-    layout.columns.iter().all(|laid| {
-        columns.iter().any(|column| {
-            let repeated = |mode| mode == Mode::Repeated;
-            same_name(&column.name, &laid.name) && accepts(&column.ty, &laid.ty) && repeated(column.mode) == repeated(laid.mode)
+    all_there(&layout.columns, columns)
+}
+
+fn all_there(laid: &[LaidColumn], columns: &[Column]) -> bool {
+    let repeated = |mode| mode == Mode::Repeated;
+    laid.iter().all(|laid| {
+        columns.iter().find(|column| same_name(&column.name, &laid.name)).is_some_and(|column| {
+            let inner = match &column.ty {
+                ColumnType::Struct(fields) => all_there(&laid.children, fields),
+                _ => true,
+            };
+            accepts(&column.ty, &laid.ty) && repeated(column.mode) == repeated(laid.mode) && inner
         })
     })
 }
@@ -54,7 +62,7 @@ mod tests {
     use crate::decode::SchemaKey;
     use crate::flow::Budget;
     use crate::pipeline::WorkerShared;
-    use crate::table::{ColumnType, TableName};
+    use crate::table::{LayoutHistory, TableName};
 
     /// A table whose column `v` has this type.
     struct Typed(Mutex<ColumnType>);
@@ -93,5 +101,15 @@ mod tests {
         assert!(entry.generation.load(SeqCst) > generation, "plans are made again");
         meet_wishes(tables.as_ref(), &spec, &entry).await.unwrap();
         assert_eq!(entry.generation.load(SeqCst), generation + 1, "once");
+    }
+
+    #[test]
+    fn a_column_that_went_no_longer_fits_at_any_depth() {
+        let column = |name: &str, ty| Column { name: name.into(), ty, mode: Mode::Nullable, description: None };
+        let nested = |names: &[&str]| vec![column("r", ColumnType::Struct(names.iter().map(|n| column(n, ColumnType::Int64)).collect()))];
+        let layout = LayoutHistory::new().include(&nested(&["x", "y"])).unwrap();
+        assert!(still_fits(&layout, &nested(&["z", "Y", "x"])));
+        assert!(!still_fits(&layout, &nested(&["x"])));
+        assert!(!still_fits(&layout, &[]));
     }
 }

@@ -253,6 +253,21 @@ mod tests {
     }
 
     #[test]
+    fn a_layout_describes_older_rows_until_a_column_goes_or_changes() {
+        let mut history = LayoutHistory::new();
+        let nested = |ty| column("r", ColumnType::Struct(vec![column("x", ty)]));
+        let first = history.include(&[column("a", ColumnType::Int64), nested(ColumnType::Int64)]).unwrap();
+        let more = history.include(&[column("b", ColumnType::Bool)]).unwrap();
+        assert!(more.describes(&first) && !first.describes(&more));
+        let other_type = history.include(&[nested(ColumnType::Bool)]).unwrap();
+        assert!(!other_type.describes(&more), "r.x has another number");
+        let dropped = history.replace(&[column("a", ColumnType::Int64)]).unwrap();
+        assert!(!dropped.describes(&other_type));
+        let back = history.include(&[column("b", ColumnType::Bool)]).unwrap();
+        assert!(back.describes(&dropped) && !back.describes(&more), "a column that came back has a new number");
+    }
+
+    #[test]
     fn limits_are_errors_and_leave_the_history_unchanged() {
         let mut history = LayoutHistory::new();
         let many: Vec<Column> = (0..=MAX_COLUMNS).map(|i| column(&format!("c{i}"), ColumnType::Bool)).collect();

@@ -24,7 +24,8 @@ pub struct LaidColumn {
 /// One version of a table's row message. Every field is optional or repeated (proto2).
 #[derive(Debug)]
 pub struct Layout {
-    /// Rises by one with every new column of this worker and table. A plan made for version v writes rows that any version >= v describes.
+    /// Rises by one with every new column of this worker and table. A plan made for version v writes rows that any version >= v
+    /// describes, until a column goes or changes its wire form (see [`Layout::describes`]).
     pub version: u32,
     /// The wire form of the self-contained `DescriptorProto`, as `ProtoSchema.proto_descriptor` takes it.
     pub descriptor: Bytes,
@@ -39,6 +40,11 @@ impl Layout {
     pub fn column(&self, name: &str) -> Option<&LaidColumn> {
         find(&self.columns, name)
     }
+
+    /// Whether rows written for `older` can be read by this layout: each of its columns is here under the same number.
+    pub fn describes(&self, older: &Layout) -> bool {
+        has_all(&self.columns, &older.columns)
+    }
 }
 
 impl LaidColumn {
@@ -50,6 +56,10 @@ impl LaidColumn {
 
 fn find<'a>(columns: &'a [LaidColumn], name: &str) -> Option<&'a LaidColumn> {
     columns.iter().find(|c| same_name(&c.name, name))
+}
+
+fn has_all(columns: &[LaidColumn], older: &[LaidColumn]) -> bool {
+    older.iter().all(|old| find(columns, &old.name).is_some_and(|new| new.number == old.number && has_all(&new.children, &old.children)))
 }
 
 /// All versions share this: the numbers that were given.

@@ -85,6 +85,7 @@ fn limited_stage(
         trouble,
         failures: AtomicU64::new(0),
         panics: AtomicU64::new(0),
+        drop_after: AtomicU64::new(u64::MAX),
     });
     let post = Arc::new(Post::default());
     let budget = Budget::new(64 * 1024 * 1024);
@@ -118,7 +119,7 @@ fn limited_stage(
         writers: Arc::new(Writers::new(WriterParts {
             connector: "c".into(),
             appender: sink.clone(),
-            tables: Arc::new(OneTable),
+            tables: Arc::new(OneTable(sink.clone())),
             spec: spec.clone(),
             fence: fence.clone(),
             dead_letters: dead_letters.clone(),
@@ -130,7 +131,7 @@ fn limited_stage(
         })),
         plans: Arc::new(PlanMaker {
             schemas: None,
-            tables: Arc::new(OneTable),
+            tables: Arc::new(OneTable(sink.clone())),
             spec,
             options: DecodeOptions::new(&config, false).expect("options"),
             runtime: runtime.clone(),

@@ -130,6 +130,14 @@ pub(super) struct Sink {
     pub failures: AtomicU64,
     /// So many appends panic.
     pub panics: AtomicU64,
+    /// Somebody drops the table's column `s` after so many appends.
+    pub drop_after: AtomicU64,
+}
+
+impl Sink {
+    fn dropped(&self) -> bool {
+        self.drop_after.load(SeqCst) == 0
+    }
 }
 
 impl Appender for Sink {
@@ -151,7 +159,10 @@ impl Appender for Sink {
             let mut rng = self.rng.lock();
             (rng.random_range(0..100), rng.random_range(0..3))
         };
-        let result = if !rejected.is_empty() {
+        let result = if self.dropped() && append.layout.column("s").is_some() {
+            self.failures.fetch_add(1, SeqCst);
+            fail(ErrorClass::SchemaMismatchExtraFields, false, Vec::new())
+        } else if !rejected.is_empty() {
             fail(ErrorClass::RowErrors, false, rejected)
         } else if !self.trouble || dice < 60 {
             let mut landed = self.rows.lock();
@@ -172,6 +183,8 @@ impl Appender for Sink {
                 _ => fail(ErrorClass::PermissionDenied, false, Vec::new()),
             }
         };
+        // Never zero by itself: `u64::MAX` stands for never.
+        let _ = self.drop_after.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1).filter(|_| left < u64::MAX));
         async move {
             tokio::time::sleep(Duration::from_millis(delay)).await;
             result
@@ -180,22 +193,22 @@ impl Appender for Sink {
     }
 }
 
-pub(super) struct OneTable;
+pub(super) struct OneTable(pub Arc<Sink>);
 
 #[async_trait]
 impl Tables for OneTable {
     async fn get(&self, _table: &TableName) -> Result<Option<TableState>, TableError> {
         let column = |name: &str, ty| Column { name: name.into(), ty, mode: Mode::Nullable, description: None };
-        Ok(Some(TableState {
-            columns: vec![column("n", ColumnType::Int64), column("s", ColumnType::String(None))],
-            etag: "e".into(),
-            creation_time_ms: 1,
-            time_partition: None,
-        }))
+        let mut columns = vec![column("n", ColumnType::Int64), column("s", ColumnType::String(None))];
+        columns.retain(|column| column.name != "s" || !self.0.dropped());
+        Ok(Some(TableState { columns, etag: "e".into(), creation_time_ms: 1, time_partition: None }))
     }
     async fn ensure(&self, table: &TableName, _spec: &TableSpec, wanted: &[Column]) -> Result<TableState, TableError> {
         let state = self.get(table).await?;
         let mut state = state.ok_or(TableError { cause: HoldCause::TableMissing, message: "none".into(), retry_after: None })?;
+        if self.0.dropped() && wanted.iter().any(|column| column.name == "s") {
+            return Err(TableError { cause: HoldCause::EvolutionForbidden, message: "no `s`".into(), retry_after: None });
+        }
         let missing: Vec<Column> =
             wanted.iter().filter(|column| !state.columns.iter().any(|have| have.name == column.name)).cloned().collect();
         state.columns.extend(missing);
