@@ -211,7 +211,7 @@ impl DeadLetters {
         let why = self.counts.refusal.lock().clone().or_else(|| self.letters.complaint());
         let why = why.map(|why| format!(": {why}")).unwrap_or_default();
         format!(
-            "dead-letter topic `{}` has acknowledged nothing of this partition for {} s{why}; it goes on by itself when the topic takes records",
+            "dead-letter topic `{}` leaves dead letters of this partition unacknowledged for {} s{why}; it goes on by itself when the topic takes them",
             self.topic,
             late.as_secs()
         )

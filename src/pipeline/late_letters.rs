@@ -1,9 +1,11 @@
 //! Dead letters of a partition that are on their way, and the hold while their topic does not take them.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use crate::flow::{BudgetKind, HoldCause};
 
+use super::ledger::SpanId;
 use super::partition::{Hold, Wait};
 use super::shard::Shard;
 
@@ -12,43 +14,48 @@ const LATE_AFTER: Duration = Duration::from_secs(3);
 /// The share of the memory budget that letters on their way may take: a topic that is down must leave room for rows.
 const MEMORY_SHARE: u64 = 8;
 
-/// The letters of one partition's assignment that are on their way.
-#[derive(Debug)]
+/// The letters of one partition's assignment that are on their way, by the span of their records: one letter that is stuck stays the oldest, however
+/// many of other spans are answered.
+#[derive(Debug, Default)]
 pub struct LettersUnderWay {
+    /// In the order of `moved_at`.
+    spans: VecDeque<SpanLetters>,
+}
+
+#[derive(Debug)]
+struct SpanLetters {
+    span: SpanId,
     count: u32,
-    /// When the first of them left, or the last answer came.
+    /// When the first of them left, or the last answer to one of them came: rejected rows of one append go one after the other.
     moved_at: Instant,
 }
 
-impl Default for LettersUnderWay {
-    fn default() -> Self {
-        Self { count: 0, moved_at: Instant::now() }
-    }
-}
-
 impl LettersUnderWay {
-    /// So many more left.
-    pub fn sent(&mut self, letters: u32, now: Instant) {
-        if self.count == 0 {
-            self.moved_at = now;
+    /// So many more of this span left.
+    pub fn sent(&mut self, span: SpanId, letters: u32, now: Instant) {
+        match self.spans.iter_mut().rev().find(|known| known.span == span) {
+            Some(known) => known.count += letters,
+            None => self.spans.push_back(SpanLetters { span, count: letters, moved_at: now }),
         }
-        self.count += letters;
     }
 
-    /// So many were answered.
-    pub fn answered(&mut self, letters: u32, now: Instant) {
-        self.count = self.count.saturating_sub(letters);
-        self.moved_at = now;
+    /// So many of this span were answered.
+    pub fn answered(&mut self, span: SpanId, letters: u32, now: Instant) {
+        let known = self.spans.iter().position(|known| known.span == span).and_then(|at| self.spans.remove(at));
+        if let Some(known) = known.filter(|known| known.count > letters) {
+            self.spans.push_back(SpanLetters { count: known.count - letters, moved_at: now, ..known });
+        }
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.count == 0
+        self.spans.is_empty()
     }
 
-    /// For how long there was no answer, where that is too long.
+    /// For how long letters of one span had no answer, where that is too long.
     pub fn late(&self, now: Instant) -> Option<Duration> {
-        Some(now.saturating_duration_since(self.moved_at)).filter(|late| self.count > 0 && *late >= LATE_AFTER)
+        let oldest = self.spans.front()?;
+        Some(now.saturating_duration_since(oldest.moved_at)).filter(|late| *late >= LATE_AFTER)
     }
 }
 
@@ -75,18 +82,38 @@ mod tests {
     use super::*;
 
     #[test]
-    fn letters_are_late_without_an_answer_and_only_then() {
+    fn a_span_without_an_answer_is_late_and_only_then() {
         let start = Instant::now();
         let mut letters = LettersUnderWay::default();
+        let (first, second) = (SpanId(1), SpanId(2));
         assert_eq!(letters.late(start + LATE_AFTER), None, "none is on its way");
-        letters.sent(2, start + LATE_AFTER);
+        letters.sent(first, 2, start + LATE_AFTER);
         assert_eq!(letters.late(start + LATE_AFTER * 2 - Duration::from_millis(1)), None);
         assert_eq!(letters.late(start + LATE_AFTER * 2), Some(LATE_AFTER));
-        letters.answered(1, start + LATE_AFTER * 2);
-        assert_eq!(letters.late(start + LATE_AFTER * 2), None, "the topic answers");
-        letters.sent(1, start + LATE_AFTER * 3 - Duration::from_millis(1));
+        letters.answered(first, 1, start + LATE_AFTER * 2);
+        assert_eq!(letters.late(start + LATE_AFTER * 2), None, "one after the other");
+        letters.sent(first, 1, start + LATE_AFTER * 3 - Duration::from_millis(1));
+        letters.sent(second, 1, start + LATE_AFTER * 3 - Duration::from_millis(1));
         assert_eq!(letters.late(start + LATE_AFTER * 3), Some(LATE_AFTER), "a further letter is no answer");
-        letters.answered(2, start + LATE_AFTER * 3);
+        letters.answered(first, 2, start + LATE_AFTER * 3);
+        assert_eq!(letters.late(start + LATE_AFTER * 3), None);
+        assert!(!letters.is_empty());
+        letters.answered(second, 1, start + LATE_AFTER * 3);
+        assert!(letters.is_empty());
+    }
+
+    #[test]
+    fn one_letter_that_is_stuck_is_late_while_others_are_answered() {
+        let start = Instant::now();
+        let mut letters = LettersUnderWay::default();
+        letters.sent(SpanId(0), 1, start);
+        for n in 1..=30 {
+            let now = start + LATE_AFTER / 30 * n;
+            letters.sent(SpanId(n.into()), 1, now);
+            letters.answered(SpanId(n.into()), 1, now);
+        }
+        assert_eq!(letters.late(start + LATE_AFTER), Some(LATE_AFTER));
+        letters.answered(SpanId(0), 1, start + LATE_AFTER);
         assert!(letters.is_empty());
     }
 }

@@ -10,7 +10,7 @@ pub const SPAN_RECORDS_MAX: u32 = 1024;
 
 /// Names a span for as long as its ledger lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct SpanId(u64);
+pub struct SpanId(pub(super) u64);
 
 #[derive(Debug)]
 struct Span {

@@ -19,7 +19,8 @@ use super::dead_letters::{DeadLetters, letter_outcome};
 use super::events::{ShardEvent, ShardHandle};
 use super::progress::PartitionProgress;
 
-/// Appends of one connector whose rejected rows are on their way at a time. Beyond these the writer waits with the append.
+/// Appends of one connector whose rejected rows are on their way at a time. Others wait for a place, with the memory that
+/// they lease (`late_letters.rs` bounds it); the writer does not.
 const PLACES: usize = 256;
 /// The longest wait before records are read again once more.
 const AGAIN_MAX: Duration = Duration::from_secs(4);
@@ -55,13 +56,13 @@ pub struct RejectedRows {
 }
 
 impl DeadLetters {
-    /// Takes rejected rows over: each is told to the shard when its letter is durable. Waits while too many others are on their way.
-    pub async fn take_rejected(self: &Arc<Self>, rejected: RejectedRows) {
-        // The semaphore is never closed.
-        let Ok(place) = self.rejects.clone().acquire_owned().await else { return };
+    /// Takes rejected rows over, on the present runtime: each is told to the shard when its letter is durable. Never waits: a dead-letter topic that
+    /// is down must not keep the writer from the rows of partitions without a bad record.
+    pub fn take_rejected(self: &Arc<Self>, rejected: RejectedRows) {
         let letters = self.clone();
         tokio::spawn(async move {
-            let _place = place;
+            // The semaphore is never closed.
+            let Ok(_place) = letters.rejects.clone().acquire_owned().await else { return };
             let RejectedRows { rows, shard, lease } = rejected;
             let mut by_partition: BTreeMap<TopicPartition, Vec<RejectedRow>> = BTreeMap::new();
             for row in rows {

@@ -282,10 +282,8 @@ impl Shard {
             self.parts.metrics.skipped(class).increment(1);
             self.parts.dead_letters.counts.skipped.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         }
-        if let Some(partition) = self.slots.get_mut(slot)
-            && !turn.bad.is_empty()
-        {
-            partition.letters.sent(u32::try_from(turn.bad.len()).unwrap_or(u32::MAX), now);
+        if let Some(partition) = self.slots.get_mut(slot) {
+            turn.bad.iter().for_each(|bad| partition.letters.sent(bad.share.span, 1, now));
         }
         self.bad_backlog.extend(turn.bad);
         self.send_bad();

@@ -92,9 +92,9 @@ impl Shard {
                 continue;
             }
             if outcome.table.is_none() {
-                partition.letters.answered(share.share.rows, now);
+                partition.letters.answered(share.share.span, share.share.rows, now);
             } else if share.rejected > 0 {
-                partition.letters.sent(share.rejected, now);
+                partition.letters.sent(share.share.span, share.rejected, now);
             }
             partition.ledger.finish(share.share.span, share.finished);
             partition.ledger.abandon(share.share.span, share.abandoned);

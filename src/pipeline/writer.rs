@@ -74,7 +74,7 @@ async fn one(context: Arc<DeliveryContext>, job: AppendJob) {
     }
     // After the outcome: the shard must know of letters before it hears that one is durable.
     if let Some(rejected) = rejected {
-        context.dead_letters.take_rejected(rejected).await;
+        context.dead_letters.take_rejected(rejected);
     }
 }
 
