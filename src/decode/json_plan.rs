@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::config::TimeUnit;
-use crate::table::{Column, ColumnType, LaidColumn, Layout, Mode, WireForm, same_name};
+use crate::table::{Column, ColumnType, LaidColumn, Layout, Mode, WireForm, accepts, same_name};
 
 use super::DecodeOptions;
 use super::ops::Scalar;
@@ -133,12 +133,13 @@ fn join(path: &str, name: &str) -> String {
 /// The table's columns, those stated under `[table.columns]` that it lacks, and the metadata columns.
 ///
 /// # Errors
-/// A stated column without a type where the table has none of its name.
+/// A stated column without a type where the table has none of its name; one that the table has with a type or mode that takes other values.
 pub fn json_columns(table_columns: &[Column], options: &DecodeOptions) -> Result<Vec<Column>, Unmappable> {
     let mut columns = table_columns.to_vec();
     for (path, stated) in options.overrides.iter().filter(|(path, _)| !path.contains('.')) {
         let name = stated.name.as_ref().unwrap_or(path);
-        if columns.iter().any(|c| same_name(&c.name, name)) {
+        if let Some(column) = columns.iter().find(|c| same_name(&c.name, name)) {
+            fits_stated(column, path, stated.ty.as_ref(), stated.mode)?;
             continue;
         }
         let Some(ty) = stated.ty.clone() else {
@@ -154,4 +155,19 @@ pub fn json_columns(table_columns: &[Column], options: &DecodeOptions) -> Result
         }
     }
     Ok(columns)
+}
+
+/// Whether a column that the table has takes what `[table.columns]` states for it.
+fn fits_stated(column: &Column, path: &str, ty: Option<&ColumnType>, mode: Option<Mode>) -> Result<(), Unmappable> {
+    let repeated = |mode| mode == Mode::Repeated;
+    if ty.is_none_or(|ty| accepts(&column.ty, ty)) && mode.is_none_or(|mode| repeated(mode) == repeated(column.mode)) {
+        return Ok(());
+    }
+    let words = |ty: &ColumnType, mode| if repeated(mode) { format!("REPEATED {ty}") } else { ty.to_string() };
+    let stated = words(ty.unwrap_or(&column.ty), mode.unwrap_or(column.mode));
+    Err(Unmappable::conflict(format!(
+        "column `{}` is {} and [table.columns] {path} states {stated}: state what the table has, `name` another column there, or use another table",
+        column.name,
+        words(&column.ty, column.mode)
+    )))
 }

@@ -100,3 +100,17 @@ fn stated_columns_units_names_and_metadata() {
     let offset = decode(&[], table, "{\"kafka_offset\": 1}").unwrap_err();
     assert_eq!(offset.class, Class::UnknownField, "metadata columns are none of the record's");
 }
+
+#[test]
+fn a_column_stated_with_another_type_than_the_tables_is_a_conflict_and_not_a_fault_of_each_record() {
+    let have = [column("N", ColumnType::Int64, Mode::Nullable), column("wide", ColumnType::Numeric(None), Mode::Nullable)];
+    let fine = options("[table.columns]\nn = { type = \"INT64\", mode = \"REQUIRED\" }\nwide = { type = \"INT64\" }");
+    assert_eq!(json_columns(&have, &fine).unwrap(), have, "the table's column takes every value of what is stated");
+    for (stated, words) in
+        [("type = \"STRING\"", "column `N` is INT64 and [table.columns] n states STRING"), ("mode = \"REPEATED\"", "REPEATED INT64")]
+    {
+        let error = json_columns(&have, &options(&format!("[table.columns]\nn = {{ {stated} }}"))).unwrap_err();
+        assert_eq!(error.kind, UnmappableKind::TypeConflict);
+        assert!(error.message.contains(words), "{}", error.message);
+    }
+}
