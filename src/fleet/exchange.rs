@@ -1,5 +1,6 @@
 //! The two topics: made when missing, read all the time by a thread of its own, written when asked.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread::JoinHandle;
@@ -16,6 +17,8 @@ use crate::kafka::{ClusterSettings, KafkaError, Kept, LogReader, LogStart, LogTo
 const ASK_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest that a stop waits for the reader's thread to notice.
 const WAIT: Duration = Duration::from_millis(200);
+/// How long a reader that panicked waits before it reads again.
+const AFTER_PANIC: Duration = Duration::from_secs(1);
 /// Reports that are read from before the beginning, so that a fresh worker shows at once who was there.
 const REPORTS_BACK: i64 = 200;
 /// A note that was not acknowledged by then is given up: the next one says the same.
@@ -50,7 +53,7 @@ impl Exchange {
             Reading { cluster: cluster.clone(), report: report_topic.clone(), state: state_topic.clone(), view, shared: shared.clone() };
         let reader = std::thread::Builder::new()
             .name("fleet-reader".to_owned())
-            .spawn(move || reading.run())
+            .spawn(move || reading.run_on())
             .map_err(|error| KafkaError::Stopped(format!("no thread for reading the fleet's topics: {error}")))?;
         Ok(Self { report_topic, state_topic, writer, shared, reader: Some(reader) })
     }
@@ -133,7 +136,21 @@ struct Reading {
 }
 
 impl Reading {
-    fn run(self) {
+    /// Runs, and after a panic again: a worker that hears nobody must say so and get well.
+    fn run_on(self) {
+        while !self.shared.stop.load(SeqCst) {
+            match catch_unwind(AssertUnwindSafe(|| self.run())) {
+                Ok(()) => return,
+                Err(_) => {
+                    tracing::error!("the thread that reads the fleet's topics panicked: it goes on anew");
+                    self.view.deaf("the fleet's topics are not read: the reader panicked and goes on anew".to_owned());
+                    std::thread::sleep(AFTER_PANIC);
+                }
+            }
+        }
+    }
+
+    fn run(&self) {
         let mut backoff = Backoff::hold(u64::from(std::process::id()));
         let mut said = String::new();
         while !self.shared.stop.load(SeqCst) {

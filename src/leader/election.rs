@@ -97,12 +97,38 @@ impl Election {
 
     /// Ends this worker's term, if it has one, and lets another lead at once. Stop whatever decides before: a resize that is on its way should
     /// be answered first.
-    pub async fn stop(self) {
+    pub async fn stop(mut self) {
         self.stop.cancel();
-        if let Some(task) = self.task
+        if let Some(task) = self.task.take()
             && let Err(error) = task.await
         {
             tracing::error!(%error, "the election panicked");
         }
+    }
+}
+
+/// Whoever decided is gone, a panic's unwinding included: the lease must not be renewed for nobody.
+impl Drop for Election {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_election_that_is_dropped_stops_standing() {
+        let (_publish, leadership) = watch::channel(Leadership::unknown());
+        let (said, stopped) = tokio::sync::oneshot::channel();
+        let election = Election::spawn(leadership, None, |stop| {
+            tokio::spawn(async move {
+                stop.cancelled().await;
+                let _ = said.send(());
+            })
+        });
+        drop(election);
+        assert!(tokio::time::timeout(Duration::from_secs(5), stopped).await.is_ok_and(|said| said.is_ok()));
     }
 }
