@@ -32,7 +32,7 @@ mod tracks;
 pub use election::{Election, ElectionError};
 pub use elector::{Candidate, Elector, holder_name};
 pub use lease::{LeaseError, LeaseRecord, LeaseStore, Timing};
-pub use monitor::Monitor;
+pub use monitor::{Ended, Monitor};
 pub use replicas::{Replicas, ReplicasError, Scale};
 pub use resize::{Resized, resize};
 pub use term::{Leadership, Term};

@@ -16,7 +16,7 @@ use super::term::{Leadership, Term};
 use super::timer::Timer;
 use crate::config::{ConnectorConfig, FleetConfig};
 use crate::fleet::{ConnectorMeasure, Decided, Exchange, FleetMeasure, FleetView, Hearing, LiveWorker, Note, PublishedDecision, VERSION};
-use crate::scaling::{Action, Decision, Memory, Tuning, decide_with};
+use crate::scaling::{Action, Decision, Memory, Tuning, at_least, decide_with};
 use crate::telemetry::leader_page::{LeaderPage, PartitionGauges};
 use crate::telemetry::metrics;
 
@@ -24,6 +24,18 @@ use crate::telemetry::metrics;
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often the memory is left for whoever leads next.
 const REMEMBER_EVERY: Duration = Duration::from_secs(60);
+
+/// A leader that hears its fleet poorly for this long lets another lead.
+const DEAF_MAX: Duration = Duration::from_secs(60);
+
+/// Why the loop ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ended {
+    /// It was told to.
+    Stopped,
+    /// This worker was elected and cannot decide, for this reason: another should lead.
+    Unfit(String),
+}
 
 /// What the loop needs.
 pub struct Monitor {
@@ -55,16 +67,45 @@ struct Lead {
     page: Arc<LeaderPage>,
     said: bool,
     remembered_at: Option<Duration>,
+    deaf: Deaf,
+}
+
+/// How long the leader has heard its fleet poorly, and why.
+#[derive(Debug, Default)]
+struct Deaf {
+    since: Option<Duration>,
+    why: Option<String>,
+}
+
+impl Deaf {
+    /// Notes what is heard, and logs each new reason. Why this worker should lead no more, once that has lasted.
+    fn note(&mut self, now: Duration, hearing: Hearing) -> Option<String> {
+        let Hearing::Poor(why) = hearing else {
+            *self = Self::default();
+            return None;
+        };
+        if self.why.as_ref() != Some(&why) {
+            tracing::warn!(why, "this leader cannot decide");
+            self.why = Some(why.clone());
+        }
+        let since = *self.since.get_or_insert(now);
+        (now.saturating_sub(since) >= DEAF_MAX).then_some(why)
+    }
 }
 
 impl Monitor {
-    /// Runs until `stop`. Nothing is decided any more once it has returned.
-    pub async fn run(mut self, stop: CancellationToken) {
+    /// Runs until `stop`, or until this worker is elected and has heard its fleet poorly for a minute. Nothing is decided any more once it has
+    /// returned.
+    pub async fn run(mut self, stop: CancellationToken) -> Ended {
         while !stop.is_cancelled() {
             let term = self.leadership.borrow_and_update().term().filter(|term| term.is_valid()).cloned();
             let mine = term.filter(|_| self.speaks());
             match mine {
-                Some(term) => self.lead(term, &stop).await,
+                Some(term) => {
+                    if let Some(why) = self.lead(term, &stop).await {
+                        return Ended::Unfit(why);
+                    }
+                }
                 None => {
                     // A term that ended by itself, or a fleet without election, is noticed by looking again.
                     let mut look_again = self.timer.sleep(self.fleet.scaling.decide_interval.get());
@@ -79,6 +120,7 @@ impl Monitor {
                 }
             }
         }
+        Ended::Stopped
     }
 
     /// Without an election (`observe` outside Kubernetes) every worker holds a term: the first of those that live speaks for all.
@@ -88,19 +130,21 @@ impl Monitor {
         elected || self.view.live().first().is_some_and(|first| first.report.worker == self.view.identity().name)
     }
 
-    async fn lead(&mut self, term: Term, stop: &CancellationToken) {
+    /// Leads while the term lasts; returns why it should not be this worker that leads, where that is so.
+    async fn lead(&mut self, term: Term, stop: &CancellationToken) -> Option<String> {
         let page = match LeaderPage::new() {
             Ok(page) => Arc::new(page),
             Err(error) => {
                 tracing::error!(%error, "no gauges for a leader, so none is made");
                 self.timer.sleep(self.fleet.scaling.decide_interval.get()).await;
-                return;
+                return None;
             }
         };
         *self.page.lock() = Some(page.clone());
         let measurer = Arc::new(Mutex::new(Measurer::new(self.fleet.clone(), self.timer.clone() as Arc<dyn crate::flow::Clock>)));
-        let coverage = Coverage::default();
-        let mut lead = Lead { term, measurer, coverage, learnt: None, page, said: false, remembered_at: None };
+        let (coverage, deaf) = (Coverage::default(), Deaf::default());
+        let mut lead = Lead { term, measurer, coverage, learnt: None, page, said: false, remembered_at: None, deaf };
+        let mut unfit = None;
         let mut leadership = self.leadership.clone();
         while lead.term.is_valid() && self.speaks() {
             let next = self.timer.sleep(self.fleet.scaling.decide_interval.get());
@@ -110,6 +154,12 @@ impl Monitor {
                 () = over(&mut leadership) => break,
                 () = self.turn(&mut lead, stop) => {}
             }
+            unfit = lead.deaf.note(self.timer.now_monotonic(), self.view.hearing());
+            // Where nobody is elected, there is nothing to let go of.
+            if unfit.is_some() && self.leadership.has_changed().is_ok() {
+                break;
+            }
+            unfit = None;
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
@@ -121,6 +171,7 @@ impl Monitor {
         if stop.is_cancelled() && lead.term.is_valid() {
             self.remember(&mut lead).await;
         }
+        unfit
     }
 
     /// One look and one decision.
@@ -182,18 +233,17 @@ impl Monitor {
         live: &[LiveWorker],
         stop: &CancellationToken,
     ) -> Result<Decided, String> {
-        if let Hearing::Poor(why) = self.view.hearing() {
-            return Err(why);
-        }
-        if let Some(unknown) = measures.iter().find_map(|measure| measure.trouble.as_ref().map(|why| (&measure.connector, why))) {
-            return Err(format!("connector `{}` cannot be measured: {}", unknown.0, unknown.1));
-        }
         let replicas = match &self.replicas {
             None => u32::try_from(live.len()).unwrap_or(u32::MAX),
             Some(replicas) => {
                 replicas.read(READ_TIMEOUT).await.map_err(|error| format!("the number of workers cannot be read: {error}"))?.replicas
             }
         };
+        if let Hearing::Poor(why) = self.view.hearing() {
+            // The least that is allowed needs no hearing.
+            let Some(least) = self.replicas.as_ref().and_then(|_| at_least(replicas, self.fleet.scaling.min)) else { return Err(why) };
+            return Err(format!("{why}; {}: {}", least.reason, self.act(lead, replicas, &least).await));
+        }
         let (memory, timeline) = lead.learnt.get_or_insert_with(|| Timeline::continued(&self.view, &*self.timer));
         let look = Look {
             now_ms: timeline.now_ms(&*self.timer),
@@ -317,4 +367,21 @@ async fn over(leadership: &mut watch::Receiver<Leadership>) {
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_leader_that_hears_poorly_for_a_minute_is_unfit() {
+        let mut deaf = Deaf::default();
+        let poor = |why: &str| Hearing::Poor(why.to_owned());
+        let at = Duration::from_secs;
+        assert_eq!(deaf.note(at(0), poor("no topics")), None);
+        assert_eq!(deaf.note(at(50), Hearing::Clear), None);
+        assert_eq!(deaf.note(at(55), poor("no topics")), None);
+        assert_eq!(deaf.note(at(114), poor("no own reports")), None, "another reason, the same silence");
+        assert_eq!(deaf.note(at(115), poor("no own reports")), Some("no own reports".to_owned()));
+    }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use super::worker::Worker;
@@ -15,13 +15,15 @@ use crate::fleet::{Exchange, FleetStatus, FleetView, Identity, MemoryReport, Rep
 use crate::flow::{Clock, SystemClock};
 use crate::http::WorkerState;
 use crate::kafka::ClusterSettings;
-use crate::leader::{Election, Leadership, Monitor, SystemTimer};
+use crate::leader::{Election, Ended, Leadership, Monitor, SystemTimer};
 use crate::pipeline::WorkerShared;
 use crate::telemetry::leader_page::LeaderPage;
 use crate::telemetry::metrics::resident_bytes;
 
 /// Between two tries of what could not be started.
 const AGAIN: Duration = Duration::from_secs(15);
+/// How long a worker that was elected and could not decide leaves leading to others.
+const STAND_BACK: Duration = Duration::from_secs(60);
 /// How long the end may take: a resize on its way, handing leadership over, the last report, the reader's thread.
 const STOP_MAX: Duration = Duration::from_secs(8);
 
@@ -90,8 +92,11 @@ pub(super) fn start(fleet: &Arc<FleetConfig>, worker: &Arc<Worker>, shared: Arc<
         return None;
     }
     let (deciding, reporting) = (CancellationToken::new(), CancellationToken::new());
-    let life = live(fleet.clone(), worker.clone(), shared, part, clock, deciding.clone(), reporting.clone());
-    Some(FleetLife { deciding, reporting, task: tokio::spawn(life) })
+    let (fleet, worker, ending, last) = (fleet.clone(), worker.clone(), deciding.clone(), reporting.clone());
+    let own = part.clone();
+    let life = move || live(fleet.clone(), worker.clone(), shared.clone(), own.clone(), clock.clone(), ending.clone(), last.child_token());
+    let again = again(life, part, reporting.clone());
+    Some(FleetLife { deciding, reporting, task: tokio::spawn(again) })
 }
 
 impl FleetLife {
@@ -110,6 +115,25 @@ impl FleetLife {
     }
 }
 
+/// Starts a worker's part in its fleet anew when it panics: a worker that stays silent would never be noticed.
+async fn again<F: Future<Output = Result<(), JoinError>> + Send + 'static>(
+    start: impl Fn() -> F,
+    part: Arc<FleetPart>,
+    stop: CancellationToken,
+) {
+    loop {
+        let Err(error) = tokio::spawn(start()).await.and_then(|ended| ended) else { return };
+        tracing::error!(%error, "the worker's part in its fleet panicked: it is started anew; records move on");
+        *part.page.lock() = None;
+        *part.leadership.lock() = None;
+        *part.electing.lock() = Some("the worker's part in its fleet panicked and is started anew".to_owned());
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(AGAIN) => {}
+        }
+    }
+}
+
 async fn live(
     fleet: Arc<FleetConfig>,
     worker: Arc<Worker>,
@@ -118,7 +142,9 @@ async fn live(
     clock: Arc<dyn Clock>,
     deciding: CancellationToken,
     reporting: CancellationToken,
-) {
+) -> Result<(), JoinError> {
+    // What is left of this one when it panics ends too.
+    let _ends = reporting.clone().drop_guard();
     let cluster = ClusterSettings::of_fleet(&fleet);
     let exchange = loop {
         match Exchange::start(&cluster, &fleet.scaling, part.view.clone()) {
@@ -129,17 +155,23 @@ async fn live(
             }
         }
         tokio::select! {
-            () = reporting.cancelled() => return,
+            () = reporting.cancelled() => return Ok(()),
             () = tokio::time::sleep(AGAIN) => {}
         }
     };
     let asked = worker.clone();
     let look = move || look(&asked, &shared);
     let reporter = Reporter::new(part.view.identity().clone(), &fleet.scaling, exchange.clone(), clock, look, part.reporting.clone());
-    let reports = tokio::spawn(reporter.run(reporting));
-    lead(&fleet, &worker, &part, &exchange, deciding).await;
-    if let Err(error) = reports.await {
-        tracing::error!(%error, "reporting panicked");
+    let mut reports = tokio::spawn(reporter.run(reporting));
+    {
+        let mut leading = std::pin::pin!(lead(&fleet, &worker, &part, &exchange, deciding));
+        tokio::select! {
+            () = &mut leading => reports.await?,
+            reported = &mut reports => {
+                reported?;
+                leading.await;
+            }
+        }
     }
     // The monitor had the only other hold on it.
     if let Some(exchange) = Arc::into_inner(exchange) {
@@ -148,15 +180,35 @@ async fn live(
             tracing::error!(%error, "ending the reading of the fleet's topics panicked");
         }
     }
+    Ok(())
 }
 
-/// Stands for election and decides when elected, until it is told to stop.
+/// Stands for election and decides when elected, until it is told to stop; stands back for a minute when it was elected and could not decide.
 async fn lead(fleet: &Arc<FleetConfig>, worker: &Arc<Worker>, part: &Arc<FleetPart>, exchange: &Arc<Exchange>, stop: CancellationToken) {
+    while let Ended::Unfit(why) = stand(fleet, worker, part, exchange, stop.clone()).await {
+        let words = format!("this worker leaves leading to others for {} s: {why}", STAND_BACK.as_secs());
+        tracing::warn!("{words}");
+        *part.electing.lock() = Some(words);
+        *part.leadership.lock() = None;
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(STAND_BACK) => {}
+        }
+    }
+}
+
+async fn stand(
+    fleet: &Arc<FleetConfig>,
+    worker: &Arc<Worker>,
+    part: &Arc<FleetPart>,
+    exchange: &Arc<Exchange>,
+    stop: CancellationToken,
+) -> Ended {
     let timer = Arc::new(SystemTimer::default());
     let election = loop {
         match Election::start(&fleet.scaling, &part.view.identity().name, timer.clone()).await {
             Ok(Some(election)) => break election,
-            Ok(None) => return,
+            Ok(None) => return Ended::Stopped,
             Err(error) => {
                 let why = error.to_string();
                 let news = part.electing.lock().replace(why.clone()).is_none_or(|before| before != why);
@@ -166,7 +218,7 @@ async fn lead(fleet: &Arc<FleetConfig>, worker: &Arc<Worker>, part: &Arc<FleetPa
             }
         }
         tokio::select! {
-            () = stop.cancelled() => return,
+            () = stop.cancelled() => return Ended::Stopped,
             () = tokio::time::sleep(AGAIN) => {}
         }
     };
@@ -184,8 +236,9 @@ async fn lead(fleet: &Arc<FleetConfig>, worker: &Arc<Worker>, part: &Arc<FleetPa
         timer,
     };
     // First it decides nothing any more, then another may.
-    monitor.run(stop).await;
+    let ended = monitor.run(stop).await;
     election.stop().await;
+    ended
 }
 
 fn look(worker: &Worker, shared: &WorkerShared) -> WorkerLook {
