@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
-use super::{is_fine, stage, value};
+use super::{is_fine, limited_stage, stage, value};
 use crate::flow::BudgetKind;
 
 /// What a process that holds far more than its limit of 64 MiB would see.
@@ -13,7 +13,8 @@ const CROWDED: u64 = 1 << 30;
 #[test]
 fn a_partition_rests_while_memory_is_short_and_loses_nothing() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
-    let mut stage = stage(runtime.handle(), (0..600).map(value).collect(), false, 5);
+    // Slower than acknowledgements come, so that records still wait when the first ones are durable.
+    let mut stage = limited_stage(runtime.handle(), (0..600).map(value).collect(), false, 5, Some(500));
     stage.assign();
     let started = Instant::now();
     while stage.progress.head().unwrap_or(0) < 30 {
