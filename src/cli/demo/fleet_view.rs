@@ -95,6 +95,8 @@ mod tests {
 
     #[test]
     fn resizes_are_kept_in_order_and_once() {
+        // The binary installs the provider in `main`; a test does it for itself, and another test may have done so already.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let mut view = FleetView::default();
         let published = |number: u64, before: u32, after: u32| {
             format!(
