@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, HashMap};
 
 use crate::config::{ConnectorConfig, KafkaValue, ScalingConfig};
-use crate::fleet::{ConnectorMeasure, LiveWorker, WorkerReport};
+use crate::fleet::{ConnectorMeasure, Decided, LiveWorker, WorkerReport};
 use crate::scaling::{
-    Assignor, ConnectorGroup, GroupState, Limits, Owned, PartitionLoad, RebalanceProtocol, Snapshot, WorkerGroup, WorkerLoad,
+    Assignor, ConnectorGroup, Decision, GroupState, Limits, Owned, PartitionLoad, RebalanceProtocol, Snapshot, WorkerGroup, WorkerLoad,
 };
 
 /// A group that has not had all its partitions owned for this long is not rebalancing: a topic that nobody may read, a connector that failed.
@@ -41,6 +41,18 @@ impl Coverage {
         let since = *self.incomplete_since_ms.entry(measure.connector.clone()).or_insert(now_ms);
         Some(if now_ms - since < REBALANCE_MAX_MS { GroupState::Rebalancing } else { GroupState::Stable })
     }
+}
+
+/// A decision as it is published and shown; nothing was done about it yet.
+pub(super) fn written_down(decision: &Decision, replicas_before: u32, live: &[LiveWorker]) -> Result<Decided, String> {
+    Ok(Decided {
+        replicas_before,
+        replicas: decision.replicas,
+        ready_workers: Some(ready(live)),
+        reason: decision.reason.clone(),
+        outcome: String::new(),
+        decision: serde_json::to_value(decision).map_err(|error| format!("the decision cannot be written down: {error}"))?,
+    })
 }
 
 /// Workers that are there and members: those whose connectors are all still starting are on their way.

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::assemble::{Coverage, Look, ready, remarks};
+use super::assemble::{Coverage, Look, ready, remarks, written_down};
 use super::measure::Measurer;
 use super::memory::{Timeline, left_for_next};
 use super::replicas::Replicas;
@@ -66,6 +66,8 @@ struct Lead {
     learnt: Option<(Memory, Timeline)>,
     page: Arc<LeaderPage>,
     said: bool,
+    /// Done before the fleet's topics were heard, and not published yet.
+    unsaid: Option<Decided>,
     remembered_at: Option<Duration>,
     deaf: Deaf,
 }
@@ -143,7 +145,7 @@ impl Monitor {
         *self.page.lock() = Some(page.clone());
         let measurer = Arc::new(Mutex::new(Measurer::new(self.fleet.clone(), self.timer.clone() as Arc<dyn crate::flow::Clock>)));
         let (coverage, deaf) = (Coverage::default(), Deaf::default());
-        let mut lead = Lead { term, measurer, coverage, learnt: None, page, said: false, remembered_at: None, deaf };
+        let mut lead = Lead { term, measurer, coverage, learnt: None, page, said: false, unsaid: None, remembered_at: None, deaf };
         let mut unfit = None;
         let mut leadership = self.leadership.clone();
         while lead.term.is_valid() && self.speaks() {
@@ -240,9 +242,19 @@ impl Monitor {
             }
         };
         if let Hearing::Poor(why) = self.view.hearing() {
-            // The least that is allowed needs no hearing.
+            // The least that is allowed needs no hearing. It is published as soon as the topics are heard, for only then its number is known.
             let Some(least) = self.replicas.as_ref().and_then(|_| at_least(replicas, self.fleet.scaling.min)) else { return Err(why) };
-            return Err(format!("{why}; {}: {}", least.reason, self.act(lead, replicas, &least).await));
+            metrics::decided("up");
+            let mut unsaid = written_down(&least, replicas, live)?;
+            unsaid.outcome = self.act(lead, replicas, &least).await;
+            let said = format!("{why}; {}: {}", unsaid.reason, unsaid.outcome);
+            lead.unsaid = Some(unsaid);
+            return Err(said);
+        }
+        if let Some(unsaid) = &lead.unsaid {
+            self.publish(lead, unsaid).await.map_err(|error| format!("the raise to the least could not be published: {error}"))?;
+            (lead.unsaid, lead.said) = (None, true);
+            return Err("the raise to the least was published first".to_owned());
         }
         let (memory, timeline) = lead.learnt.get_or_insert_with(|| Timeline::continued(&self.view, &*self.timer));
         let look = Look {
@@ -268,15 +280,7 @@ impl Monitor {
             lead.page.cost_per_hour("chosen", cost.chosen);
             lead.page.cost_per_hour("one_per_partition", cost.one_per_partition);
         }
-        let value = serde_json::to_value(&decision).map_err(|error| format!("the decision cannot be written down: {error}"))?;
-        let mut decided = Decided {
-            replicas_before: replicas,
-            replicas: decision.replicas,
-            ready_workers: Some(ready(live)),
-            reason: decision.reason.clone(),
-            outcome: String::new(),
-            decision: value,
-        };
+        let mut decided = written_down(&decision, replicas, live)?;
         // What the fleet does is said first, where it matters: a resize of which nobody knows why is worse than one a turn later.
         if decision.replicas != replicas || !lead.said {
             self.publish(lead, &decided).await.map_err(|error| format!("the decision could not be published: {error}"))?;
