@@ -192,6 +192,10 @@ pub(super) fn merge(cluster: &ClusterSettings, purpose: &Purpose<'_>) -> Result<
     if matches!(purpose, Purpose::Outsider { name: "reread" | "sample", .. }) {
         config.set("enable.partition.eof", "true");
     }
+    if matches!(purpose, Purpose::Outsider { name: super::sample::NAME, .. }) {
+        // It reads up to the end and leaves: the broker's answer "nothing more" is what it waits for.
+        config.set("fetch.wait.max.ms", "50");
+    }
     if matches!(purpose, Purpose::Outsider { name: super::lag::UNCOMMITTED, .. }) {
         // Asks where the topics end for those who write; reads nothing.
         config.set("isolation.level", "read_uncommitted");

@@ -51,7 +51,7 @@ impl Measurer {
     pub fn new(fleet: Arc<FleetConfig>, clock: Arc<dyn Clock>) -> Self {
         let window_ms = i64::try_from(fleet.scaling.rate_window().as_millis()).unwrap_or(i64::MAX);
         // A look must not take the next one's time.
-        let sample_timeout = (fleet.scaling.decide_interval.get() / 4).min(Duration::from_secs(1));
+        let sample_timeout = (fleet.scaling.decide_interval.get() / 2).min(Duration::from_secs(1));
         Self { fleet, clock, window_ms, sample_timeout, watched: BTreeMap::new(), shared: HashMap::new() }
     }
 
