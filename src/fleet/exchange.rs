@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::report::Note;
 use super::state::{DesiredConnector, LeaderMemory, MEMORY, PublishedDecision, decision_key};
@@ -19,6 +19,8 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(10);
 const WAIT: Duration = Duration::from_millis(200);
 /// How long a reader that panicked waits before it reads again.
 const AFTER_PANIC: Duration = Duration::from_secs(1);
+/// Without a record that stood there before for this long, none is taken to be left, once something was heard.
+const OLD_MAX: Duration = Duration::from_secs(10);
 /// Reports that are read from before the beginning, so that a fresh worker shows at once who was there.
 const REPORTS_BACK: i64 = 200;
 /// A note that was not acknowledged by then is given up: the next one says the same.
@@ -183,26 +185,24 @@ impl Reading {
         // Where each topic has been read to; a compacted or expired one may hold nothing up to its end.
         let ends = [reader.end_at_open(&self.report), reader.end_at_open(&self.state)];
         let mut behind = [ends[0] > 0, ends[1] > 0];
-        let mut quiet = Duration::ZERO;
-        let mut heard = false;
+        // When a record last came that stood there before the topics were opened; none has while nothing was heard.
+        let mut old_at: Option<Instant> = None;
         while !self.shared.stop.load(SeqCst) {
-            match reader.next(WAIT)? {
-                Some(record) => {
-                    quiet = Duration::ZERO;
-                    heard = true;
-                    let of_report = record.topic == self.report;
-                    let end = ends[usize::from(!of_report)];
-                    if of_report {
-                        self.view.hear_report(record.value.as_deref().unwrap_or_default(), record.offset < end);
-                    } else if let Some(key) = &record.key {
-                        self.view.hear_state(key, record.value.as_deref(), record.offset < end);
-                    }
-                    behind[usize::from(!of_report)] &= record.offset + 1 < end;
+            if let Some(record) = reader.next(WAIT)? {
+                let of_report = record.topic == self.report;
+                let end = ends[usize::from(!of_report)];
+                if record.offset < end || old_at.is_none() {
+                    old_at = Some(Instant::now());
                 }
-                None => quiet += WAIT,
+                if of_report {
+                    self.view.hear_report(record.value.as_deref().unwrap_or_default(), record.offset < end);
+                } else if let Some(key) = &record.key {
+                    self.view.hear_state(key, record.value.as_deref(), record.offset < end);
+                }
+                behind[usize::from(!of_report)] &= record.offset + 1 < end;
             }
-            // Markers and compacted records at the end never come: two seconds without any say the same, once something was heard.
-            if behind == [false, false] || (quiet > Duration::from_secs(2) && heard) {
+            // What expired or was deleted at the end never comes, however many new records do.
+            if behind == [false, false] || old_at.is_some_and(|at| at.elapsed() > OLD_MAX) {
                 self.view.caught_up();
                 backoff.reset();
             }

@@ -75,7 +75,7 @@ impl LagClient {
     /// partitions on a healthy cluster).
     ///
     /// # Errors
-    /// When a whole question failed; a single partition's failure is its `None`.
+    /// When a whole question failed, which on Apache Kafka one partition without a leader is enough for; what was left out of an answer is `None`.
     pub fn query(&self, partitions: &[TopicPartition], timeout: Duration) -> Result<Vec<PartitionOffsets>, KafkaError> {
         if partitions.is_empty() {
             return Ok(Vec::new());

@@ -69,13 +69,16 @@ impl Reload {
     pub(super) async fn follow(mut self, mut hangup: Signal) {
         let mut seen = self.files.look().await;
         let begun_with = seen.as_ref().and_then(|look| look.fleet);
+        // Asked for and not done yet: a file that is being written puts it off, no more.
+        let mut asked = false;
         loop {
-            let asked = tokio::select! {
+            let hung_up = tokio::select! {
                 () = self.worker.draining.cancelled() => return,
                 () = tokio::time::sleep(LOOK_EVERY) => false,
                 Some(()) = hangup.recv() => true,
             };
-            if asked {
+            if hung_up {
+                asked = true;
                 tracing::info!("SIGHUP: looking at the connector files");
                 seen = self.files.look().await;
                 tokio::time::sleep(LOOK_AGAIN).await;
@@ -83,6 +86,7 @@ impl Reload {
             let Some(now) = self.files.look().await else { continue };
             let steady = seen.replace(now.clone()).is_some_and(|before| before == now);
             if steady && (asked || self.taken.as_ref() != Some(&now)) {
+                asked = false;
                 let why =
                     (now.fleet != begun_with).then(|| format!("{} changed: it is taken at a restart only", self.files.config.display()));
                 if self.worker.configuration.set_restart_needed(why.clone())
