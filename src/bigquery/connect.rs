@@ -3,13 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::append::{Pool, PoolSettings};
+use super::append::{CreatedStreams, Pool, PoolSettings};
 use super::auth::TokenSource;
 use super::changes::Changes;
 use super::rest::RestClient;
 use super::tables::{EvolutionPace, RestTables};
 use super::trust::Trust;
-use super::{Appender, Tables};
+use super::{Appender, Tables, WriteStreams};
 use crate::config::BigQueryConfig;
 
 /// BigQuery's public REST endpoint.
@@ -54,6 +54,7 @@ pub struct BigQuery {
     pub(super) rest: Arc<RestClient>,
     tables: Arc<RestTables>,
     pool: Pool,
+    streams: Arc<CreatedStreams>,
 }
 
 /// Prepares clients for REST and gRPC; connections are opened when first used, so this succeeds while BigQuery is away.
@@ -87,7 +88,8 @@ pub async fn connect(config: &BigQueryConfig, ca_file: Option<&Path>) -> Result<
         what,
     })?;
     let pool = Pool::new(endpoint, tokens.clone(), changes, PoolSettings::from_config(config));
-    Ok(BigQuery { project: config.project.clone(), tokens, rest, tables, pool })
+    let streams = Arc::new(CreatedStreams::new(&pool));
+    Ok(BigQuery { project: config.project.clone(), tokens, rest, tables, pool, streams })
 }
 
 impl BigQuery {
@@ -99,6 +101,11 @@ impl BigQuery {
     /// Rows over the Storage Write API.
     pub fn appender(&self) -> Arc<dyn Appender> {
         Arc::new(self.pool.clone())
+    }
+
+    /// Rows over streams of their own, for exactly once.
+    pub fn streams(&self) -> Arc<dyn WriteStreams> {
+        self.streams.clone()
     }
 }
 

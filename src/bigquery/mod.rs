@@ -3,7 +3,7 @@
 //! Belongs here: requests, answers, credentials, connections, evolution of a table, the match from error class to action.
 //! Does not belong here: which records an append carries, when it is sent again (`pipeline/`).
 //!
-//! Start at [`connect`]: it gives [`Tables`] and [`Appender`], the two traits that the pipeline sees.
+//! Start at [`connect`]: it gives [`Tables`], [`Appender`] and [`WriteStreams`], the traits that the pipeline sees.
 
 mod action;
 mod append;
@@ -24,6 +24,6 @@ pub use action::ActionContext;
 pub use check::Permission;
 pub use connect::{BigQuery, ConnectError, connect};
 pub use seam::{
-    Action, Append, AppendFailure, Appender, ErrorClass, Gate, RetryPace, RowError, TableError, TableSpec, TableState, Tables,
-    TimePartition,
+    Action, Append, AppendFailure, Appender, ErrorClass, Gate, RetryPace, RowError, StreamLine, TableError, TableSpec, TableState, Tables,
+    TimePartition, WriteStreams,
 };

@@ -80,7 +80,7 @@ pub trait Gate: std::fmt::Debug + Send + Sync {
 /// Rows for one table: all or nothing.
 #[derive(Debug, Clone)]
 pub struct Append {
-    /// The table; rows go to its default stream.
+    /// The table; rows go to its default stream, unless they are handed to a [`StreamLine`].
     pub table: Arc<TableName>,
     /// Describes the rows.
     pub layout: SharedLayout,
@@ -100,6 +100,31 @@ pub trait Appender: Send + Sync + 'static {
     /// Hands an append over. Waits (without blocking a thread) while the connection has its limit of bytes in flight; resolves at the
     /// acknowledgement. Appends may overtake each other. It does not try again by itself: the caller does, by [`Action`].
     fn append(&self, append: Append) -> BoxFuture<'static, Result<(), AppendFailure>>;
+}
+
+/// Write streams of type COMMITTED, for exactly once: each has one writer, numbers its rows from 0, and can be ended for good.
+///
+/// Errors of all calls are [`AppendFailure`]s: classes and actions are the same. None is tried again by itself.
+#[async_trait]
+pub trait WriteStreams: Send + Sync + 'static {
+    /// A new stream of this table: its full name (`projects/../datasets/../tables/../streams/..`). Creations of a process are spread over time (the
+    /// service takes 10,000 an hour and project). An answer that was lost leaves a stream that nobody uses.
+    async fn create(&self, table: &TableName) -> Result<Arc<str>, AppendFailure>;
+    /// Ends a stream: when this is answered, no append to it lands any more, and the answer is how many rows did. May be asked again.
+    async fn finalize(&self, stream: &str) -> Result<u64, AppendFailure>;
+    /// A way to append to a stream. Its connection opens with the first append; the service gives a stream to the connection that came last.
+    fn open(&self, stream: &Arc<str>) -> Box<dyn StreamLine>;
+}
+
+/// The way to one created stream: a connection that is opened when needed, and again when it ended.
+#[async_trait]
+pub trait StreamLine: Send {
+    /// Hands rows over that must land at `offset` (the number of rows before them), all or none. Appends leave in the order of these calls. Waits while
+    /// the connection has its limit of bytes in flight; what it returns resolves at the acknowledgement.
+    ///
+    /// `Err(OffsetAlreadyExists)`: the stream has rows there already; `Err(OffsetOutOfRange)`: rows before these are missing. What either means
+    /// the caller knows: whether an append of its own without an answer is behind it.
+    async fn append(&mut self, append: Append, offset: u64) -> BoxFuture<'static, Result<(), AppendFailure>>;
 }
 
 /// A row that BigQuery rejected.

@@ -129,8 +129,15 @@ impl Member {
         }
         let mut list = TopicPartitionList::with_capacity(offsets.len());
         for next in offsets {
+            let refused = |what: String| GroupError::Other(format!("{} at {}: {what}", next.partition, next.offset));
             list.add_partition_offset(&next.partition.topic, next.partition.partition, Offset::Offset(next.offset))
-                .map_err(|e| GroupError::Other(format!("{} at {}: {e}", next.partition, next.offset)))?;
+                .map_err(|e| refused(e.to_string()))?;
+            if let Some(metadata) = &next.metadata {
+                let mut element = list
+                    .find_partition(&next.partition.topic, next.partition.partition)
+                    .ok_or_else(|| refused("librdkafka lost it from its list".to_owned()))?;
+                element.set_metadata(&**metadata);
+            }
         }
         let answer = queue::commit(client, &list, timeout);
         let sorted = sort_commit_answer(answer);

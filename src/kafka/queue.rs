@@ -287,6 +287,20 @@ pub(super) fn is_member(client: &dyn NativeClient) -> bool {
 /// What a commit came to: an error for all, and those of single partitions.
 pub(super) type CommitAnswer = (Option<RDKafkaErrorCode>, Vec<(TopicPartition, RDKafkaErrorCode)>);
 
+/// What is stored beside a partition's offset in an answer of librdkafka's; `None` when there is nothing. Bytes that are no UTF-8 are replaced: rdkafka's
+/// own accessor panics at them, and whoever reads metadata must see that something is there.
+pub(super) fn metadata_of(list: &TopicPartitionList, partition: &TopicPartition) -> Option<Arc<str>> {
+    let topic = CString::new(&*partition.topic).ok()?;
+    // SAFETY: the list and the name are valid for the call; the element, if there is one, belongs to the list, which outlives this function.
+    let element = unsafe { sys::rd_kafka_topic_partition_list_find(list.ptr(), topic.as_ptr(), partition.partition).as_ref() }?;
+    if element.metadata.is_null() || element.metadata_size == 0 {
+        return None;
+    }
+    // SAFETY: librdkafka stores `metadata_size` bytes at `metadata`.
+    let bytes = unsafe { slice::from_raw_parts(element.metadata.cast::<u8>(), element.metadata_size) };
+    Some(Arc::from(&*String::from_utf8_lossy(bytes)))
+}
+
 /// Commits and waits for the answer, at most `timeout` (`rd_kafka_commit` would wait without limit: rdkafka_offset.c:406).
 pub(super) fn commit(client: &dyn NativeClient, offsets: &TopicPartitionList, timeout: Duration) -> CommitAnswer {
     // SAFETY: `client` is alive for the whole call.

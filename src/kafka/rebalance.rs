@@ -13,7 +13,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use super::member::{BeginAt, Command, GroupContext, Member, Owned};
 use super::queue::{BeginAgain, KafkaPartitionQueue, NativeClient};
 use super::seam::{Assigned, GroupError, NextOffset, StartOffset};
-use super::start;
+use super::start::{self, Start};
 use crate::record::TopicPartition;
 
 /// The group gave partitions to this worker.
@@ -104,11 +104,11 @@ pub(super) fn begin_again(
 }
 
 /// Takes over the queues, assigns, takes over again, tells the listener.
-fn begin(member: &Arc<Member>, consumer: &BaseConsumer<GroupContext>, starts: Vec<(TopicPartition, StartOffset)>) -> Result<(), String> {
+fn begin(member: &Arc<Member>, consumer: &BaseConsumer<GroupContext>, starts: Vec<Start>) -> Result<(), String> {
     let client: Arc<dyn NativeClient> = member.client().map_err(|e| e.to_string())?;
     let mut list = TopicPartitionList::with_capacity(starts.len());
-    for (partition, start) in &starts {
-        let offset = match start {
+    for Start { partition, at, .. } in &starts {
+        let offset = match at {
             StartOffset::Committed(offset) | StartOffset::Latest(offset) => Offset::Offset(*offset),
             StartOffset::Earliest => Offset::Beginning,
         };
@@ -126,7 +126,7 @@ fn begin(member: &Arc<Member>, consumer: &BaseConsumer<GroupContext>, starts: Ve
         KafkaPartitionQueue::take_over(&client, partition, Some(Arc::clone(&again))).ok_or_else(|| format!("{partition}: no queue"))
     };
     // Once before, so that the start of fetching does not send records to the consumer's queue (rdkafka_partition.c:2293) ...
-    let before: Vec<_> = starts.iter().map(|(partition, _)| take_over(partition)).collect::<Result<_, _>>()?;
+    let before: Vec<_> = starts.iter().map(|start| take_over(&start.partition)).collect::<Result<_, _>>()?;
     match consumer.rebalance_protocol() {
         RebalanceProtocol::Cooperative => consumer.incremental_assign(&list),
         RebalanceProtocol::Eager | RebalanceProtocol::None => consumer.assign(&list),
@@ -134,15 +134,16 @@ fn begin(member: &Arc<Member>, consumer: &BaseConsumer<GroupContext>, starts: Ve
     .map_err(|e| e.to_string())?;
     // ... and once after, since stopping an earlier assignment takes the mark away (rdkafka_partition.c:1840).
     let mut assigned = Vec::with_capacity(starts.len());
-    let queues: Vec<_> = starts.iter().map(|(partition, _)| take_over(partition)).collect::<Result<_, _>>()?;
+    let queues: Vec<_> = starts.iter().map(|start| take_over(&start.partition)).collect::<Result<_, _>>()?;
     drop(before);
     {
         let mut ownership = member.ownership.lock();
-        for ((partition, start), queue) in starts.iter().zip(queues) {
+        for (Start { partition, at, metadata }, queue) in starts.iter().zip(queues) {
             let epoch = ownership.next_epoch();
             ownership.unstarted.remove(partition);
             ownership.owned.insert(partition.clone(), Owned { paused: false });
-            assigned.push(Assigned { partition: partition.clone(), epoch, start: *start, queue: Box::new(queue) });
+            let (partition, metadata) = (partition.clone(), metadata.clone());
+            assigned.push(Assigned { partition, epoch, start: *at, metadata, queue: Box::new(queue) });
         }
     }
     start::pin_latest(member, client.as_ref(), &starts);

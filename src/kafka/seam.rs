@@ -2,6 +2,7 @@
 //!
 //! These are traits so that a seeded simulation can stand in for librdkafka.
 
+use std::sync::Arc;
 use std::thread::Thread;
 use std::time::Duration;
 
@@ -29,6 +30,15 @@ pub struct NextOffset {
     pub partition: TopicPartition,
     /// One more than the last finished record's offset.
     pub offset: i64,
+    /// What is stored beside the offset, up to 4,096 bytes (the broker's `offset.metadata.max.bytes`); a commit without it erases what was there.
+    pub metadata: Option<Arc<str>>,
+}
+
+impl NextOffset {
+    /// An offset without metadata.
+    pub fn plain(partition: TopicPartition, offset: i64) -> Self {
+        Self { partition, offset, metadata: None }
+    }
 }
 
 /// A partition that was given to this worker.
@@ -39,6 +49,8 @@ pub struct Assigned {
     pub epoch: Epoch,
     /// Where it starts.
     pub start: StartOffset,
+    /// What the last commit stored beside the group's offset, wherever the partition starts; `None` when there was nothing.
+    pub metadata: Option<Arc<str>>,
     /// Its records.
     pub queue: Box<dyn PartitionQueue>,
 }

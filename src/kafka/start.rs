@@ -1,6 +1,7 @@
 //! Where an assigned partition starts. The rule stands at [`super::start_group`].
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use super::error::KafkaError;
 use super::lag;
 use super::member::{BeginAt, GroupContext, Member};
-use super::queue::NativeClient;
+use super::queue::{self, NativeClient};
 use super::rebalance::list_of;
 use super::seam::{NextOffset, StartOffset};
 use crate::config::StartAt;
@@ -22,6 +23,19 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 /// Between two tries.
 const ASK_AGAIN: Duration = Duration::from_millis(250);
 
+/// Where a partition starts, and what was committed beside the group's offset.
+pub(super) struct Start {
+    pub partition: TopicPartition,
+    pub at: StartOffset,
+    pub metadata: Option<Arc<str>>,
+}
+
+/// The group's committed offset of a partition.
+struct Committed {
+    offset: Option<i64>,
+    metadata: Option<Arc<str>>,
+}
+
 /// The start of each partition; `None` when the assignment was lost or the member closes meanwhile. Tries again without end otherwise (the
 /// error reaches the listener each time): a guess would lose or repeat records. Heartbeats go on, librdkafka sends them by itself.
 ///
@@ -31,7 +45,7 @@ pub(super) fn find(
     consumer: &BaseConsumer<GroupContext>,
     partitions: &[TopicPartition],
     at: BeginAt,
-) -> Option<Vec<(TopicPartition, StartOffset)>> {
+) -> Option<Vec<Start>> {
     if partitions.is_empty() {
         return Some(Vec::new());
     }
@@ -53,11 +67,11 @@ fn find_once(
     consumer: &BaseConsumer<GroupContext>,
     partitions: &[TopicPartition],
     at: BeginAt,
-) -> Result<Vec<(TopicPartition, StartOffset)>, KafkaError> {
+) -> Result<Vec<Start>, KafkaError> {
     let committed = committed(consumer, partitions)?;
     let mut starts = Vec::with_capacity(partitions.len());
     for (partition, committed) in partitions.iter().zip(committed) {
-        let start = match (at, committed) {
+        let at = match (at, committed.offset) {
             (BeginAt::Offset(offset), _) => StartOffset::Committed(offset),
             (BeginAt::Earliest, _) => StartOffset::Earliest,
             (BeginAt::Committed, Some(offset)) => StartOffset::Committed(offset),
@@ -69,13 +83,13 @@ fn find_once(
             }
             (BeginAt::Committed, None) => StartOffset::Earliest,
         };
-        starts.push((partition.clone(), start));
+        starts.push(Start { partition: partition.clone(), at, metadata: committed.metadata });
     }
     Ok(starts)
 }
 
 /// The group's committed offsets, in the order of `partitions`.
-fn committed(consumer: &BaseConsumer<GroupContext>, partitions: &[TopicPartition]) -> Result<Vec<Option<i64>>, KafkaError> {
+fn committed(consumer: &BaseConsumer<GroupContext>, partitions: &[TopicPartition]) -> Result<Vec<Committed>, KafkaError> {
     let what = "the group's committed offsets";
     let list: TopicPartitionList =
         consumer.committed_offsets(list_of(partitions), ASK_TIMEOUT).map_err(|e| KafkaError::from_rdkafka(what, &e, ASK_TIMEOUT))?;
@@ -86,10 +100,11 @@ fn committed(consumer: &BaseConsumer<GroupContext>, partitions: &[TopicPartition
                 .find_partition(&partition.topic, partition.partition)
                 .ok_or_else(|| KafkaError::Refused { what: what.to_owned(), message: format!("no answer for {partition}") })?;
             element.error().map_err(|e| KafkaError::from_rdkafka(format!("the committed offset of {partition}"), &e, ASK_TIMEOUT))?;
-            Ok(match element.offset() {
+            let offset = match element.offset() {
                 Offset::Offset(offset) => Some(offset),
                 _ => None,
-            })
+            };
+            Ok(Committed { offset, metadata: queue::metadata_of(&list, partition) })
         })
         .collect()
 }
@@ -105,7 +120,8 @@ pub(super) fn remember_fresh(member: &Member, consumer: &BaseConsumer<GroupConte
         let known = lag::partitions_of(&member.settings, ASK_TIMEOUT);
         match known.and_then(|known| committed(consumer, &known).map(|committed| (known, committed))) {
             Ok((known, committed)) => {
-                let fresh: HashSet<_> = if committed.iter().all(Option::is_none) { known.into_iter().collect() } else { HashSet::new() };
+                let fresh: HashSet<_> =
+                    if committed.iter().all(|committed| committed.offset.is_none()) { known.into_iter().collect() } else { HashSet::new() };
                 // Set once: this is the only caller, once for a member.
                 let _first = member.fresh.set(fresh);
                 return;
@@ -117,11 +133,11 @@ pub(super) fn remember_fresh(member: &Member, consumer: &BaseConsumer<GroupConte
 }
 
 /// Commits the offsets of partitions that start at their end, at once: so the choice holds after a restart, also for one that stays idle.
-pub(super) fn pin_latest(member: &Member, client: &dyn NativeClient, starts: &[(TopicPartition, StartOffset)]) {
+pub(super) fn pin_latest(member: &Member, client: &dyn NativeClient, starts: &[Start]) {
     let latest: Vec<NextOffset> = starts
         .iter()
-        .filter_map(|(partition, start)| match start {
-            StartOffset::Latest(offset) => Some(NextOffset { partition: partition.clone(), offset: *offset }),
+        .filter_map(|start| match start.at {
+            StartOffset::Latest(offset) => Some(NextOffset::plain(start.partition.clone(), offset)),
             StartOffset::Committed(_) | StartOffset::Earliest => None,
         })
         .collect();

@@ -159,7 +159,7 @@ impl Ownership {
             .filter_map(|progress| {
                 let head = progress.head()?;
                 let new = progress.committed().is_none_or(|committed| head > committed);
-                (new || even_unchanged).then(|| NextOffset { partition: progress.partition.clone(), offset: head })
+                (new || even_unchanged).then(|| NextOffset::plain(progress.partition.clone(), head))
             })
             .collect();
         offsets.sort_by(|a, b| a.partition.cmp(&b.partition));

@@ -340,9 +340,7 @@ impl Shard {
                 .slots
                 .iter()
                 .filter_map(current)
-                .filter_map(|partition| {
-                    Some(NextOffset { partition: partition.progress.partition.clone(), offset: partition.ledger.head()? })
-                })
+                .filter_map(|partition| Some(NextOffset::plain(partition.progress.partition.clone(), partition.ledger.head()?)))
                 .collect();
             // Queues go before the answer: the poll thread gives the partitions back as soon as it has it.
             for (slot, _) in &draining.slots {

@@ -113,7 +113,7 @@ fn closing_does_not_wait_for_queues_that_nobody_reads() {
     control.close(Duration::from_secs(20)).unwrap();
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
     assert!(pipeline.state.lock().slots.is_empty());
-    let after = control.commit(&[NextOffset { partition: TopicPartition::new("unread", 0), offset: 1 }], Duration::from_secs(1));
+    let after = control.commit(&[NextOffset::plain(TopicPartition::new("unread", 0), 1)], Duration::from_secs(1));
     assert!(matches!(after, Err(GroupError::Fenced(_))), "{after:?}");
     // The consumer itself goes on a thread of its own; it goes: no thread of librdkafka's is left for ever.
     wait_until("librdkafka's threads are gone", Duration::from_secs(20), || {
@@ -133,7 +133,7 @@ fn commit_errors_are_typed() {
         start_group(settings(&brokers, "typed", &["typed"], Protocol::CooperativeSticky), Arc::clone(&pipeline) as Arc<dyn GroupListener>)
             .unwrap();
     wait_until("both", Duration::from_secs(20), || pipeline.state.lock().slots.len() == 2);
-    let next = |partition, offset| NextOffset { partition: TopicPartition::new("typed", partition), offset };
+    let next = |partition, offset| NextOffset::plain(TopicPartition::new("typed", partition), offset);
     let limit = Duration::from_secs(3);
     assert_eq!(control.commit(&[next(0, 3), next(1, 4)], limit), Ok(vec![]));
     let foreign = control.commit(&[next(0, 5), next(7, 1)], limit).unwrap();
@@ -276,4 +276,38 @@ fn a_member_that_never_reached_a_broker_says_so_and_closes() {
     let begun = Instant::now();
     control.close(Duration::from_secs(20)).unwrap();
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+}
+
+/// What a commit stores beside the offset comes back with the next assignment; a commit without it erases it; one too large refuses its partition only.
+#[test]
+fn metadata_goes_with_the_offset_and_comes_back_with_the_assignment() {
+    let cluster = MockCluster::new(1).unwrap();
+    cluster.create_topic("noted", 3, 1).unwrap();
+    let brokers = cluster.bootstrap_servers();
+    produce(&producer(&brokers), "noted", 3, 0, 10);
+    let noted = || settings(&brokers, "noted", &["noted"], Protocol::Consumer);
+    let place = |partition, offset, metadata: &str| NextOffset {
+        partition: TopicPartition::new("noted", partition),
+        offset,
+        metadata: Some(Arc::from(metadata)),
+    };
+    let pipeline = Pipeline::new();
+    let control = start_group(noted(), Arc::clone(&pipeline) as Arc<dyn GroupListener>).unwrap();
+    wait_until("all three", Duration::from_secs(20), || pipeline.state.lock().slots.len() == 3);
+    let limit = Duration::from_secs(3);
+    assert!(pipeline.state.lock().metadata.values().all(Option::is_none));
+    let long = "ü".repeat(2_000);
+    assert_eq!(control.commit(&[place(0, 3, "m r1 3 7"), place(1, 4, &long), place(2, 2, "gone soon")], limit), Ok(vec![]));
+    assert_eq!(control.commit(&[NextOffset::plain(TopicPartition::new("noted", 2), 2)], limit), Ok(vec![]));
+    // Not `close`: its last commits are the pipeline's own, without metadata.
+    pipeline.state.lock().slots.clear();
+    control.close(Duration::from_secs(20)).unwrap();
+
+    let pipeline = Pipeline::new();
+    let control = start_group(noted(), Arc::clone(&pipeline) as Arc<dyn GroupListener>).unwrap();
+    wait_until("all three", Duration::from_secs(20), || pipeline.state.lock().slots.len() == 3);
+    let metadata = pipeline.state.lock().metadata.clone();
+    let of = |partition| metadata[&TopicPartition::new("noted", partition)].as_deref();
+    assert_eq!((of(0), of(1), of(2)), (Some("m r1 3 7"), Some(long.as_str()), None));
+    control.close(Duration::from_secs(20)).unwrap();
 }

@@ -139,7 +139,7 @@ fn a_pause_does_not_outlive_the_assignment() {
     wait_until("a second start", Duration::from_secs(20), || worker.pipeline.state.lock().starts.len() == 2);
     produce(&writer, "paused", 1, 10, 10);
     wait_until("ten more, though it was paused", Duration::from_secs(20), || worker.seen() == 20);
-    let next = NextOffset { partition: TopicPartition::new("paused", 5), offset: 1 };
+    let next = NextOffset::plain(TopicPartition::new("paused", 5), 1);
     assert!(worker.control.pause(&next.partition).is_err());
     worker.close();
 }

@@ -72,6 +72,8 @@ pub struct State {
     pub seen: Vec<Seen>,
     pub events: Vec<(TopicPartition, QueueEvent)>,
     pub starts: Vec<(TopicPartition, Epoch, StartOffset)>,
+    /// What was committed beside the offset, as the last assignment brought it.
+    pub metadata: HashMap<TopicPartition, Option<Arc<str>>>,
     pub lost: Vec<TopicPartition>,
     pub errors: Vec<String>,
 }
@@ -126,12 +128,13 @@ impl GroupListener for Pipeline {
                 StartOffset::Earliest => 0,
             };
             state.starts.push((assigned.partition.clone(), assigned.epoch, assigned.start));
+            state.metadata.insert(assigned.partition.clone(), assigned.metadata.clone());
             state.slots.insert(assigned.partition, Slot { queue: assigned.queue, epoch: assigned.epoch, next });
         }
     }
     fn revoking(&self, partitions: &[TopicPartition]) -> Vec<NextOffset> {
         let mut state = self.state.lock();
-        let drop_slot = |p: &TopicPartition| state.slots.remove(p).map(|slot| NextOffset { partition: p.clone(), offset: slot.next });
+        let drop_slot = |p: &TopicPartition| state.slots.remove(p).map(|slot| NextOffset::plain(p.clone(), slot.next));
         partitions.iter().filter_map(drop_slot).collect()
     }
     /// Those records come again: the tests count every record that comes, so nothing is to be noted.
@@ -176,7 +179,7 @@ impl Worker {
                 thread::sleep(Duration::from_millis(300));
                 let heads: Vec<NextOffset> = {
                     let state = p.state.lock();
-                    state.slots.iter().map(|(tp, slot)| NextOffset { partition: tp.clone(), offset: slot.next }).collect()
+                    state.slots.iter().map(|(tp, slot)| NextOffset::plain(tp.clone(), slot.next)).collect()
                 };
                 // A commit in the middle of a rebalance may fail; the next one counts.
                 let _ = c.commit(&heads, Duration::from_secs(2));

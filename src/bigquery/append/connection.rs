@@ -19,7 +19,7 @@ use super::outbox::{Outbox, OutboxBody};
 use super::pool::Shared;
 use super::request::{Head, encode_head};
 use crate::bigquery::classify::Refusal;
-use crate::bigquery::rest::encode;
+use crate::bigquery::rest::{encode, encode_path};
 use crate::bigquery::trust::advice;
 use crate::bigquery::{Append, AppendFailure, ErrorClass};
 use crate::table::{SharedLayout, TableName};
@@ -108,6 +108,19 @@ enum End {
 impl Connection {
     /// A connection that opens now, in a task of its own.
     pub(super) fn open(id: u64, location: Option<Arc<str>>, first: &TableName, shared: Arc<Shared>) -> Arc<Self> {
+        let routing = match &location {
+            Some(location) => format!("write_location=projects/{}/locations/{}", encode(&first.project), encode(location)),
+            None => format!("write_stream={}", encode_path(&first.default_stream())),
+        };
+        Self::open_to(id, location, routing, shared)
+    }
+
+    /// A connection for one created stream only.
+    pub(super) fn open_stream(id: u64, stream: &str, shared: Arc<Shared>) -> Arc<Self> {
+        Self::open_to(id, None, format!("write_stream={}", encode_path(stream)), shared)
+    }
+
+    fn open_to(id: u64, location: Option<Arc<str>>, routing: String, shared: Arc<Shared>) -> Arc<Self> {
         let state = State {
             phase: Phase::Open,
             outbox: Outbox::default(),
@@ -118,15 +131,6 @@ impl Connection {
             last_used: Instant::now(),
         };
         let room = Arc::new(Semaphore::new(shared.settings.in_flight_bytes));
-        let routing = match &location {
-            Some(location) => format!("write_location=projects/{}/locations/{}", encode(&first.project), encode(location)),
-            None => format!(
-                "write_stream=projects/{}/datasets/{}/tables/{}/streams/_default",
-                encode(&first.project),
-                encode(&first.dataset),
-                encode(&first.table)
-            ),
-        };
         let connection = Arc::new(Self { id, location, room, queued_bytes: AtomicUsize::new(0), state: Mutex::new(state), shared });
         tokio::spawn(connection.clone().run(routing));
         connection
@@ -173,8 +177,13 @@ impl Connection {
                 .is_none_or(|(table, layout)| **table != *append.table || layout.descriptor == append.layout.descriptor)
     }
 
-    /// Queues an append. `None`: it takes no more, use another one.
-    pub(super) fn push(&self, append: &Append, room: OwnedSemaphorePermit) -> Option<oneshot::Receiver<Outcome>> {
+    /// Queues an append, for the table's default stream or for a place in a created one. `None`: it takes no more, use another one.
+    pub(super) fn push(
+        &self,
+        append: &Append,
+        place: Option<(&str, u64)>,
+        room: OwnedSemaphorePermit,
+    ) -> Option<oneshot::Receiver<Outcome>> {
         let (reply, outcome) = oneshot::channel();
         let mut state = self.state.lock();
         if state.phase != Phase::Open {
@@ -188,8 +197,10 @@ impl Connection {
         let same = state.destination.as_ref().is_some_and(|(table, layout)| {
             **table == *append.table && (Arc::ptr_eq(layout, &append.layout) || layout.descriptor == append.layout.descriptor)
         });
+        let default_stream = if place.is_none() { append.table.default_stream() } else { String::new() };
         let head = Head {
-            write_stream: &append.table.default_stream(),
+            write_stream: place.map_or(&default_stream, |(stream, _)| stream),
+            offset: place.map(|(_, offset)| offset),
             descriptor: (!same).then_some(&append.layout.descriptor),
             trace_id: (state.pushed == 0).then_some(TRACE_ID),
         };

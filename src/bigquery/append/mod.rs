@@ -5,8 +5,10 @@
 
 mod answer;
 mod connection;
+mod created;
 mod outbox;
 mod pool;
 mod request;
 
+pub(crate) use created::CreatedStreams;
 pub(crate) use pool::{Pool, PoolSettings};

@@ -71,6 +71,7 @@ pub(super) struct Shared {
     /// [`crate::telemetry::catalog::APPEND_IN_FLIGHT_BYTES`].
     pub(super) in_flight_bytes: metrics::Gauge,
     stale: Mutex<HashMap<TableName, Stale>>,
+    next_id: AtomicU64,
 }
 
 /// Which connections a table avoids.
@@ -94,6 +95,17 @@ impl Shared {
         }
     }
 
+    /// A number for a connection: a larger one is younger.
+    pub(super) fn next_id(&self) -> u64 {
+        self.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The share of a connection's room that an append takes; one larger than all the room takes all of it.
+    pub(super) fn permits(&self, append: &Append) -> u32 {
+        let size = append.rows.len() + append.layout.descriptor.len();
+        u32::try_from(size.clamp(1, self.settings.in_flight_bytes)).unwrap_or(u32::MAX)
+    }
+
     fn youngest_stale(&self, table: &TableName) -> u64 {
         self.stale.lock().get(table).map_or(0, |stale| stale.connection)
     }
@@ -106,7 +118,6 @@ pub(crate) struct Pool(Arc<Connections>);
 struct Connections {
     shared: Arc<Shared>,
     open: Mutex<Vec<Arc<Connection>>>,
-    next_id: AtomicU64,
 }
 
 impl Pool {
@@ -125,8 +136,14 @@ impl Pool {
             connections: metrics::gauge!(names::APPEND_CONNECTIONS),
             in_flight_bytes: metrics::gauge!(names::APPEND_IN_FLIGHT_BYTES),
             stale: Mutex::default(),
+            next_id: AtomicU64::new(1),
         });
-        Self(Arc::new(Connections { shared, open: Mutex::default(), next_id: AtomicU64::new(1) }))
+        Self(Arc::new(Connections { shared, open: Mutex::default() }))
+    }
+
+    /// What connections share, for those of created streams.
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.0.shared
     }
 }
 
@@ -139,9 +156,7 @@ impl Appender for Pool {
 
 impl Connections {
     async fn append(&self, append: Append) -> Outcome {
-        let size = append.rows.len() + append.layout.descriptor.len();
-        // An append larger than all the room takes all of it.
-        let permits = u32::try_from(size.clamp(1, self.shared.settings.in_flight_bytes)).unwrap_or(u32::MAX);
+        let permits = self.shared.permits(&append);
         loop {
             let connection = self.pick(&append);
             // Closed while we waited: nothing was sent, take another one.
@@ -149,7 +164,7 @@ impl Connections {
             if append.gate.as_ref().is_some_and(|gate| !gate.is_open()) {
                 return Err(super::answer::withheld());
             }
-            let Some(outcome) = connection.push(&append, room) else { continue };
+            let Some(outcome) = connection.push(&append, None, room) else { continue };
             return outcome.await.unwrap_or_else(|_| {
                 Err(AppendFailure {
                     class: ErrorClass::Transient,
@@ -187,8 +202,7 @@ impl Connections {
         {
             oldest.drain();
         }
-        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let connection = Connection::open(id, location, table, self.shared.clone());
+        let connection = Connection::open(self.shared.next_id(), location, table, self.shared.clone());
         open.push(connection.clone());
         connection
     }

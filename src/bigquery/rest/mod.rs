@@ -170,6 +170,11 @@ pub(crate) fn encode(text: &str) -> String {
     out
 }
 
+/// As [`encode`], for a resource's name: its slashes stay.
+pub(crate) fn encode_path(name: &str) -> String {
+    name.split('/').map(encode).collect::<Vec<_>>().join("/")
+}
+
 /// An error with the errors below it, which usually say more.
 pub(crate) fn source_chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();

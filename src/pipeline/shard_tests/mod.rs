@@ -154,6 +154,7 @@ impl Stage {
             partition: self.progress.partition.clone(),
             epoch: self.progress.epoch,
             start: StartOffset::Committed(0),
+            metadata: None,
             queue: Box::new(LogQueue(self.log.clone())),
         };
         let event = ShardEvent::Assigned(vec![(assigned, self.progress.clone())]);
