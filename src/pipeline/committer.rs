@@ -4,8 +4,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use crate::flow::Tasks;
 use crate::kafka::{GroupControl, GroupError};
 use crate::telemetry::metrics::ConnectorMetrics;
 
@@ -30,6 +31,8 @@ pub struct CommitterParts {
     pub trouble: Arc<Trouble>,
     /// What the connector counts.
     pub metrics: Arc<ConnectorMetrics>,
+    /// What time it is.
+    pub tasks: Arc<dyn Tasks>,
     /// How often.
     pub interval: Duration,
 }
@@ -52,8 +55,7 @@ impl Committer {
             let ended = catch_unwind(AssertUnwindSafe(|| {
                 while !stopped.load(SeqCst) {
                     std::thread::park_timeout(parts.interval);
-                    parts.fence.beat(Instant::now());
-                    commit_once(&parts);
+                    parts.turn();
                 }
             }));
             if let Err(panic) = ended {
@@ -76,6 +78,14 @@ impl Committer {
         if self.thread.join().is_err() {
             tracing::error!("the committer's thread panicked");
         }
+    }
+}
+
+impl CommitterParts {
+    /// What the thread does at each interval.
+    pub fn turn(&self) {
+        self.fence.beat(self.tasks.now());
+        commit_once(self);
     }
 }
 

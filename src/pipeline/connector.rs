@@ -4,33 +4,26 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
-
-use crate::bigquery::{Appender, TableSpec, Tables};
+use crate::bigquery::{Appender, Tables};
 use crate::config::{ConnectorConfig, FleetConfig};
-use crate::decode::DecodeOptions;
-use crate::flow::{BudgetKind, Clock, Lease, SystemClock};
+use crate::flow::{BudgetKind, Clock, Lease};
 use crate::kafka::{GroupControl, GroupSettings, start_group};
 use crate::schema::SchemaSource;
 use crate::telemetry::metrics::ConnectorMetrics;
 
-use super::committer::{Committer, CommitterParts};
+use super::assembly::{Assembly, AssemblyParts};
+use super::committer::Committer;
 use super::dead_letters::DeadLetters;
 use super::events::ShardHandle;
-use super::fence::Fence;
 use super::freshness::FreshnessHistogram;
 use super::half_started::{HalfStarted, end_shards};
 use super::lag::{self, LagParts};
-use super::listener::Rebalances;
-use super::plans::PlanMaker;
 use super::progress::Ownership;
-use super::route::TableRoutes;
-use super::shard::{Shard, ShardParts};
 use super::shard_thread;
 use super::stall::StallWatch;
 use super::trouble::Trouble;
 use super::worker::WorkerShared;
-use super::writers::{WriterParts, Writers};
+use super::writers::Writers;
 
 /// How long a connector that fails may take to leave its group, so that other workers get its partitions.
 pub(super) const LEAVE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -102,7 +95,7 @@ pub struct Connector {
 }
 
 impl Connector {
-    /// Starts it: joins its group and takes records as partitions come.
+    /// Starts it: joins its group and takes records as partitions come. Must be called inside a tokio runtime.
     ///
     /// # Errors
     /// A mistake in its file that shows only now, a property that librdkafka refuses, no thread. Brokers that are away are no error: the
@@ -110,108 +103,34 @@ impl Connector {
     pub fn start(parts: ConnectorParts) -> Result<Self, ConnectorError> {
         let config = parts.config.clone();
         let name = config.name.clone();
-        let kafka_error = |error: &dyn std::fmt::Display| ConnectorError::Kafka { connector: name.clone(), message: error.to_string() };
         let thread_error = |source| ConnectorError::Thread { connector: name.clone(), source };
-
-        let options = DecodeOptions::new(&config, parts.fleet.bigquery.text_literals)
-            .map_err(|message| ConnectorError::Config { connector: name.clone(), message })?;
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-        let metrics = Arc::new(ConnectorMetrics::new(&name));
-        let runtime = parts.worker.runtime.clone();
+        // The lag task and whoever stops it wait for threads, which only tokio has.
+        let runtime = tokio::runtime::Handle::current();
         let settings = GroupSettings::of(&parts.fleet, &config, parts.prefetch_bytes);
         let clients = parts.worker.clients.of(&settings);
-        let fence = Arc::new(Fence::new());
-        let freshness = Arc::new(FreshnessHistogram::default());
-        let ownership = Arc::new(Ownership::default());
-        let trouble = Arc::new(Trouble::default());
-        let spec = TableSpec {
-            create: config.table.create,
-            partition: config.table.partition.clone(),
-            cluster: config.table.cluster.clone(),
-            evolve: config.table.evolve,
-        };
-        let dead_letters = Arc::new(DeadLetters {
-            connector: name.clone(),
-            policy: config.errors.bad_records,
-            topic: config.dead_letter_topic(),
-            truncate_oversized: config.errors.truncate_oversized,
+        let clock: Arc<dyn Clock> = parts.worker.tasks.clone();
+        let prefetch = parts.worker.budget.lease(BudgetKind::Prefetch, parts.prefetch_bytes);
+        let mut assembly = Assembly::new(AssemblyParts {
+            config: config.clone(),
+            fleet: parts.fleet,
+            schemas: parts.schemas,
+            tables: parts.tables,
+            appender: parts.appender,
             letters: clients.clone(),
             rereader: clients.clone(),
-            metrics: metrics.clone(),
-            clock: clock.clone(),
-            counts: Default::default(),
-            trouble: trouble.clone(),
-            rejects: super::rejected::places(),
-        });
-        let bad_records = dead_letters.start(&runtime);
-        let plans = Arc::new(PlanMaker {
-            schemas: parts.schemas.clone(),
-            tables: parts.tables.clone(),
-            spec: spec.clone(),
-            options,
-            runtime: runtime.clone(),
-        });
-        let writers = Arc::new(Writers::new(WriterParts {
-            connector: name.clone(),
-            appender: parts.appender.clone(),
-            tables: parts.tables.clone(),
-            spec,
-            fence: fence.clone(),
-            dead_letters: dead_letters.clone(),
-            clock: clock.clone(),
-            freshness: freshness.clone(),
-            metrics: metrics.clone(),
-            trouble: trouble.clone(),
-            runtime: runtime.clone(),
-        }));
-
-        let count = parts.fleet.worker.shards.max(1);
-        let (handles, receivers): (Vec<_>, Vec<_>) = (0..count).map(|_| ShardHandle::new()).unzip();
-        let prefetch = parts.worker.budget.lease(BudgetKind::Prefetch, parts.prefetch_bytes);
-        let routes = Arc::new(TableRoutes::new(&config.table, &parts.fleet.bigquery.project));
-        let listener = Arc::new(Rebalances {
-            connector: name.clone(),
-            shards: handles.clone(),
-            ownership: ownership.clone(),
-            revoke_deadline: parts.fleet.worker.revoke_deadline.get(),
-            metrics: metrics.clone(),
-            routes: routes.clone(),
-            worker: parts.worker.clone(),
-            revoked: Mutex::default(),
-            trouble: trouble.clone(),
-        });
-        let control = start_group(settings, listener).map_err(|error| kafka_error(&error))?;
-        fence.set_session_timeout(control.session_timeout());
+            worker: parts.worker,
+        })?;
+        let control = start_group(settings, assembly.listener.clone())
+            .map_err(|error| ConnectorError::Kafka { connector: name.clone(), message: error.to_string() })?;
         let mut half_started = HalfStarted::new(control.clone());
-        for (index, (handle, receiver)) in handles.into_iter().zip(receivers).enumerate() {
-            let shard = Shard::new(ShardParts {
-                config: config.clone(),
-                handle: handle.clone(),
-                worker: parts.worker.clone(),
-                control: control.clone(),
-                routes: routes.clone(),
-                writers: writers.clone(),
-                plans: plans.clone(),
-                bad_records: bad_records.clone(),
-                dead_letters: dead_letters.clone(),
-                fence: fence.clone(),
-                trouble: trouble.clone(),
-                metrics: metrics.clone(),
-                clock: clock.clone(),
-            });
-            let thread = shard_thread::start(&format!("shard-{index}-{name}"), shard, receiver).map_err(thread_error)?;
+        let (shards, committer) = assembly.join(&control);
+        for (index, shard) in shards.into_iter().enumerate() {
+            let handle = shard.handle();
+            let thread = shard_thread::start(&format!("shard-{index}-{name}"), shard).map_err(thread_error)?;
             half_started.shards.push((handle, thread));
         }
-        let committer = Committer::start(CommitterParts {
-            connector: name.clone(),
-            control: control.clone(),
-            ownership: ownership.clone(),
-            fence,
-            trouble: trouble.clone(),
-            metrics: metrics.clone(),
-            interval: parts.fleet.worker.commit_interval.get(),
-        })
-        .map_err(thread_error)?;
+        let committer = Committer::start(committer).map_err(thread_error)?;
+        let Assembly { ownership, writers, dead_letters, freshness, metrics, trouble, .. } = assembly;
         let shards = half_started.complete();
         let stall = Arc::new(StallWatch::default());
         let lag_task = runtime.spawn(lag::run(LagParts {

@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::config::BadRecords;
-use crate::flow::{Backoff, HoldCause, Lease};
+use crate::flow::{Backoff, HoldCause, Lease, Tasks};
 use crate::record::{OwnedRecord, RecordError, TopicPartition};
 use crate::telemetry::metrics::ConnectorMetrics;
 
@@ -122,8 +122,8 @@ pub struct DeadLetters {
     pub metrics: Arc<ConnectorMetrics>,
     /// For `/status`.
     pub counts: Arc<BadRecordCounts>,
-    /// For the `when` header.
-    pub clock: Arc<dyn crate::flow::Clock>,
+    /// Where letters wait, and what time it is.
+    pub tasks: Arc<dyn Tasks>,
     /// Told when a letter's task panics.
     pub trouble: Arc<Trouble>,
     /// Appends whose rejected rows may be on their way to the topic at a time.
@@ -132,16 +132,16 @@ pub struct DeadLetters {
 
 impl DeadLetters {
     /// Starts the task that sends bad records; a full queue stops the shard from taking more of the partitions that have some.
-    pub fn start(self: &Arc<Self>, runtime: &tokio::runtime::Handle) -> mpsc::Sender<BadRecord> {
+    pub fn start(self: &Arc<Self>) -> mpsc::Sender<BadRecord> {
         let (sender, mut receiver) = mpsc::channel::<BadRecord>(QUEUE_MAX);
         let letters = self.clone();
         let permits = Arc::new(Semaphore::new(IN_FLIGHT_MAX));
-        runtime.spawn(async move {
+        self.tasks.spawn(Box::pin(async move {
             while let Some(bad) = receiver.recv().await {
                 // The semaphore is never closed while this task runs.
                 let Ok(permit) = permits.clone().acquire_owned().await else { return };
-                let letters = letters.clone();
-                tokio::spawn(async move {
+                let (letters, tasks) = (letters.clone(), letters.tasks.clone());
+                tasks.spawn(Box::pin(async move {
                     let _permit = permit;
                     let (at, offset) = (bad.progress.partition.clone(), bad.record.offset);
                     if AssertUnwindSafe(letters.send_bad(bad)).catch_unwind().await.is_err() {
@@ -149,9 +149,9 @@ impl DeadLetters {
                             "sending the dead letter of {at} offset {offset} panicked: please report it; restart the worker"
                         ));
                     }
-                });
+                }));
             }
-        });
+        }));
         sender
     }
 
@@ -196,7 +196,7 @@ impl DeadLetters {
             if progress.is_gone() {
                 return false;
             }
-            tokio::time::sleep(backoff.next_delay()).await;
+            self.tasks.sleep(backoff.next_delay()).await;
         }
     }
 
@@ -228,7 +228,7 @@ impl DeadLetters {
         add("__connect.errors.stage", error.stage.as_str().to_owned());
         add("__connect.errors.exception.class.name", error.class.as_str().to_owned());
         add("__connect.errors.exception.message", error.message.clone());
-        add("__millrace.errors.when", rfc3339(self.clock.now_wall_us()));
+        add("__millrace.errors.when", rfc3339(self.tasks.now_wall_us()));
         if let Some(value_is) = value_is {
             add("__millrace.errors.value", value_is.to_owned());
         }

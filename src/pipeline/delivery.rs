@@ -4,12 +4,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
-use std::time::Instant;
 
 use crate::bigquery::{Action, ActionContext, Append, AppendFailure, Appender, ErrorClass, Gate, RetryPace, TableSpec, Tables};
 use crate::config::BadRecords;
 use crate::decode::{row_to_json, split_rows};
-use crate::flow::{Backoff, BudgetKind, Clock, HoldCause};
+use crate::flow::{Backoff, BudgetKind, HoldCause, Tasks};
 use crate::record::{RecordError, RecordErrorClass, Stage};
 
 use super::batch::{AppendJob, Share};
@@ -39,8 +38,8 @@ pub struct DeliveryContext {
     pub fence: Arc<Fence>,
     /// Takes rejected rows.
     pub dead_letters: Arc<DeadLetters>,
-    /// For ages of records.
-    pub clock: Arc<dyn Clock>,
+    /// Where it waits, and what time it is.
+    pub tasks: Arc<dyn Tasks>,
     /// For `/status`.
     pub freshness: Arc<FreshnessHistogram>,
     /// For Prometheus.
@@ -107,9 +106,9 @@ struct Backoffs {
 
 impl Backoffs {
     fn new(job: &AppendJob) -> Self {
-        let rows = &job.rows.rows;
         // Any number that differs between jobs spreads their retries.
-        let seed = rows.as_ptr() as u64 ^ rows.len() as u64;
+        let first = job.rows.origins.get(0).map_or(0, |origin| origin.offset.unsigned_abs() << 16 ^ u64::from(origin.slot));
+        let seed = first ^ (job.rows.rows.len() as u64) << 40;
         Self { transient: Backoff::transient(seed), lagging: Backoff::lagging(seed), quota: Backoff::quota(seed) }
     }
 }
@@ -145,7 +144,7 @@ struct Run<'a> {
 
 impl Run<'_> {
     async fn send(&mut self, part: Part, backoffs: &mut Backoffs) -> Step {
-        self.context.fence.beat(Instant::now());
+        self.context.fence.beat(self.context.tasks.now());
         self.context.fence.wait_down().await;
         if let Some(held) = self.context.health.held() {
             return Step::GiveUp(part, held.cause, held.message);
@@ -161,11 +160,11 @@ impl Run<'_> {
             row_count: part.indices.len(),
             gate: Some(self.context.fence.clone() as Arc<dyn Gate>),
         };
-        let sent_at = Instant::now();
+        let sent_at = self.context.tasks.now();
         table.metrics.appends.increment(1);
         match self.context.appender.append(append).await {
             Ok(()) => {
-                table.metrics.append_latency.record(sent_at.elapsed().as_secs_f64());
+                table.metrics.append_latency.record(self.context.tasks.now().duration_since(sent_at).as_secs_f64());
                 self.durable(&part);
                 Step::Done
             }
@@ -217,7 +216,7 @@ impl Run<'_> {
                     tracing::warn!(connector = self.context.connector, table = %table.name, %failure, "an append keeps failing; it is sent again until it is durable");
                 }
                 table.metrics.append_retries.increment(1);
-                tokio::time::sleep(delay).await;
+                self.context.tasks.sleep(delay).await;
                 Verdict::Same
             }
             Action::Split if part.indices.len() > 1 => {
@@ -268,7 +267,7 @@ impl Run<'_> {
         table.set_last_error(None);
         self.context.health.succeeded();
         if matches!(part.indices, Indices::All(_)) {
-            let now_ms = self.context.clock.now_wall_us() / 1000;
+            let now_ms = self.context.tasks.now_wall_us() / 1000;
             for (age_ms, count) in self.job.times.ages_ms(now_ms) {
                 self.context.freshness.add(age_ms, count);
                 self.context.metrics.freshness.record_many(age_ms as f64 / 1000.0, count as usize);
@@ -345,7 +344,7 @@ impl Run<'_> {
         };
         match state {
             Err(error) => {
-                self.context.health.hold(error.cause, &error.message, error.retry_after, Instant::now());
+                self.context.health.hold(error.cause, &error.message, error.retry_after, self.context.tasks.now());
                 return Verdict::GiveUp(error.cause, error.message);
             }
             Ok(Some(state)) if !still_fits(&self.job.rows.layout, &state.columns) => {
@@ -357,12 +356,12 @@ impl Run<'_> {
             Ok(_) => {}
         }
         table.metrics.append_retries.increment(1);
-        tokio::time::sleep(backoffs.lagging.next_delay()).await;
+        self.context.tasks.sleep(backoffs.lagging.next_delay()).await;
         Verdict::Same
     }
 
     fn give_up(&self, cause: HoldCause, message: String) -> Verdict {
-        if self.context.health.hold(cause, &message, None, Instant::now()) {
+        if self.context.health.hold(cause, &message, None, self.context.tasks.now()) {
             tracing::warn!(connector = self.context.connector, table = %self.job.table.name, cause = cause.as_str(), message, "table holds");
         }
         Verdict::GiveUp(cause, message)

@@ -1,7 +1,7 @@
 //! What reaches a shard from other threads: one bounded channel, and a wake-up.
 
 use std::sync::mpsc::SyncSender;
-use std::thread::Thread;
+use std::task::Waker;
 use std::time::Instant;
 
 use parking_lot::RwLock;
@@ -92,11 +92,11 @@ pub struct ShareOutcome {
     pub rejected: u32,
 }
 
-/// The way to a shard. The thread is known once it runs.
+/// The way to a shard. Who is to be woken is known once it runs.
 #[derive(Clone)]
 pub struct ShardHandle {
     events: mpsc::Sender<ShardEvent>,
-    thread: Arc<RwLock<Option<Thread>>>,
+    waker: Arc<RwLock<Option<Waker>>>,
     work: Arc<WorkTimes>,
 }
 
@@ -104,7 +104,7 @@ impl ShardHandle {
     /// A handle and the shard's end of the channel.
     pub fn new() -> (Self, mpsc::Receiver<ShardEvent>) {
         let (events, receiver) = mpsc::channel(EVENTS_MAX);
-        (Self { events, thread: Arc::new(RwLock::new(None)), work: Arc::default() }, receiver)
+        (Self { events, waker: Arc::new(RwLock::new(None)), work: Arc::default() }, receiver)
     }
 
     /// How the shard's thread spends its time.
@@ -112,9 +112,9 @@ impl ShardHandle {
         &self.work
     }
 
-    /// Names the thread to wake.
-    pub fn set_thread(&self, thread: Thread) {
-        *self.thread.write() = Some(thread);
+    /// Names whom to wake.
+    pub fn set_waker(&self, waker: Waker) {
+        *self.waker.write() = Some(waker);
     }
 
     /// Sends from an async task; `false` when the shard has ended (its records are read again by whoever owns them next).
@@ -132,8 +132,8 @@ impl ShardHandle {
     }
 
     fn wake(&self) {
-        if let Some(thread) = self.thread.read().as_ref() {
-            thread.unpark();
+        if let Some(waker) = self.waker.read().as_ref() {
+            waker.wake_by_ref();
         }
     }
 }

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use crate::flow::Tasks;
 use crate::kafka::{Assigned, GroupListener, NextOffset, StartOffset};
 use crate::record::TopicPartition;
 use crate::telemetry::metrics::ConnectorMetrics;
@@ -40,6 +41,43 @@ pub struct Rebalances {
     pub revoked: Mutex<Vec<Arc<PartitionProgress>>>,
     /// Whether the group has this member, and what it said last: for health.
     pub trouble: Arc<Trouble>,
+    /// What time it is.
+    pub tasks: Arc<dyn Tasks>,
+}
+
+/// Shards that were asked to let partitions go, and their answers so far.
+pub struct Asked {
+    connector: String,
+    waiting: Vec<Receiver<Vec<NextOffset>>>,
+    heads: Vec<NextOffset>,
+    deadline: Instant,
+}
+
+impl Asked {
+    /// Takes in the answers that are there. Whether nothing is to be waited for any more: all have answered, or it is too late.
+    pub fn is_over(&mut self, now: Instant) -> bool {
+        let heads = &mut self.heads;
+        self.waiting.retain(|answer| match answer.try_recv() {
+            Ok(mut some) => {
+                heads.append(&mut some);
+                false
+            }
+            Err(error) => error == TryRecvError::Empty,
+        });
+        self.waiting.is_empty() || now >= self.deadline + ANSWER_SLACK
+    }
+
+    /// Waits for the answers until the deadline. Blocks.
+    fn wait(&mut self, tasks: &dyn Tasks) {
+        for answer in self.waiting.drain(..) {
+            let patience = (self.deadline + ANSWER_SLACK).saturating_duration_since(tasks.now());
+            match answer.recv_timeout(patience) {
+                Ok(mut some) => self.heads.append(&mut some),
+                // Nothing is committed for these partitions: their records since the last commit come again.
+                Err(error) => tracing::warn!(connector = self.connector, %error, "a shard did not answer in time for a rebalance"),
+            }
+        }
+    }
 }
 
 impl Rebalances {
@@ -48,39 +86,64 @@ impl Rebalances {
         topic.wrapping_add(usize::try_from(partition.partition).unwrap_or(0)) % self.shards.len().max(1)
     }
 
-    /// Asks the shards concerned and gathers their answers until the deadline.
+    /// Asks the shards concerned.
     fn ask(
         &self,
         partitions: &[TopicPartition],
         deadline: Instant,
         event: impl Fn(Vec<TopicPartition>, std::sync::mpsc::SyncSender<Vec<NextOffset>>) -> ShardEvent,
-    ) -> Vec<NextOffset> {
+    ) -> Asked {
         let mut groups: Vec<Vec<TopicPartition>> = vec![Vec::new(); self.shards.len()];
         for partition in partitions {
             if let Some(group) = groups.get_mut(self.shard_of(partition)) {
                 group.push(partition.clone());
             }
         }
-        let mut answers = Vec::new();
+        let mut waiting = Vec::new();
         for (shard, group) in self.shards.iter().zip(groups) {
             if group.is_empty() {
                 continue;
             }
             let (reply, answer) = sync_channel(1);
             if shard.blocking_send(event(group, reply)) {
-                answers.push(answer);
+                waiting.push(answer);
             }
         }
-        let mut heads = Vec::new();
-        for answer in answers {
-            let patience = (deadline + ANSWER_SLACK).saturating_duration_since(Instant::now());
-            match answer.recv_timeout(patience) {
-                Ok(mut some) => heads.append(&mut some),
-                // Nothing is committed for these partitions: their records since the last commit come again.
-                Err(error) => tracing::warn!(connector = self.connector, %error, "a shard did not answer in time for a rebalance"),
-            }
+        Asked { connector: self.connector.clone(), waiting, heads: Vec::new(), deadline }
+    }
+
+    /// The first half of [`GroupListener::revoking`]: the shards drain.
+    pub fn begin_revoking(&self, partitions: &[TopicPartition]) -> Asked {
+        self.metrics.rebalances_revoked.increment(1);
+        let deadline = self.tasks.now() + self.revoke_deadline;
+        self.ask(partitions, deadline, |partitions, reply| ShardEvent::Revoke { partitions, deadline, reply })
+    }
+
+    /// The second half: the heads that may be committed. Waits for a commit that is on its way.
+    pub fn end_revoking(&self, partitions: &[TopicPartition], asked: Asked) -> Vec<NextOffset> {
+        let removed = self.ownership.remove(partitions);
+        for progress in &removed {
+            // Also where a shard did not answer in time.
+            progress.set_gone();
         }
+        *self.revoked.lock() = removed;
+        let names: Vec<String> = partitions.iter().map(ToString::to_string).collect();
+        let heads = asked.heads;
+        tracing::info!(connector = self.connector, partitions = names.join(" "), drained = heads.len(), "partitions revoked");
         heads
+    }
+
+    /// The first half of [`GroupListener::lost`]: nothing of these partitions is sent or committed any more; the shards drop them.
+    pub fn begin_lost(&self, partitions: &[TopicPartition]) -> Asked {
+        self.trouble.set_joined(false);
+        self.metrics.rebalances_lost.increment(1);
+        for progress in self.ownership.remove(partitions) {
+            progress.set_gone();
+        }
+        let deadline = self.tasks.now() + self.revoke_deadline;
+        let names: Vec<String> = partitions.iter().map(ToString::to_string).collect();
+        tracing::warn!(connector = self.connector, partitions = names.join(" "), "partitions lost");
+        self.ask(partitions, deadline, |partitions, reply| ShardEvent::Lost { partitions, reply })
     }
 }
 
@@ -117,18 +180,9 @@ impl GroupListener for Rebalances {
     }
 
     fn revoking(&self, partitions: &[TopicPartition]) -> Vec<NextOffset> {
-        self.metrics.rebalances_revoked.increment(1);
-        let deadline = Instant::now() + self.revoke_deadline;
-        let heads = self.ask(partitions, deadline, |partitions, reply| ShardEvent::Revoke { partitions, deadline, reply });
-        let removed = self.ownership.remove(partitions);
-        for progress in &removed {
-            // Also where a shard did not answer in time.
-            progress.set_gone();
-        }
-        *self.revoked.lock() = removed;
-        let names: Vec<String> = partitions.iter().map(ToString::to_string).collect();
-        tracing::info!(connector = self.connector, partitions = names.join(" "), drained = heads.len(), "partitions revoked");
-        heads
+        let mut asked = self.begin_revoking(partitions);
+        asked.wait(self.tasks.as_ref());
+        self.end_revoking(partitions, asked)
     }
 
     fn not_committed(&self, partitions: &[TopicPartition]) {
@@ -145,15 +199,7 @@ impl GroupListener for Rebalances {
     }
 
     fn lost(&self, partitions: &[TopicPartition]) {
-        self.trouble.set_joined(false);
-        self.metrics.rebalances_lost.increment(1);
-        for progress in self.ownership.remove(partitions) {
-            progress.set_gone();
-        }
-        let deadline = Instant::now() + self.revoke_deadline;
-        self.ask(partitions, deadline, |partitions, reply| ShardEvent::Lost { partitions, reply });
-        let names: Vec<String> = partitions.iter().map(ToString::to_string).collect();
-        tracing::warn!(connector = self.connector, partitions = names.join(" "), "partitions lost");
+        self.begin_lost(partitions).wait(self.tasks.as_ref());
     }
 
     fn group_error(&self, message: &str, fatal: bool) {

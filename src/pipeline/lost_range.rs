@@ -24,10 +24,10 @@ impl Shard {
         self.hold(slot, hold, format!("offset {asked} is not there; asking the broker what is"));
         let control = self.parts.control.clone();
         let handle = self.parts.handle.clone();
-        self.parts.worker.runtime.spawn_blocking(move || {
+        self.parts.tasks.spawn_blocking(Box::new(move || {
             let range = control.watermarks(&target, WATERMARKS_TIMEOUT).map_err(|error| error.to_string());
             handle.blocking_send(ShardEvent::Watermarks { slot: u32::try_from(slot).unwrap_or(u32::MAX), epoch, asked, range });
-        });
+        }));
     }
 
     pub(super) fn out_of_range(&mut self, slot: usize, epoch: Epoch, asked: i64, range: Result<(i64, i64), String>, now: Instant) {

@@ -10,6 +10,7 @@
 //! **Promise**: no commit exceeds the ledger's head at the moment it is sent; every record below the head is durable in BigQuery, durable in
 //! the dead-letter topic, or dropped by a rule that the user wrote.
 
+mod assembly;
 mod batch;
 mod clients;
 mod committer;
@@ -52,8 +53,13 @@ mod worker;
 mod writer;
 mod writers;
 
+pub use assembly::{Assembly, AssemblyParts};
+pub use committer::CommitterParts;
 pub use connector::{Connector, ConnectorError, ConnectorParts};
+pub use dead_letters::{Letter, LetterBox, LetterError, Rereader};
+pub use listener::{Asked, Rebalances};
 pub use route::TableRoutes;
+pub use shard_thread::{AfterTurn, ShardLoop};
 pub use status::{ConnectorState, ConnectorStatus, FreshnessStatus, HoldStatus, PartitionStatus, TableStatus};
 pub use work::ShardWork;
 pub use worker::WorkerShared;

@@ -83,7 +83,7 @@ pub struct Partition {
 
 impl Partition {
     /// A slot for a partition that comes for the first time.
-    pub fn new(progress: Arc<PartitionProgress>, metrics: PartitionMetrics) -> Self {
+    pub fn new(progress: Arc<PartitionProgress>, metrics: PartitionMetrics, now: Instant) -> Self {
         let seed = (u64::from(progress.partition.partition.unsigned_abs()) << 32) ^ progress.partition.topic.len() as u64;
         Self {
             ledger: Ledger::new(progress.committed()),
@@ -95,7 +95,7 @@ impl Partition {
             last_plan: 0,
             hold: None,
             resting_since: None,
-            fetching_since: Instant::now(),
+            fetching_since: now,
             metrics,
             backoff: Backoff::hold(seed),
             letters: LettersUnderWay::default(),

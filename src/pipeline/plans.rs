@@ -1,17 +1,21 @@
 //! Making a plan: schema from its source, columns, the table as it must be, the layout, the compiled plan.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
+use futures::FutureExt;
+
 use crate::bigquery::{TableError, TableSpec, Tables};
 use crate::decode::{DecodeOptions, Plan, SchemaKey, avro_columns, json_columns};
-use crate::flow::HoldCause;
+use crate::flow::{HoldCause, Tasks};
 use crate::record::{RecordError, RecordErrorClass, Stage};
 use crate::schema::{SchemaError, SchemaSource};
 use crate::table::{Column, LayoutError, SharedLayout};
 
 use super::events::{ShardEvent, ShardHandle};
+use super::trouble::panic_words;
 use super::worker::TableEntry;
 
 /// How often a plan is begun again because the table changed meanwhile, before its partitions wait.
@@ -58,7 +62,7 @@ pub struct PlanMaker {
     /// How values are read.
     pub options: DecodeOptions,
     /// Where async work runs.
-    pub runtime: tokio::runtime::Handle,
+    pub tasks: Arc<dyn Tasks>,
 }
 
 impl PlanMaker {
@@ -66,19 +70,19 @@ impl PlanMaker {
     /// same time together, so shards need not coordinate.
     pub fn request(self: &Arc<Self>, table: Arc<TableEntry>, key: SchemaKey, shard: ShardHandle) {
         let maker = self.clone();
-        self.runtime.spawn(async move {
+        let asked = async move {
             let name = (*table.name).clone();
-            // In a task of its own: partitions wait for an answer, whatever becomes of the question.
-            let asked = key.clone();
-            let made = tokio::spawn(async move { maker.make(&table, &asked).await }).await;
-            let answer = made.unwrap_or_else(|error| PlanAnswer::Hold {
+            // Partitions wait for an answer, whatever becomes of the question.
+            let made = AssertUnwindSafe(maker.make(&table, &key)).catch_unwind().await;
+            let answer = made.unwrap_or_else(|panic| PlanAnswer::Hold {
                 cause: HoldCause::UnknownError,
-                message: format!("making the plan of {key} failed, please report it: {error}"),
+                message: format!("making the plan of {key} panicked ({}): please report it", panic_words(panic.as_ref())),
                 retry_after: None,
             });
             // A shard that has ended wants no plan.
             shard.send(ShardEvent::Plan { table: name, key, answer }).await;
-        });
+        };
+        self.tasks.spawn(Box::pin(asked));
     }
 
     /// Makes a plan now.
@@ -130,7 +134,7 @@ impl PlanMaker {
             None => Plan::json(&state.columns, &layout, partition, &self.options),
         }
         .map_err(|error| conflict(table, key, &error.to_string()))?;
-        Ok(Some(ReadyPlan { plan, layout, made_at: std::time::Instant::now(), generation }))
+        Ok(Some(ReadyPlan { plan, layout, made_at: self.tasks.now(), generation }))
     }
 }
 

@@ -56,11 +56,11 @@ pub struct RejectedRows {
 }
 
 impl DeadLetters {
-    /// Takes rejected rows over, on the present runtime: each is told to the shard when its letter is durable. Never waits: a dead-letter topic that
+    /// Takes rejected rows over: each is told to the shard when its letter is durable. Never waits: a dead-letter topic that
     /// is down must not keep the writer from the rows of partitions without a bad record.
     pub fn take_rejected(self: &Arc<Self>, rejected: RejectedRows) {
         let letters = self.clone();
-        tokio::spawn(async move {
+        self.tasks.spawn(Box::pin(async move {
             // The semaphore is never closed.
             let Ok(_place) = letters.rejects.clone().acquire_owned().await else { return };
             let RejectedRows { rows, shard, lease } = rejected;
@@ -78,7 +78,7 @@ impl DeadLetters {
                     .fail(format!("sending rejected rows of {names} as dead letters panicked: please report it; restart the worker"));
             }
             drop(lease);
-        });
+        }));
     }
 
     async fn send_of_partition(&self, mut rows: Vec<RejectedRow>, shard: &ShardHandle) {
@@ -112,7 +112,7 @@ impl DeadLetters {
             if progress.is_gone() {
                 return None;
             }
-            tokio::time::sleep(backoff.next_delay()).await;
+            self.tasks.sleep(backoff.next_delay()).await;
         }
     }
 }

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 
 use crate::config::ConnectorConfig;
 use crate::decode::Framing;
-use crate::flow::{Budget, BudgetKind, Clock, HoldCause, Lease};
+use crate::flow::{Budget, BudgetKind, HoldCause, Lease, Tasks};
 use crate::kafka::{Epoch, GroupControl, NextOffset};
 use crate::record::TopicPartition;
 use crate::table::TableName;
@@ -54,8 +54,8 @@ pub struct ShardParts {
     pub trouble: Arc<Trouble>,
     /// What the connector counts.
     pub metrics: Arc<ConnectorMetrics>,
-    /// What time it is.
-    pub clock: Arc<dyn Clock>,
+    /// What time it is, and where questions are asked.
+    pub tasks: Arc<dyn Tasks>,
 }
 
 /// A revocation that waits for appends in flight.
@@ -92,6 +92,7 @@ impl Shard {
             framing: Framing::of(&parts.config.value),
             open_lease: budget.lease(BudgetKind::OpenBuffers, 0),
             plans_lease: budget.lease(BudgetKind::Plans, 0),
+            rest_turns: RestTurns::new(parts.tasks.now()),
             parts,
             slots: Vec::new(),
             slot_of: HashMap::new(),
@@ -101,7 +102,6 @@ impl Shard {
             bad_backlog: Vec::new(),
             first_slot: 0,
             waits_for_sink: false,
-            rest_turns: RestTurns::new(Instant::now()),
         }
     }
 
@@ -110,7 +110,7 @@ impl Shard {
     }
 
     pub(super) fn now_ms(&self) -> i64 {
-        self.parts.clock.now_wall_us() / 1000
+        self.parts.tasks.now_wall_us() / 1000
     }
 
     /// How long a row may wait for others.
@@ -120,6 +120,7 @@ impl Shard {
 
     /// Takes partitions in.
     pub(super) fn assign(&mut self, assigned: Vec<(crate::kafka::Assigned, Arc<super::progress::PartitionProgress>)>) {
+        let now = self.parts.tasks.now();
         for (mut assigned, progress) in assigned {
             let partition = progress.partition.clone();
             let slot = match self.slot_of.get(&partition) {
@@ -127,7 +128,7 @@ impl Shard {
                 None => {
                     let name = &self.parts.config.name;
                     let metrics = PartitionMetrics::new(name, &partition.topic, partition.partition);
-                    self.slots.push(Partition::new(progress.clone(), metrics));
+                    self.slots.push(Partition::new(progress.clone(), metrics, now));
                     self.slot_of.insert(partition.clone(), self.slots.len() - 1);
                     self.slots.len() - 1
                 }
@@ -147,7 +148,7 @@ impl Shard {
             state.letters = LettersUnderWay::default();
             state.suspect = None;
             state.resting_since = None;
-            state.fetching_since = Instant::now();
+            state.fetching_since = now;
             state.queue = Some(assigned.queue);
             match table {
                 Ok(index) => state.table = Some(index),

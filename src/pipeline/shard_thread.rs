@@ -1,12 +1,14 @@
 //! A shard's thread: events, one fair turn of takes, holds and lingers, then a sleep until something comes.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::thread::JoinHandle;
+use std::sync::Arc;
+use std::task::{Wake, Waker};
+use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
-use super::events::ShardEvent;
+use super::events::{ShardEvent, ShardHandle};
 use super::partition::Partition;
 use super::shard::Shard;
 use super::trouble::panic_words;
@@ -16,15 +18,117 @@ const SLEEP_MAX: Duration = Duration::from_millis(50);
 /// Events taken in between two turns.
 const EVENTS_PER_TURN_MAX: usize = 1024;
 
+/// A shard and its events: what its thread turns round and round.
+pub struct ShardLoop {
+    shard: Shard,
+    events: mpsc::Receiver<ShardEvent>,
+}
+
+/// What a shard's thread does after a turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AfterTurn {
+    /// The next turn, at once: records came.
+    Again,
+    /// Sleeps until it is woken, this long at most.
+    Sleep(Duration),
+    /// Ends.
+    End,
+}
+
+impl ShardLoop {
+    pub(super) fn new(shard: Shard, events: mpsc::Receiver<ShardEvent>) -> Self {
+        Self { shard, events }
+    }
+
+    pub(super) fn handle(&self) -> ShardHandle {
+        self.shard.parts.handle.clone()
+    }
+
+    /// Names whom to wake when an event comes.
+    pub fn set_waker(&self, waker: Waker) {
+        self.shard.parts.handle.set_waker(waker);
+    }
+
+    /// One turn: events, a fair turn of takes, holds and lingers. Never blocks for longer than a seek may take.
+    pub fn turn(&mut self) -> AfterTurn {
+        let (shard, events) = (&mut self.shard, &mut self.events);
+        let tasks = shard.parts.tasks.clone();
+        let began = tasks.now();
+        shard.parts.fence.beat(began);
+        shard.parts.fence.poll_was_away(shard.parts.control.since_last_poll());
+        if shard.parts.fence.take_news() {
+            shard.parts.metrics.self_fences.increment(1);
+            tracing::warn!(
+                connector = shard.parts.config.name,
+                "this process was paused for longer than its session: nothing is appended until a commit is accepted"
+            );
+        }
+        for _ in 0..EVENTS_PER_TURN_MAX {
+            match events.try_recv() {
+                Ok(event) => {
+                    if !shard.handle(event, began) {
+                        return AfterTurn::End;
+                    }
+                }
+                Err(mpsc::error::TryRecvError::Empty) => break,
+                Err(mpsc::error::TryRecvError::Disconnected) => return AfterTurn::End,
+            }
+        }
+        let records = shard.take_turn(began);
+        let now = tasks.now();
+        shard.tick(now);
+        shard.parts.handle.work().worked(tasks.now().duration_since(began));
+        if records == 0 { AfterTurn::Sleep(shard.next_due(now).min(SLEEP_MAX)) } else { AfterTurn::Again }
+    }
+
+    /// The thread slept this long.
+    fn slept(&self, time: Duration) {
+        if self.shard.waits_for_sink {
+            self.shard.parts.handle.work().waited_for_sink(time);
+        }
+    }
+
+    /// The last thing that the thread does: what was finished and not committed counts as coming again.
+    pub fn end(&mut self) {
+        self.shard.end();
+    }
+}
+
+/// Wakes a thread that is parked.
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
 /// Starts the thread of a shard. It ends at [`ShardEvent::Stop`].
 ///
 /// # Errors
 /// When the system gives no thread.
-pub fn start(name: &str, mut shard: Shard, mut events: mpsc::Receiver<ShardEvent>) -> std::io::Result<JoinHandle<()>> {
+pub fn start(name: &str, mut turns: ShardLoop) -> std::io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name(name.to_owned()).spawn(move || {
-        shard.parts.handle.set_thread(std::thread::current());
-        shard.parts.worker.budget.unpark_below_limit(std::thread::current());
-        let ended = catch_unwind(AssertUnwindSafe(|| while turn(&mut shard, &mut events) {}));
+        turns.set_waker(Waker::from(Arc::new(Unpark(std::thread::current()))));
+        turns.shard.parts.worker.budget.unpark_below_limit(std::thread::current());
+        let ended = catch_unwind(AssertUnwindSafe(|| {
+            loop {
+                match turns.turn() {
+                    AfterTurn::Again => {}
+                    AfterTurn::Sleep(most) => {
+                        let began = Instant::now();
+                        std::thread::park_timeout(most);
+                        turns.slept(began.elapsed());
+                    }
+                    AfterTurn::End => return,
+                }
+            }
+        }));
+        let shard = &mut turns.shard;
         if let Err(panic) = ended {
             // A record's decoding is caught where the record is known; this is the shard's own state, which nobody can trust any more.
             let thread = std::thread::current();
@@ -39,43 +143,6 @@ pub fn start(name: &str, mut shard: Shard, mut events: mpsc::Receiver<ShardEvent
             tracing::error!(connector = shard.parts.config.name, "a shard's end panicked: records that come again are not counted");
         }
     })
-}
-
-fn turn(shard: &mut Shard, events: &mut mpsc::Receiver<ShardEvent>) -> bool {
-    let now = Instant::now();
-    let began = now;
-    shard.parts.fence.beat(now);
-    shard.parts.fence.poll_was_away(shard.parts.control.since_last_poll());
-    if shard.parts.fence.take_news() {
-        shard.parts.metrics.self_fences.increment(1);
-        tracing::warn!(
-            connector = shard.parts.config.name,
-            "this process was paused for longer than its session: nothing is appended until a commit is accepted"
-        );
-    }
-    for _ in 0..EVENTS_PER_TURN_MAX {
-        match events.try_recv() {
-            Ok(event) => {
-                if !shard.handle(event, now) {
-                    return false;
-                }
-            }
-            Err(mpsc::error::TryRecvError::Empty) => break,
-            Err(mpsc::error::TryRecvError::Disconnected) => return false,
-        }
-    }
-    let records = shard.take_turn(now);
-    let now = Instant::now();
-    shard.tick(now);
-    let ended = Instant::now();
-    shard.parts.handle.work().worked(ended.duration_since(began));
-    if records == 0 {
-        std::thread::park_timeout(shard.next_due(now).min(SLEEP_MAX));
-        if shard.waits_for_sink {
-            shard.parts.handle.work().waited_for_sink(ended.elapsed());
-        }
-    }
-    true
 }
 
 impl Shard {

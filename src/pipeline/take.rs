@@ -81,7 +81,7 @@ impl Shard {
 
     /// How long the worker's limit of records a second wants to wait.
     pub(super) fn pace_wait(&self) -> Duration {
-        self.parts.worker.pace.as_ref().map_or(Duration::ZERO, |pace| pace.wait(Instant::now()))
+        self.parts.worker.pace.as_ref().map_or(Duration::ZERO, |pace| pace.wait(self.parts.tasks.now()))
     }
 
     fn take_from(&mut self, slot: usize, now: Instant) -> u64 {
@@ -119,7 +119,7 @@ impl Shard {
             }
         }
         if let Some(pace) = &self.parts.worker.pace {
-            pace.took(turn.records, Instant::now());
+            pace.took(turn.records, self.parts.tasks.now());
         }
         let records = turn.records;
         self.after_take(slot, table, turn, taken, now);
@@ -134,8 +134,9 @@ impl Shard {
         turn: &mut Turn,
         queue: &mut dyn crate::kafka::PartitionQueue,
     ) -> Taken {
-        let began = Instant::now();
-        let now_us = self.parts.clock.now_wall_us();
+        let tasks = self.parts.tasks.clone();
+        let began = tasks.now();
+        let now_us = tasks.now_wall_us();
         let config = &self.parts.config;
         let handle = &self.parts.handle;
         let budget = &self.parts.worker.budget;
@@ -257,7 +258,8 @@ impl Shard {
                 turn.bytes += size as u64;
             }
             if turn.bytes >= TURN_BYTES_MAX
-                || (turn.records.is_multiple_of(LOOK_EVERY) && (turn.records >= records_max || began.elapsed() >= TURN_TIME_MAX))
+                || (turn.records.is_multiple_of(LOOK_EVERY)
+                    && (turn.records >= records_max || tasks.now().duration_since(began) >= TURN_TIME_MAX))
             {
                 return Flow::Yield;
             }

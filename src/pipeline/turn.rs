@@ -190,7 +190,7 @@ impl Shard {
         for slot in 0..self.slots.len() {
             if self.slots.get(slot).is_some_and(|partition| partition.hold.is_some()) {
                 self.try_release(slot, now);
-                if now.elapsed() >= SEEK_TIMEOUT {
+                if self.parts.tasks.now().duration_since(now) >= SEEK_TIMEOUT {
                     break; // Kafka is slow: the others after the events that came meanwhile, a revocation perhaps.
                 }
             }

@@ -1,6 +1,6 @@
 //! What all connectors of a worker share: the memory budget, and one entry for each table.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
@@ -8,7 +8,7 @@ use std::time::Instant;
 use parking_lot::Mutex;
 
 use crate::decode::SchemaKey;
-use crate::flow::{Budget, Pace};
+use crate::flow::{Budget, Pace, Tasks, TokioTasks};
 use crate::table::{Column, LayoutHistory, TableName};
 use crate::telemetry::metrics::TableMetrics;
 
@@ -19,7 +19,7 @@ pub struct WorkerShared {
     /// The memory that records and rows may take.
     pub budget: Arc<Budget>,
     /// Where async work runs.
-    pub runtime: tokio::runtime::Handle,
+    pub tasks: Arc<dyn Tasks>,
     /// Kafka clients beside the consumers.
     pub clients: Arc<ClusterClients>,
     /// `[worker] max_records_per_s`, where it is set.
@@ -29,16 +29,14 @@ pub struct WorkerShared {
 }
 
 impl WorkerShared {
-    /// An empty worker. `text_literals`: see [`crate::config::BigQueryConfig`].
+    /// An empty worker on tokio. `text_literals`: see [`crate::config::BigQueryConfig`].
     pub fn new(budget: Arc<Budget>, runtime: tokio::runtime::Handle, text_literals: bool) -> Self {
-        Self {
-            budget,
-            runtime,
-            clients: Arc::new(ClusterClients::default()),
-            pace: None,
-            text_literals,
-            tables: Mutex::new(HashMap::new()),
-        }
+        Self::with_tasks(budget, Arc::new(TokioTasks::new(runtime)), text_literals)
+    }
+
+    /// An empty worker whose time and tasks are these.
+    pub fn with_tasks(budget: Arc<Budget>, tasks: Arc<dyn Tasks>, text_literals: bool) -> Self {
+        Self { budget, tasks, clients: Arc::new(ClusterClients::default()), pace: None, text_literals, tables: Mutex::new(HashMap::new()) }
     }
 
     /// With a limit of records a second over all connectors, from `now` on.
@@ -72,7 +70,7 @@ pub struct TableEntry {
     /// Its metrics.
     pub metrics: TableMetrics,
     last_error: Mutex<Option<String>>,
-    wanted: Mutex<HashMap<SchemaKey, Vec<Column>>>,
+    wanted: Mutex<BTreeMap<SchemaKey, Vec<Column>>>,
 }
 
 impl TableEntry {
@@ -86,7 +84,7 @@ impl TableEntry {
             rows_durable: AtomicU64::new(0),
             bytes_durable: AtomicU64::new(0),
             last_error: Mutex::new(None),
-            wanted: Mutex::new(HashMap::new()),
+            wanted: Mutex::new(BTreeMap::new()),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
@@ -30,16 +30,17 @@ pub struct WriterHandle {
 }
 
 /// Starts the writer's task.
-pub fn start(context: Arc<DeliveryContext>, table: Arc<TableEntry>, runtime: &tokio::runtime::Handle) -> WriterHandle {
+pub fn start(context: Arc<DeliveryContext>, table: Arc<TableEntry>) -> WriterHandle {
     let (jobs, receiver) = mpsc::channel(QUEUE_MAX);
-    runtime.spawn(async move {
+    let tasks = context.tasks.clone();
+    tasks.spawn(Box::pin(async move {
         let (trouble, name) = (context.trouble.clone(), table.name.clone());
         // A single delivery's panic is caught where it belongs; without its writer a table would stand still for ever.
         if let Err(panic) = AssertUnwindSafe(run(context, table, receiver)).catch_unwind().await {
             let words = panic_words(panic.as_ref());
             trouble.fail(format!("the writer of {name} panicked ({words}): please report it; restart the worker"));
         }
-    });
+    }));
     WriterHandle { jobs }
 }
 
@@ -50,11 +51,13 @@ async fn run(context: Arc<DeliveryContext>, table: Arc<TableEntry>, mut jobs: mp
     let mut watch = Box::pin(look_again(&context, &table));
     while open || !in_flight.is_empty() {
         tokio::select! {
+            // In order: a seeded run must repeat itself. Ends first, so that they free places for jobs.
+            biased;
+            Some(()) = in_flight.next(), if !in_flight.is_empty() => {}
             job = jobs.recv(), if open && in_flight.len() < IN_FLIGHT_MAX => match job {
                 Some(job) => in_flight.push(Box::pin(one(context.clone(), job))),
                 None => open = false,
             },
-            Some(()) = in_flight.next(), if !in_flight.is_empty() => {}
             () = &mut watch => watch = Box::pin(look_again(&context, &table)),
         }
     }
@@ -88,7 +91,7 @@ fn given_up(context: &DeliveryContext, job: &AppendJob, words: &str) -> Delivere
         job.table.name
     );
     tracing::error!(connector = context.connector, table = %job.table.name, message);
-    context.health.hold(HoldCause::UnknownError, &message, None, Instant::now());
+    context.health.hold(HoldCause::UnknownError, &message, None, context.tasks.now());
     let abandoned = |share: &Share| ShareOutcome { share: *share, finished: 0, abandoned: share.rows, rejected: 0 };
     let shares = job.shares.iter().map(abandoned).collect();
     let hold = Some((HoldCause::UnknownError, message));
@@ -99,12 +102,12 @@ fn given_up(context: &DeliveryContext, job: &AppendJob, words: &str) -> Delivere
 async fn look_again(context: &DeliveryContext, table: &TableEntry) {
     let Some(held) = context.health.held() else {
         // Nothing to look after now; the loop comes back here after the next event, or soon.
-        tokio::time::sleep(Duration::from_millis(250)).await;
+        context.tasks.sleep(Duration::from_millis(250)).await;
         return;
     };
-    tokio::time::sleep_until(held.retry_at.into()).await;
+    context.tasks.sleep(held.retry_at.saturating_duration_since(context.tasks.now())).await;
     if let Err(error) = meet_wishes(context.tables.as_ref(), &context.spec, table).await {
-        context.health.hold_again(error.cause, &error.message, error.retry_after, Instant::now());
+        context.health.hold_again(error.cause, &error.message, error.retry_after, context.tasks.now());
         return;
     }
     tracing::info!(connector = context.connector, table = %table.name, was = held.cause.as_str(), "table is tried again");

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::bigquery::{Appender, TableSpec, Tables};
-use crate::flow::Clock;
+use crate::flow::Tasks;
 use crate::table::TableName;
 use crate::telemetry::metrics::ConnectorMetrics;
 
@@ -33,16 +33,14 @@ pub struct WriterParts {
     pub fence: Arc<Fence>,
     /// Takes rejected rows.
     pub dead_letters: Arc<DeadLetters>,
-    /// What time it is.
-    pub clock: Arc<dyn Clock>,
+    /// Where async work runs.
+    pub tasks: Arc<dyn Tasks>,
     /// For `/status`.
     pub freshness: Arc<FreshnessHistogram>,
     /// For Prometheus.
     pub metrics: Arc<ConnectorMetrics>,
     /// Told when a writer ends by a panic.
     pub trouble: Arc<Trouble>,
-    /// Where async work runs.
-    pub runtime: tokio::runtime::Handle,
 }
 
 /// One table's writer as the connector keeps it.
@@ -79,12 +77,12 @@ impl Writers {
                 health: health.clone(),
                 fence: parts.fence.clone(),
                 dead_letters: parts.dead_letters.clone(),
-                clock: parts.clock.clone(),
+                tasks: parts.tasks.clone(),
                 freshness: parts.freshness.clone(),
                 metrics: parts.metrics.clone(),
                 trouble: parts.trouble.clone(),
             };
-            Kept { entry: entry.clone(), handle: writer::start(Arc::new(context), entry.clone(), &parts.runtime), health }
+            Kept { entry: entry.clone(), handle: writer::start(Arc::new(context), entry.clone()), health }
         });
         (writer.handle.clone(), writer.health.clone())
     }

@@ -8,7 +8,7 @@ use super::played::Control;
 use super::{Stage, stage, value};
 use crate::pipeline::events::{ShardEvent, ShardHandle};
 use crate::pipeline::half_started::HalfStarted;
-use crate::pipeline::shard_thread;
+use crate::pipeline::shard_thread::{self, ShardLoop};
 
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime")
@@ -19,7 +19,7 @@ fn started(stage: Stage) -> (ShardHandle, std::thread::JoinHandle<()>) {
     let handle = stage.shard.parts.handle.clone();
     let mut stage = stage;
     stage.assign();
-    (handle, shard_thread::start("shard-0-c", stage.shard, stage.events).expect("a thread"))
+    (handle, shard_thread::start("shard-0-c", ShardLoop::new(stage.shard, stage.events)).expect("a thread"))
 }
 
 #[test]

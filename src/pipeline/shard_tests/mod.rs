@@ -29,7 +29,7 @@ use super::writers::{WriterParts, Writers};
 use crate::bigquery::TableSpec;
 use crate::config::{ConnectorConfig, Evolve};
 use crate::decode::DecodeOptions;
-use crate::flow::{Budget, Clock, SystemClock};
+use crate::flow::{Budget, Tasks};
 use crate::kafka::{Assigned, Epoch, StartOffset};
 use crate::record::TopicPartition;
 use crate::telemetry::metrics::ConnectorMetrics;
@@ -91,7 +91,7 @@ fn limited_stage(
     let budget = Budget::new(64 * 1024 * 1024);
     let worker = WorkerShared::new(budget.clone(), runtime.clone(), false).limited_to(records_per_s, Instant::now());
     let worker = Arc::new(worker);
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let tasks: Arc<dyn Tasks> = worker.tasks.clone();
     let metrics = Arc::new(ConnectorMetrics::new("c"));
     let spec = TableSpec { create: false, partition: None, cluster: Vec::new(), evolve: Evolve::Add };
     let trouble = Arc::new(Trouble::default());
@@ -104,11 +104,11 @@ fn limited_stage(
         rereader: post.clone(),
         metrics: metrics.clone(),
         counts: Arc::default(),
-        clock: clock.clone(),
+        tasks: tasks.clone(),
         trouble: trouble.clone(),
         rejects: super::rejected::places(),
     });
-    let fence = Arc::new(Fence::new());
+    let fence = Arc::new(Fence::new(tasks.clone()));
     let (handle, events) = ShardHandle::new();
     let shard = Shard::new(ShardParts {
         config: config.clone(),
@@ -123,25 +123,24 @@ fn limited_stage(
             spec: spec.clone(),
             fence: fence.clone(),
             dead_letters: dead_letters.clone(),
-            clock: clock.clone(),
+            tasks: tasks.clone(),
             freshness: Arc::default(),
             metrics: metrics.clone(),
             trouble: trouble.clone(),
-            runtime: runtime.clone(),
         })),
         plans: Arc::new(PlanMaker {
             schemas: None,
             tables: Arc::new(OneTable(sink.clone())),
             spec,
             options: DecodeOptions::new(&config, false).expect("options"),
-            runtime: runtime.clone(),
+            tasks: tasks.clone(),
         }),
-        bad_records: dead_letters.start(runtime),
+        bad_records: dead_letters.start(),
         dead_letters,
         fence,
         trouble: trouble.clone(),
         metrics,
-        clock,
+        tasks,
     });
     let partition = TopicPartition::new("t", 0);
     let progress = Arc::new(PartitionProgress::new(partition, Epoch(1), Some(0)));
