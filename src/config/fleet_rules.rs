@@ -202,15 +202,21 @@ fn check_scaling(scaling: &ScalingConfig, complaints: &mut Complaints<'_>) {
     if scaling.worker_cost_per_hour.is_some_and(|cost| !cost.is_finite() || cost < 0.0) {
         complaints.add(&at("scaling.worker_cost_per_hour"), "is no cost: expected a number of at least 0");
     }
-    for (key, topic) in [("report_topic", &scaling.report_topic), ("state_topic", &scaling.state_topic)] {
+    // With `.reports` behind it the fleet's name is a topic's.
+    let names = [
+        ("fleet_id", Some(&scaling.fleet_id), "no name of a fleet", 240),
+        ("report_topic", scaling.report_topic.as_ref(), "no topic's name", 249),
+        ("state_topic", scaling.state_topic.as_ref(), "no topic's name", 249),
+    ];
+    for (key, name, what, most) in names.into_iter().filter_map(|(key, name, what, most)| Some((key, name?, what, most))) {
         let legal = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-        if topic.is_empty() || topic.len() > 249 || !topic.chars().all(legal) {
+        if name.is_empty() || name.len() > most || !name.chars().all(legal) {
             let place = at("scaling").key(key);
-            let shown = complaints.show(&place, topic);
-            complaints.add(&place, format!("{shown} is no topic's name: expected up to 249 letters, digits, `.`, `_` and `-`"));
+            let shown = complaints.show(&place, name);
+            complaints.add(&place, format!("{shown} is {what}: expected up to {most} letters, digits, `.`, `_` and `-`"));
         }
     }
-    if scaling.report_topic == scaling.state_topic {
+    if scaling.report_topic_name() == scaling.state_topic_name() {
         complaints.add(&at("scaling.state_topic"), "is also `report_topic`: reports expire and states stay, so they need two topics");
     }
     let local = scaling.mode == ScalingMode::Local;

@@ -32,10 +32,12 @@ pub struct ScalingConfig {
     pub report_interval: HumanDuration,
     /// How often the leader looks and decides.
     pub decide_interval: HumanDuration,
-    /// Where workers report. Made when missing, with an hour's retention.
-    pub report_topic: String,
-    /// Where desired states and decisions stand. Made when missing, compacted.
-    pub state_topic: String,
+    /// The fleet's name. Two fleets on one Kafka need two names, for both topics are called by it. The chart takes the StatefulSet's.
+    pub fleet_id: String,
+    /// Where workers report: `<fleet_id>.reports` unless it is set. Made when missing, with an hour's retention.
+    pub report_topic: Option<String>,
+    /// Where desired states and decisions stand: `<fleet_id>.state` unless it is set. Made when missing, compacted.
+    pub state_topic: Option<String>,
     /// `local` only: who holds the lock on this file leads.
     pub lock_file: Option<PathBuf>,
     /// `local` only: the leader writes the wished number of workers here, and whoever started them follows it.
@@ -55,8 +57,9 @@ impl Default for ScalingConfig {
             startup_deadline: HumanDuration::from_secs(180),
             report_interval: HumanDuration::from_secs(2),
             decide_interval: HumanDuration::from_secs(5),
-            report_topic: "millrace.reports".to_owned(),
-            state_topic: "millrace.state".to_owned(),
+            fleet_id: "millrace".to_owned(),
+            report_topic: None,
+            state_topic: None,
             lock_file: None,
             replicas_file: None,
         }
@@ -64,6 +67,16 @@ impl Default for ScalingConfig {
 }
 
 impl ScalingConfig {
+    /// The topic that workers report to.
+    pub fn report_topic_name(&self) -> String {
+        self.report_topic.clone().unwrap_or_else(|| format!("{}.reports", self.fleet_id))
+    }
+
+    /// The topic of desired states and decisions.
+    pub fn state_topic_name(&self) -> String {
+        self.state_topic.clone().unwrap_or_else(|| format!("{}.state", self.fleet_id))
+    }
+
     /// What rates of production and consumption are means over: three decisions, for one missed answer must not blind the next decision.
     pub fn rate_window(&self) -> Duration {
         self.decide_interval.get().max(self.report_interval.get()) * 3

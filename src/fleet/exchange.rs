@@ -50,7 +50,7 @@ impl Exchange {
     pub fn start(cluster: &ClusterSettings, scaling: &ScalingConfig, view: Arc<FleetView>) -> Result<Self, KafkaError> {
         let shared = Arc::new(Shared::default());
         let writer = LogWriter::new(cluster, WRITE_TIMEOUT)?;
-        let (report_topic, state_topic) = (scaling.report_topic.clone(), scaling.state_topic.clone());
+        let (report_topic, state_topic) = (scaling.report_topic_name(), scaling.state_topic_name());
         let reading =
             Reading { cluster: cluster.clone(), report: report_topic.clone(), state: state_topic.clone(), view, shared: shared.clone() };
         let reader = std::thread::Builder::new()

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::measure::FleetMeasure;
-use super::report::WorkerReport;
+use super::report::{Origin, VERSION, WorkerReport};
 use super::state::{DECISIONS_KEPT, DesiredConnector, LeaderMemory, PublishedDecision, StateNote};
 
 /// Workers that are remembered at most; the one that was not heard for longest goes first.
@@ -14,6 +14,8 @@ const WORKERS_MAX: usize = 1_000;
 const CONNECTORS_MAX: usize = 10_000;
 /// How long a stale worker is still shown.
 const GONE_AFTER: Duration = Duration::from_secs(600);
+/// How long something that is wrong with the topics is shown after it was last heard.
+const TROUBLE_FOR: Duration = Duration::from_secs(60);
 /// What may stand as an interval in a report.
 const INTERVAL_MS: std::ops::RangeInclusive<u64> = 100..=60_000;
 
@@ -38,6 +40,8 @@ pub(super) struct Heard {
     pub at: Duration,
     /// It was in the topic before this worker began to read.
     pub replayed: bool,
+    /// The process of this name that reported before this one.
+    former_run: Option<u64>,
 }
 
 /// How long after a report the third missing one is late: three intervals, and half of one for the way.
@@ -69,6 +73,12 @@ pub(super) struct Known {
     pub memory: Option<(Arc<LeaderMemory>, Option<Duration>)>,
     /// Notes that this version does not understand.
     pub passed_over: u64,
+    /// The highest version above this one's that was heard.
+    pub newer: Option<u32>,
+    /// Who else writes to these topics, and when that was last heard: another fleet's name.
+    pub foreign: Option<(String, Duration)>,
+    /// A name that two living processes report under, and when that was last heard.
+    pub twice: Option<(String, Duration)>,
 }
 
 impl Known {
@@ -78,7 +88,64 @@ impl Known {
             let oldest = self.workers.iter().min_by_key(|(_, heard)| heard.at).map(|(name, _)| name.clone());
             oldest.and_then(|name| self.workers.remove(&name));
         }
-        self.workers.insert(report.worker.clone(), Heard { report: Arc::new(report), at: now, replayed });
+        let before = self.workers.get(&report.worker).map(|heard| (heard.report.run, heard.former_run));
+        let former_run = match before {
+            Some((run, former)) if run == report.run => former,
+            Some((run, former)) => {
+                // A process that was followed by another of its name is gone, unless both live.
+                if former == Some(report.run) && !replayed {
+                    self.twice = Some((report.worker.clone(), now));
+                }
+                Some(run)
+            }
+            None => None,
+        };
+        self.workers.insert(report.worker.clone(), Heard { report: Arc::new(report), at: now, replayed, former_run });
+    }
+
+    /// A note came that is not to be read. Whether that is news.
+    pub fn pass_over(&mut self, origin: Origin, now: Duration) -> bool {
+        self.passed_over += 1;
+        match origin {
+            Origin::Ours => false,
+            Origin::Newer(version) => {
+                let news = self.newer < Some(version);
+                self.newer = self.newer.max(Some(version));
+                news
+            }
+            Origin::Foreign(fleet) => {
+                let known = self.foreign.as_ref().is_some_and(|(before, _)| *before == fleet);
+                self.foreign = Some((fleet, now));
+                !known
+            }
+        }
+    }
+
+    /// Why what is heard may be misleading, in words; what was last heard a minute ago is over.
+    pub fn troubles(&self, now: Duration) -> Vec<String> {
+        let lasts = |heard: &&(String, Duration)| now.saturating_sub(heard.1) < TROUBLE_FOR;
+        let foreign = self.foreign.as_ref().filter(lasts).map(|(fleet, _)| {
+            format!(
+                "another fleet, `{fleet}`, writes to this fleet's topics: give each its own scaling.fleet_id, report_topic and state_topic (its \
+                 notes are passed over)"
+            )
+        });
+        let twice = self.twice.as_ref().filter(lasts).map(|(name, _)| {
+            format!(
+                "two processes report as `{name}`: two fleets with one scaling.fleet_id on this Kafka, or two workers with one POD_NAME or \
+                 MILLRACE_ORDINAL"
+            )
+        });
+        let newer = self.newer.map(|version| {
+            format!("notes of version {version} are passed over, this worker reads up to {VERSION}: it is older than the rest of its fleet")
+        });
+        [foreign, twice, newer].into_iter().flatten().collect()
+    }
+
+    /// The highest term that a decision or the memory stands under.
+    pub fn last_term(&self) -> Option<u64> {
+        let decision = self.decisions.last_key_value().map(|((term, _), _)| *term);
+        decision.max(self.memory.as_ref().map(|(memory, _)| memory.term))
     }
 
     /// The leader's measure came. One of an older term than the last is of a leader that is none any more.
@@ -181,6 +248,7 @@ mod tests {
         for number in 0..100 {
             let decision = PublishedDecision {
                 v: 1,
+                fleet: String::new(),
                 term: 1,
                 number,
                 at_ms: 0,
@@ -200,6 +268,7 @@ mod tests {
     fn a_leader_of_an_older_term_is_not_listened_to() {
         let measure = |term| FleetMeasure {
             v: 1,
+            fleet: String::new(),
             leader: format!("leader of {term}"),
             term,
             at_ms: 0,
@@ -215,5 +284,18 @@ mod tests {
         assert_eq!(known.measure.as_ref().unwrap().0.term, 5);
         known.hear_measure(measure(4), S * 60);
         assert_eq!(known.measure.as_ref().unwrap().0.term, 4, "but terms begin anew with a lock file that was made anew");
+    }
+
+    #[test]
+    fn two_processes_of_one_name_are_noticed_and_a_restart_is_not() {
+        let mut known = Known::default();
+        let of_run = |run| WorkerReport { run, ..report("a", false) };
+        for (at, run) in [(1, 1), (2, 1), (3, 2), (4, 2), (5, 3)] {
+            known.hear(of_run(run), S * at, false);
+        }
+        assert_eq!(known.troubles(S * 5), Vec::<String>::new(), "two restarts");
+        known.hear(of_run(2), S * 6, false);
+        assert!(known.troubles(S * 6)[0].contains("two processes report as `a`"), "{:?}", known.troubles(S * 6));
+        assert!(known.troubles(S * 66).is_empty(), "one of them is gone");
     }
 }

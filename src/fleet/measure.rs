@@ -9,6 +9,9 @@ use super::state::PublishedDecision;
 pub struct FleetMeasure {
     /// The shapes' version.
     pub v: u32,
+    /// The fleet's name; empty in an older version's.
+    #[serde(default)]
+    pub fleet: String,
     /// The leader's name.
     pub leader: String,
     /// Its term.

@@ -8,6 +8,39 @@ use super::measure::FleetMeasure;
 /// The version of the shapes in this room. Raised when an older worker would misread a newer one's notes.
 pub const VERSION: u32 = 1;
 
+/// What every note begins with, in both topics: enough to know whether the rest may be read.
+#[derive(Debug, Default, Deserialize)]
+struct Head {
+    #[serde(default)]
+    v: u32,
+    #[serde(default)]
+    fleet: String,
+}
+
+/// Whose a note is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// This fleet's, in a shape that this version reads.
+    Ours,
+    /// Of a later version, which this one would misread.
+    Newer(u32),
+    /// Of another fleet, of this name.
+    Foreign(String),
+}
+
+impl Origin {
+    /// Whose this note is to a worker of the fleet `own`. One that names no fleet is taken for ours (older versions named none), and so is what
+    /// is no note at all: reading it says that.
+    pub fn of(value: &[u8], own: &str) -> Self {
+        let head: Head = serde_json::from_slice(value).unwrap_or_default();
+        match () {
+            () if !head.fleet.is_empty() && head.fleet != own => Self::Foreign(head.fleet),
+            () if head.v > VERSION => Self::Newer(head.v),
+            () => Self::Ours,
+        }
+    }
+}
+
 /// A note in the report topic; its key is the worker's name.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
@@ -23,6 +56,9 @@ pub enum Note {
 pub struct WorkerReport {
     /// [`VERSION`].
     pub v: u32,
+    /// Its fleet's name; empty in an older version's.
+    #[serde(default)]
+    pub fleet: String,
     /// Its name.
     pub worker: String,
     /// Its number in the StatefulSet.

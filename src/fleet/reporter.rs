@@ -113,6 +113,7 @@ impl Reporter {
 /// Sums over time, turned into rates and shares.
 struct ReportMaker {
     identity: Identity,
+    fleet: String,
     run: u64,
     number: u64,
     interval_ms: u64,
@@ -133,6 +134,7 @@ impl ReportMaker {
         let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         Self {
             identity,
+            fleet: scaling.fleet_id.clone(),
             run: rand::random(),
             number: 0,
             interval_ms: millis(scaling.report_interval.get()),
@@ -173,6 +175,7 @@ impl ReportMaker {
         let connectors = connectors.collect();
         WorkerReport {
             v: VERSION,
+            fleet: self.fleet.clone(),
             worker: self.identity.name.clone(),
             ordinal: self.identity.ordinal,
             run: self.run,

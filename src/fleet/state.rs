@@ -20,7 +20,11 @@ pub fn decision_key(number: u64) -> String {
 pub struct PublishedDecision {
     /// The shapes' version.
     pub v: u32,
-    /// The leader's term: of two decisions that of the higher term counts.
+    /// The fleet's name; empty in an older version's.
+    #[serde(default)]
+    pub fleet: String,
+    /// The leader's term: of two decisions that of the higher term counts. Higher than that of every decision that the leader found, also where
+    /// the lease or the lock file was made anew and counts from 1 again.
     pub term: u64,
     /// Counts the fleet's published decisions, over terms.
     pub number: u64,
@@ -44,10 +48,16 @@ pub struct PublishedDecision {
 pub struct LeaderMemory {
     /// The shapes' version.
     pub v: u32,
+    /// The fleet's name; empty in an older version's.
+    #[serde(default)]
+    pub fleet: String,
     /// The term of the leader that wrote it.
     pub term: u64,
     /// The time of its last snapshot: decisions count time on from there, whatever the next leader's clock says.
     pub now_ms: i64,
+    /// The writer's clock, milliseconds since the epoch: how old the memory is to a worker that was not there when it was written.
+    #[serde(default)]
+    pub at_ms: Option<i64>,
     /// [`crate::scaling::Memory`], without the offsets of single partitions, which are soon learnt again.
     pub memory: serde_json::Value,
 }

@@ -16,6 +16,8 @@ pub struct FleetStatus {
     pub answered_by: String,
     /// Its clock, milliseconds since the epoch.
     pub now_ms: i64,
+    /// The fleet's name.
+    pub fleet_id: String,
     /// Who resizes the fleet.
     pub mode: ScalingMode,
     /// Why this answer may be old or incomplete, where that is so: the topics cannot be read, own reports do not arrive.

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use super::identity::Identity;
 use super::known::{Known, Presence, stale_after};
 use super::measure::Decided;
-use super::report::{Note, WorkerReport};
+use super::report::{Note, Origin, WorkerReport};
 use super::state::{LeaderMemory, PublishedDecision, StateNote};
 use super::status::{ConnectorSeen, FleetStatus, LeaderSeen, WorkerPresence, WorkerSeen};
 use crate::config::{ScalingConfig, ScalingMode};
@@ -48,6 +48,7 @@ pub struct FleetView {
     clock: Arc<dyn Clock>,
     identity: Identity,
     mode: ScalingMode,
+    fleet_id: String,
     interval: Duration,
     inner: Mutex<Inner>,
 }
@@ -56,7 +57,8 @@ impl FleetView {
     /// A view of a fleet of which nothing was heard yet.
     pub fn new(identity: Identity, scaling: &ScalingConfig, clock: Arc<dyn Clock>) -> Self {
         let inner = Mutex::new(Inner { trouble: Some("the fleet's topics have not been read yet".to_owned()), ..Inner::default() });
-        Self { clock, identity, mode: scaling.mode, interval: scaling.report_interval.get(), inner }
+        let fleet_id = scaling.fleet_id.clone();
+        Self { clock, identity, mode: scaling.mode, fleet_id, interval: scaling.report_interval.get(), inner }
     }
 
     /// This worker.
@@ -67,7 +69,9 @@ impl FleetView {
     /// A record of the report topic. `replayed`: it was there before the reading began.
     pub fn hear_report(&self, value: &[u8], replayed: bool) {
         let now = self.clock.now_monotonic();
-        let note = if value.len() > NOTE_BYTES_MAX { None } else { serde_json::from_slice::<Note>(value).ok() };
+        let value = if value.len() > NOTE_BYTES_MAX { &[] } else { value };
+        let Some(value) = self.ours(value, now, replayed) else { return };
+        let note = serde_json::from_slice::<Note>(value).ok();
         let mut inner = self.inner.lock();
         match note {
             Some(Note::Worker(report)) => inner.known.hear(report, now, replayed),
@@ -82,6 +86,9 @@ impl FleetView {
     pub fn hear_state(&self, key: &[u8], value: Option<&[u8]>, replayed: bool) {
         let now = self.clock.now_monotonic();
         let value_read = value.filter(|value| value.len() <= NOTE_BYTES_MAX);
+        if value_read.is_some_and(|value| self.ours(value, now, replayed).is_none()) {
+            return;
+        }
         let note = if value_read.is_none() && value.is_some() { None } else { StateNote::read(key, value_read) };
         let mut inner = self.inner.lock();
         match note {
@@ -90,6 +97,22 @@ impl FleetView {
             None if value.is_none() => {}
             None => inner.known.passed_over += 1,
         }
+    }
+
+    /// A note that may be read; `None` for another fleet's and for a later version's, which are said once.
+    fn ours<'a>(&self, value: &'a [u8], now: Duration, replayed: bool) -> Option<&'a [u8]> {
+        let origin = Origin::of(value, &self.fleet_id);
+        // Another fleet's notes of old lie in a topic that it no longer shares.
+        if origin == Origin::Ours || (replayed && matches!(origin, Origin::Foreign(_))) {
+            return (origin == Origin::Ours).then_some(value);
+        }
+        let mut inner = self.inner.lock();
+        if inner.known.pass_over(origin, now) {
+            for trouble in inner.known.troubles(now) {
+                tracing::warn!("{trouble}");
+            }
+        }
+        None
     }
 
     /// Everything that was there has been read: what comes now is new.
@@ -153,6 +176,11 @@ impl FleetView {
         self.inner.lock().known.decisions.last_key_value().map(|(_, decision)| decision.clone())
     }
 
+    /// The highest term that stands in the state topic.
+    pub fn last_term(&self) -> Option<u64> {
+        self.inner.lock().known.last_term()
+    }
+
     /// What the last leader left for the next, and how long ago it came here where that is known.
     pub fn leader_memory(&self) -> Option<(Arc<LeaderMemory>, Option<Duration>)> {
         let now = self.clock.now_monotonic();
@@ -198,10 +226,15 @@ impl FleetView {
         FleetStatus {
             answered_by: self.identity.name.clone(),
             now_ms: self.clock.now_wall_us() / 1000,
+            fleet_id: self.fleet_id.clone(),
             mode: self.mode,
-            trouble: match self.hearing_at(&inner, now) {
-                Hearing::Clear => None,
-                Hearing::Poor(why) => Some(why),
+            trouble: {
+                let poor = match self.hearing_at(&inner, now) {
+                    Hearing::Clear => None,
+                    Hearing::Poor(why) => Some(why),
+                };
+                let all: Vec<String> = poor.into_iter().chain(known.troubles(now)).collect();
+                (!all.is_empty()).then(|| all.join("; "))
             },
             leader: known.measure.as_ref().map(|(measure, at)| {
                 let age = now.saturating_sub(*at);
@@ -311,5 +344,31 @@ mod tests {
         assert_eq!(view.desired_state("c").as_deref(), Some("paused"));
         view.hear_state(b"connector/c", None, false);
         assert!(view.desired_state("c").is_none());
+    }
+
+    #[test]
+    fn other_fleets_and_later_versions_are_passed_over_and_said() {
+        let (clock, view) = view();
+        let text = String::from_utf8(report("w-1", 1)).unwrap();
+        let of = |from: &str, to: &str| text.replace(from, to).into_bytes();
+        view.hear_report(&of("\"v\":1", "\"v\":1,\"fleet\":\"millrace\""), false);
+        assert_eq!(view.live().len(), 1);
+        let foreign = of("\"v\":1", "\"v\":1,\"fleet\":\"other\",\"program\":\"theirs\"");
+        view.hear_report(&foreign, true);
+        assert!(!view.status().trouble.unwrap().contains("another fleet"), "it lay there before");
+        view.hear_report(&foreign, false);
+        assert!(view.status().trouble.unwrap().contains("another fleet, `other`, writes to this fleet's topics"));
+        assert_eq!(view.live()[0].report.program, "", "its worker is none of ours");
+        let decision =
+            r#"{"v":1,"fleet":"other","term":1,"number":1,"at_ms":0,"leader":"x","replicas_before":1,"replicas":9,"reason":"r"}"#;
+        view.hear_state(b"decision/01", Some(decision.as_bytes()), false);
+        assert!(view.last_decision().is_none());
+        clock.advance(S * 61);
+        assert!(!view.status().trouble.unwrap().contains("another fleet"));
+        // A shape of tomorrow that reads well today means something else.
+        view.hear_report(&of("\"v\":1", "\"v\":2"), false);
+        view.hear_state(b"connector/c", Some(br#"{"v":2,"state":"paused","at_ms":0}"#), false);
+        assert!(view.live().is_empty() && view.desired_state("c").is_none());
+        assert!(view.status().trouble.unwrap().contains("notes of version 2 are passed over"));
     }
 }

@@ -57,8 +57,11 @@ pub(super) fn written_down(decision: &Decision, replicas_before: u32, live: &[Li
 
 /// Workers that are there and members: those whose connectors are all still starting are on their way.
 pub(super) fn ready(live: &[LiveWorker]) -> u32 {
-    let started = |report: &WorkerReport| report.connectors.is_empty() || report.connectors.iter().any(|c| c.state != "starting");
     u32::try_from(live.iter().filter(|worker| started(&worker.report)).count()).unwrap_or(u32::MAX)
+}
+
+fn started(report: &WorkerReport) -> bool {
+    report.connectors.is_empty() || report.connectors.iter().any(|c| c.state != "starting")
 }
 
 /// Everything that goes into a snapshot.
@@ -129,6 +132,7 @@ impl Look<'_> {
         WorkerLoad {
             id: report.worker.clone(),
             ordinal: report.ordinal,
+            ready: Some(started(report)),
             busy_fraction: report.busy_fraction,
             sink_wait_fraction: report.sink_wait_fraction,
             groups: of_running

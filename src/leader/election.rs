@@ -12,6 +12,7 @@ use super::kubernetes::{self, KubernetesError, KubernetesLease, KubernetesScale,
 use super::lease::Timing;
 use super::local::{FileLock, LockError, ReplicasFile};
 use super::replicas::Replicas;
+use super::sizing::Sizing;
 use super::term::{Leadership, Term, Until};
 use super::timer::Timer;
 use crate::config::{ScalingConfig, ScalingMode};
@@ -37,8 +38,8 @@ pub enum ElectionError {
 pub struct Election {
     /// Whether this worker leads.
     pub leadership: watch::Receiver<Leadership>,
-    /// What a leader resizes; `None` where decisions are only said (`observe`).
-    pub replicas: Option<Arc<dyn Replicas>>,
+    /// What becomes of a leader's decisions.
+    pub sizing: Sizing,
     stop: CancellationToken,
     task: Option<JoinHandle<()>>,
 }
@@ -46,7 +47,7 @@ pub struct Election {
 impl Election {
     /// Starts what `scaling.mode` asks for; `None` for `off`. `name`: this worker's, as it reports itself.
     ///
-    /// `observe` elects by the Lease where the pod has the four variables of [`Place`]; elsewhere every worker measures and says for itself.
+    /// `observe` elects by the Lease where the pod has the four variables of [`Place`]; elsewhere the first of the live workers speaks for all.
     ///
     /// # Errors
     /// What is needed is not there: see [`ElectionError`]. An API server that is away is no error here; the election goes on trying.
@@ -65,7 +66,7 @@ impl Election {
                 };
                 let (lock, leadership) = FileLock::new(lock.clone(), name.to_owned(), LOCK_PERIOD, timer)?;
                 let replicas = Arc::new(ReplicasFile::new(replicas.clone()));
-                Ok(Some(Self::spawn(leadership, Some(replicas), |stop| tokio::spawn(lock.run(stop)))))
+                Ok(Some(Self::spawn(leadership, Sizing::Sets(replicas), |stop| tokio::spawn(lock.run(stop)))))
             }
         }
     }
@@ -75,24 +76,21 @@ impl Election {
         let candidate = Candidate { name: place.pod.clone(), ordinal: place.ordinal(), incarnation: rand::random() };
         let lease = KubernetesLease::new(client.clone(), &place);
         let (elector, leadership) = Elector::new(lease, timer, Timing::default(), &candidate);
-        let replicas = resizes.then(|| Arc::new(KubernetesScale::new(client, &place)) as Arc<dyn Replicas>);
-        Ok(Self::spawn(leadership, replicas, |stop| tokio::spawn(elector.run(stop))))
+        let scale: Arc<dyn Replicas> = Arc::new(KubernetesScale::new(client, &place));
+        let sizing = if resizes { Sizing::Sets(scale) } else { Sizing::Says(Some(scale)) };
+        Ok(Self::spawn(leadership, sizing, |stop| tokio::spawn(elector.run(stop))))
     }
 
     fn alone(timer: Arc<dyn Timer>) -> Self {
         let term = Term::new(1, Until::NEVER, Duration::MAX, timer);
         let (_, leadership) = watch::channel(Leadership::Leader(term));
-        Self { leadership, replicas: None, stop: CancellationToken::new(), task: None }
+        Self { leadership, sizing: Sizing::Says(None), stop: CancellationToken::new(), task: None }
     }
 
-    fn spawn(
-        leadership: watch::Receiver<Leadership>,
-        replicas: Option<Arc<dyn Replicas>>,
-        start: impl FnOnce(CancellationToken) -> JoinHandle<()>,
-    ) -> Self {
+    fn spawn(leadership: watch::Receiver<Leadership>, sizing: Sizing, start: impl FnOnce(CancellationToken) -> JoinHandle<()>) -> Self {
         let stop = CancellationToken::new();
         let task = start(stop.clone());
-        Self { leadership, replicas, stop, task: Some(task) }
+        Self { leadership, sizing, stop, task: Some(task) }
     }
 
     /// Ends this worker's term, if it has one, and lets another lead at once. Stop whatever decides before: a resize that is on its way should
@@ -122,7 +120,7 @@ mod tests {
     async fn an_election_that_is_dropped_stops_standing() {
         let (_publish, leadership) = watch::channel(Leadership::unknown());
         let (said, stopped) = tokio::sync::oneshot::channel();
-        let election = Election::spawn(leadership, None, |stop| {
+        let election = Election::spawn(leadership, Sizing::Says(None), |stop| {
             tokio::spawn(async move {
                 stop.cancelled().await;
                 let _ = said.send(());

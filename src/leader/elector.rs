@@ -12,7 +12,8 @@ use rand_chacha::ChaCha8Rng;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::lease::{LeaseError, LeaseRecord, LeaseStore, Observed, Timing};
+use super::lease::{LeaseRecord, LeaseStore, Observed, Timing};
+use super::store::StoreError;
 use super::term::{Leadership, Term, Until};
 use super::timer::{Timer, within};
 
@@ -119,7 +120,7 @@ impl<S: LeaseStore> Elector<S> {
                 self.follow(leader);
             }
             // Two wanted it at the same time: the next look shows who has it.
-            Err(LeaseError::Conflict) => {}
+            Err(StoreError::Conflict) => {}
             Err(error) => self.say(error.to_string()),
         }
         let period = self.timing.retry_period;
@@ -133,11 +134,11 @@ impl<S: LeaseStore> Elector<S> {
         }
     }
 
-    async fn attempt(&mut self) -> Result<Standing, LeaseError> {
+    async fn attempt(&mut self) -> Result<Standing, StoreError> {
         if let (Some(_), Some(seen)) = (&self.term, &self.seen) {
             let seen = seen.clone();
             match self.claim(&seen).await {
-                Err(LeaseError::Conflict) => {} // a person set a label, or an earlier request took effect late: look
+                Err(StoreError::Conflict) => {} // a person set a label, or an earlier request took effect late: look
                 other => return other,
             }
         }
@@ -160,7 +161,7 @@ impl<S: LeaseStore> Elector<S> {
     }
 
     /// Writes itself into the lease that it saw.
-    async fn claim(&mut self, seen: &Observed) -> Result<Standing, LeaseError> {
+    async fn claim(&mut self, seen: &Observed) -> Result<Standing, StoreError> {
         // Before the request: whoever sees it sees it later than this.
         let until = Until::after(&*self.timer, self.timing.renew_deadline);
         let now_us = self.timer.now_wall_us();
@@ -175,7 +176,7 @@ impl<S: LeaseStore> Elector<S> {
         };
         self.claiming = true;
         let answer = self.limited(self.store.replace(&seen.version, &record), "writing").await;
-        self.claiming = matches!(answer, Err(LeaseError::Unanswered(_)));
+        self.claiming = matches!(answer, Err(StoreError::Unanswered(_)));
         let version = answer?;
         self.free_since = None;
         let number = record.transitions;
@@ -195,12 +196,12 @@ impl<S: LeaseStore> Elector<S> {
     }
 
     /// A request, as long as it may take: a leader must not wait for an answer beyond the end of its term.
-    async fn limited<T>(&self, request: impl Future<Output = Result<T, LeaseError>>, what: &str) -> Result<T, LeaseError> {
+    async fn limited<T>(&self, request: impl Future<Output = Result<T, StoreError>>, what: &str) -> Result<T, StoreError> {
         let limit = self.timing.request_timeout();
         let limit = self.term.as_ref().and_then(Term::remaining).map_or(limit, |left| left.min(limit));
         match within(&*self.timer, limit, request).await {
             Some(answer) => answer,
-            None => Err(LeaseError::Unanswered(format!("{what} the lease took longer than {limit:?}"))),
+            None => Err(StoreError::Unanswered(format!("{what} the lease took longer than {limit:?}"))),
         }
     }
 
@@ -255,7 +256,7 @@ impl<S: LeaseStore> Elector<S> {
             let released = LeaseRecord { holder: String::new(), duration: Some(Duration::from_secs(1)), ..record };
             match self.limited(self.store.replace(&version, &released), "releasing").await {
                 Ok(_) => return tracing::info!("the lease was released"),
-                Err(LeaseError::Conflict) => {}
+                Err(StoreError::Conflict) => {}
                 Err(error) => return tracing::warn!(%error, "the lease was not released: others take it when it expires"),
             }
         }

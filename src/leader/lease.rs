@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use super::store::StoreError;
+
 /// The times of an election. The defaults are client-go's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timing {
@@ -50,37 +52,20 @@ pub struct LeaseRecord {
     pub transitions: u64,
 }
 
-/// Why the lease could not be read or written.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum LeaseError {
-    /// Somebody wrote it since it was read: the write was refused.
-    #[error("somebody else wrote the lease first")]
-    Conflict,
-    /// It is not there. It is not made here: the chart ships it, so that no right to create leases is needed.
-    #[error("{0}")]
-    Missing(String),
-    /// It may not be read or written.
-    #[error("{0}")]
-    Refused(String),
-    /// No answer, or none that says what happened.
-    #[error("{0}")]
-    Unanswered(String),
-}
-
 /// Where the lease stands.
 #[async_trait]
 pub trait LeaseStore: Send + Sync {
     /// What stands in it, and the version that a write must name.
     ///
     /// # Errors
-    /// See [`LeaseError`].
-    async fn read(&self) -> Result<(LeaseRecord, String), LeaseError>;
+    /// See [`StoreError`].
+    async fn read(&self) -> Result<(LeaseRecord, String), StoreError>;
 
     /// Writes it if it is still at `version`; returns the new version. One request, never repeated.
     ///
     /// # Errors
-    /// See [`LeaseError`].
-    async fn replace(&self, version: &str, record: &LeaseRecord) -> Result<String, LeaseError>;
+    /// See [`StoreError`].
+    async fn replace(&self, version: &str, record: &LeaseRecord) -> Result<String, StoreError>;
 }
 
 /// A lease as one candidate saw it, and since when it did not change. The only times that count are of the candidate's own clock: others' clocks

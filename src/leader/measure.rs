@@ -58,8 +58,10 @@ impl Measurer {
     /// Looks at these connectors, with what live workers say of their partitions. A connector that cannot be looked at says why; the others go on.
     pub fn look(&mut self, connectors: &[Arc<ConnectorConfig>], live: &[LiveWorker]) -> Vec<ConnectorMeasure> {
         self.watched.retain(|name, watched| connectors.iter().any(|config| config.name == *name && same_topics(config, &watched.config)));
+        let ways: Vec<BTreeMap<String, String>> = connectors.iter().map(|config| overrides(config)).collect();
+        self.shared.retain(|way, _| ways.contains(way));
         let mut measures = Vec::with_capacity(connectors.len());
-        for config in connectors {
+        for (config, way) in connectors.iter().zip(ways) {
             let watched = self.watched.entry(config.name.clone()).or_insert_with(|| Watched {
                 config: config.clone(),
                 settings: GroupSettings::of(&self.fleet, config, 0),
@@ -68,8 +70,7 @@ impl Measurer {
                 asked_at: None,
                 tracks: HashMap::new(),
             });
-            let overrides = config.kafka.iter().map(|(name, value)| (name.clone(), value.to_property())).collect();
-            let shared = self.shared.entry(overrides).or_default();
+            let shared = self.shared.entry(way).or_default();
             let mut measure = ConnectorMeasure { connector: config.name.clone(), group: config.group_id(), ..Default::default() };
             if let Err(error) = watched.look(&mut measure, shared, live, &*self.clock, self.window_ms, self.sample_timeout) {
                 measure.trouble = Some(error.to_string());
@@ -78,6 +79,11 @@ impl Measurer {
         }
         measures
     }
+}
+
+/// How a connector reaches the cluster otherwise than the fleet does.
+fn overrides(config: &ConnectorConfig) -> BTreeMap<String, String> {
+    config.kafka.iter().map(|(name, value)| (name.clone(), value.to_property())).collect()
 }
 
 fn same_topics(a: &ConnectorConfig, b: &ConnectorConfig) -> bool {
@@ -218,4 +224,25 @@ fn sampler<'a>(shared: &'a mut Shared, settings: &GroupSettings) -> Result<&'a S
 
 fn millis(clock: &dyn Clock) -> i64 {
     i64::try_from(clock.now_monotonic().as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::flow::SystemClock;
+
+    #[test]
+    fn clients_of_connectors_that_are_gone_are_let_go_of() {
+        let fleet = "[kafka]\n\"bootstrap.servers\" = \"127.0.0.1:1\"\n[bigquery]\nproject = \"p\"\n";
+        let mut measurer = Measurer::new(Arc::new(toml::from_str(fleet).unwrap()), Arc::new(SystemClock::new()));
+        let connector = |text: &str| {
+            overrides(&toml::from_str(&format!("topics = [\"t\"]\n{text}\n[value]\nformat = \"json\"\n[table]\nname = \"d.t\"\n")).unwrap())
+        };
+        for way in [connector(""), connector("[kafka]\n\"client.id\" = \"old\"")] {
+            measurer.shared.insert(way, Shared::default());
+        }
+        measurer.look(&[], &[]);
+        assert!(measurer.shared.is_empty() && measurer.watched.is_empty());
+    }
 }

@@ -8,12 +8,15 @@
 //! | `term` | whether this worker leads, and until when: the fence |
 //! | `elector`, `lease` | election by a lease, client-go's rules; the seam to where the lease stands |
 //! | `replicas`, `resize` | the seam to the number of workers; the one way to change it |
+//! | `store` | what can go wrong at both seams |
 //! | `kubernetes`, `local` | both seams on Kubernetes (Lease, scale), and on one machine (lock, file) |
-//! | `monitor` | the loop: measure, decide, say so, resize |
+//! | `monitor`, `turn` | the loop; one turn of it: measure, decide, say so, resize |
+//! | `sizing`, `announce` | what becomes of a decision: done or only said; what is published of it |
 //! | `measure`, `tracks` | one look at the brokers; what it means for each partition |
 //! | `assemble`, `memory` | reports and measures to a snapshot; what one leader leaves for the next |
 //! | `timer` | time that passes, for the simulation's sake |
 
+mod announce;
 mod assemble;
 mod election;
 mod elector;
@@ -25,15 +28,20 @@ mod memory;
 mod monitor;
 mod replicas;
 mod resize;
+mod sizing;
+mod store;
 mod term;
 mod timer;
 mod tracks;
+mod turn;
 
 pub use election::{Election, ElectionError};
 pub use elector::{Candidate, Elector, holder_name};
-pub use lease::{LeaseError, LeaseRecord, LeaseStore, Timing};
+pub use lease::{LeaseRecord, LeaseStore, Timing};
 pub use monitor::{Ended, Monitor};
-pub use replicas::{Replicas, ReplicasError, Scale};
+pub use replicas::{Replicas, Scale};
 pub use resize::{Resized, resize};
+pub use sizing::Sizing;
+pub use store::StoreError;
 pub use term::{Leadership, Term};
 pub use timer::{SystemTimer, Timer, within};

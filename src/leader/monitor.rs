@@ -1,4 +1,4 @@
-//! The leader's loop: measure, decide, say so, resize. Runs on every worker; does something only where that worker leads.
+//! The leader's loop: while this worker leads, turn after turn. Runs on every worker; does something only where that worker leads.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,24 +7,17 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::assemble::{Coverage, Look, ready, remarks, written_down};
 use super::measure::Measurer;
-use super::memory::{Timeline, left_for_next};
-use super::replicas::Replicas;
-use super::resize::{Resized, resize};
+use super::sizing::Sizing;
 use super::term::{Leadership, Term};
 use super::timer::Timer;
+use super::turn::Lead;
 use crate::config::{ConnectorConfig, FleetConfig};
-use crate::fleet::{ConnectorMeasure, Decided, Exchange, FleetMeasure, FleetView, Hearing, LiveWorker, Note, PublishedDecision, VERSION};
-use crate::scaling::{Action, Decision, Memory, Tuning, at_least, decide_with};
-use crate::telemetry::leader_page::{LeaderPage, PartitionGauges};
-use crate::telemetry::metrics;
+use crate::fleet::{Exchange, FleetView, Hearing};
+use crate::telemetry::leader_page::LeaderPage;
 
-/// Reading the number of workers.
-const READ_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often the memory is left for whoever leads next.
-const REMEMBER_EVERY: Duration = Duration::from_secs(60);
-
+/// How soon a worker that speaks without an election notices that another does.
+const SILENT_WITHIN: Duration = Duration::from_millis(500);
 /// A leader that hears its fleet poorly for this long lets another lead.
 const DEAF_MAX: Duration = Duration::from_secs(60);
 
@@ -49,27 +42,12 @@ pub struct Monitor {
     pub exchange: Arc<Exchange>,
     /// Whether this worker leads.
     pub leadership: watch::Receiver<Leadership>,
-    /// What is resized; `None` where decisions are only said.
-    pub replicas: Option<Arc<dyn Replicas>>,
+    /// What becomes of decisions.
+    pub sizing: Sizing,
     /// The gauges, there while this worker leads.
     pub page: Arc<Mutex<Option<Arc<LeaderPage>>>>,
     /// What time it is.
     pub timer: Arc<dyn Timer>,
-}
-
-/// One term's state.
-struct Lead {
-    term: Term,
-    measurer: Arc<Mutex<Measurer>>,
-    coverage: Coverage,
-    /// What was learnt, and the time that it counts in. `None` until the fleet's topics have been read: what the last leader left stands there.
-    learnt: Option<(Memory, Timeline)>,
-    page: Arc<LeaderPage>,
-    said: bool,
-    /// Done before the fleet's topics were heard, and not published yet.
-    unsaid: Option<Decided>,
-    remembered_at: Option<Duration>,
-    deaf: Deaf,
 }
 
 /// How long the leader has heard its fleet poorly, and why.
@@ -132,6 +110,13 @@ impl Monitor {
         elected || self.view.live().first().is_some_and(|first| first.report.worker == self.view.identity().name)
     }
 
+    /// Is ready when another speaks: two workers must not show two numbers of wanted workers for as long as a turn takes to come.
+    async fn falls_silent(&self) {
+        while self.speaks() {
+            self.timer.sleep(SILENT_WITHIN).await;
+        }
+    }
+
     /// Leads while the term lasts; returns why it should not be this worker that leads, where that is so.
     async fn lead(&mut self, term: Term, stop: &CancellationToken) -> Option<String> {
         let page = match LeaderPage::new() {
@@ -144,8 +129,8 @@ impl Monitor {
         };
         *self.page.lock() = Some(page.clone());
         let measurer = Arc::new(Mutex::new(Measurer::new(self.fleet.clone(), self.timer.clone() as Arc<dyn crate::flow::Clock>)));
-        let (coverage, deaf) = (Coverage::default(), Deaf::default());
-        let mut lead = Lead { term, measurer, coverage, learnt: None, page, said: false, unsaid: None, remembered_at: None, deaf };
+        let mut lead = Lead::new(term, measurer, page);
+        let mut deaf = Deaf::default();
         let mut unfit = None;
         let mut leadership = self.leadership.clone();
         while lead.term.is_valid() && self.speaks() {
@@ -156,7 +141,7 @@ impl Monitor {
                 () = over(&mut leadership) => break,
                 () = self.turn(&mut lead, stop) => {}
             }
-            unfit = lead.deaf.note(self.timer.now_monotonic(), self.view.hearing());
+            unfit = deaf.note(self.timer.now_monotonic(), self.view.hearing());
             // Where nobody is elected, there is nothing to let go of.
             if unfit.is_some() && self.leadership.has_changed().is_ok() {
                 break;
@@ -166,6 +151,7 @@ impl Monitor {
                 biased;
                 () = stop.cancelled() => break,
                 () = over(&mut leadership) => break,
+                () = self.falls_silent() => break,
                 () = next => {}
             }
         }
@@ -175,190 +161,6 @@ impl Monitor {
         }
         unfit
     }
-
-    /// One look and one decision.
-    async fn turn(&self, lead: &mut Lead, stop: &CancellationToken) {
-        let configs = (self.connectors)();
-        let runs = |config: &&Arc<ConnectorConfig>| !matches!(self.view.desired_state(&config.name).as_deref(), Some("paused" | "stopped"));
-        let running: Arc<Vec<Arc<ConnectorConfig>>> = Arc::new(configs.iter().filter(runs).cloned().collect());
-        let live = Arc::new(self.view.live());
-        let (measurer, asked, told) = (lead.measurer.clone(), running.clone(), live.clone());
-        let looked = tokio::select! {
-            biased;
-            () = stop.cancelled() => return,
-            looked = tokio::task::spawn_blocking(move || measurer.lock().look(&asked, &told)) => looked,
-        };
-        let measures = match looked {
-            Ok(measures) => measures,
-            Err(error) => {
-                tracing::error!(%error, "measuring the fleet panicked");
-                return;
-            }
-        };
-        self.show(lead, &measures, &live);
-        let mut remarks = remarks(&measures);
-        let decided = match self.decide(lead, &running, &measures, &live, stop).await {
-            Ok(decided) => Some(decided),
-            Err(why) => {
-                metrics::decided("none");
-                remarks.insert(0, format!("nothing is decided: {why}"));
-                None
-            }
-        };
-        let scaling = &self.fleet.scaling;
-        let measure = FleetMeasure {
-            v: VERSION,
-            leader: self.view.identity().name.clone(),
-            term: lead.term.number(),
-            at_ms: self.timer.now_wall_us() / 1000,
-            interval_ms: millis(scaling.decide_interval.get()),
-            window_ms: millis(scaling.rate_window()),
-            connectors: measures,
-            remarks,
-            decided,
-        };
-        if let Err(error) = self.exchange.report(&format!("{}/measure", measure.leader), &Note::Measure(measure)).await {
-            tracing::debug!(%error, "the leader's measure was not sent");
-        }
-        let due = lead.remembered_at.is_none_or(|at| self.timer.now_monotonic().saturating_sub(at) >= REMEMBER_EVERY);
-        if due {
-            self.remember(lead).await;
-        }
-    }
-
-    /// Decides and acts; the reason why nothing may be decided otherwise.
-    async fn decide(
-        &self,
-        lead: &mut Lead,
-        running: &[Arc<ConnectorConfig>],
-        measures: &[ConnectorMeasure],
-        live: &[LiveWorker],
-        stop: &CancellationToken,
-    ) -> Result<Decided, String> {
-        let replicas = match &self.replicas {
-            None => u32::try_from(live.len()).unwrap_or(u32::MAX),
-            Some(replicas) => {
-                replicas.read(READ_TIMEOUT).await.map_err(|error| format!("the number of workers cannot be read: {error}"))?.replicas
-            }
-        };
-        if let Hearing::Poor(why) = self.view.hearing() {
-            // The least that is allowed needs no hearing. It is published as soon as the topics are heard, for only then its number is known.
-            let Some(least) = self.replicas.as_ref().and_then(|_| at_least(replicas, self.fleet.scaling.min)) else { return Err(why) };
-            metrics::decided("up");
-            let mut unsaid = written_down(&least, replicas, live)?;
-            unsaid.outcome = self.act(lead, replicas, &least).await;
-            let said = format!("{why}; {}: {}", unsaid.reason, unsaid.outcome);
-            lead.unsaid = Some(unsaid);
-            return Err(said);
-        }
-        if let Some(unsaid) = &lead.unsaid {
-            self.publish(lead, unsaid).await.map_err(|error| format!("the raise to the least could not be published: {error}"))?;
-            (lead.unsaid, lead.said) = (None, true);
-            return Err("the raise to the least was published first".to_owned());
-        }
-        let (memory, timeline) = lead.learnt.get_or_insert_with(|| Timeline::continued(&self.view, &*self.timer));
-        let look = Look {
-            now_ms: timeline.now_ms(&*self.timer),
-            replicas,
-            scaling: &self.fleet.scaling,
-            connectors: running,
-            kafka: &self.fleet.kafka,
-            live,
-            measures,
-        };
-        let snapshot = look.snapshot(&mut lead.coverage);
-        let tuning = Tuning::shrinking_within(self.fleet.scaling.scale_down_window.get().as_secs_f64());
-        let decision = decide_with(&snapshot, memory, &tuning);
-        metrics::decided(match decision.action {
-            Action::Hold => "hold",
-            Action::Up => "up",
-            Action::Down => "down",
-        });
-        lead.page.desired(decision.replicas);
-        if let Some(cost) = &decision.cost_per_hour {
-            lead.page.cost_per_hour("now", cost.now);
-            lead.page.cost_per_hour("chosen", cost.chosen);
-            lead.page.cost_per_hour("one_per_partition", cost.one_per_partition);
-        }
-        let mut decided = written_down(&decision, replicas, live)?;
-        // What the fleet does is said first, where it matters: a resize of which nobody knows why is worse than one a turn later.
-        if decision.replicas != replicas || !lead.said {
-            self.publish(lead, &decided).await.map_err(|error| format!("the decision could not be published: {error}"))?;
-            lead.said = true;
-        }
-        if stop.is_cancelled() {
-            return Err("this worker was told to stop".to_owned());
-        }
-        decided.outcome = self.act(lead, replicas, &decision).await;
-        Ok(decided)
-    }
-
-    async fn publish(&self, lead: &Lead, decided: &Decided) -> Result<(), crate::kafka::KafkaError> {
-        let number = self.view.last_decision().map_or(0, |last| last.number + 1);
-        let published = PublishedDecision {
-            v: VERSION,
-            term: lead.term.number(),
-            number,
-            at_ms: self.timer.now_wall_us() / 1000,
-            leader: self.view.identity().name.clone(),
-            replicas_before: decided.replicas_before,
-            replicas: decided.replicas,
-            reason: decided.reason.clone(),
-            decision: decided.decision.clone(),
-        };
-        self.exchange.publish(&published).await
-    }
-
-    /// Resizes through the one way there is, and says what became of it.
-    async fn act(&self, lead: &Lead, replicas: u32, decision: &Decision) -> String {
-        if decision.replicas == replicas {
-            return "nothing to do".to_owned();
-        }
-        let Some(scale) = &self.replicas else { return "only said".to_owned() };
-        let (outcome, words) = match resize(&**scale, &lead.term, &*self.timer, replicas, decision.replicas).await {
-            Resized::Done { from, to } => {
-                tracing::info!(from, to, reason = decision.reason, "the fleet is resized");
-                ("done", format!("asked for {to}"))
-            }
-            Resized::Unchanged => ("unchanged", "was there already".to_owned()),
-            Resized::Moved { found } => ("moved", format!("not done: somebody asked for {found} meanwhile")),
-            Resized::NotLeader => ("not_leader", "not done: the term is over".to_owned()),
-            Resized::Failed(error) => {
-                tracing::warn!(%error, wanted = decision.replicas, "the fleet could not be resized; the next decision tries again");
-                ("failed", format!("not done: {error}"))
-            }
-        };
-        metrics::resized(outcome);
-        words
-    }
-
-    async fn remember(&self, lead: &mut Lead) {
-        let Some((memory, timeline)) = &lead.learnt else { return };
-        let Some(memory) = left_for_next(memory, lead.term.number(), timeline.now_ms(&*self.timer)) else { return };
-        lead.remembered_at = Some(self.timer.now_monotonic());
-        if let Err(error) = self.exchange.remember(&memory).await {
-            tracing::debug!(%error, "the leader's memory was not written down");
-        }
-    }
-
-    fn show(&self, lead: &Lead, measures: &[ConnectorMeasure], live: &[LiveWorker]) {
-        lead.page.workers(ready(live), self.view.stale());
-        for measure in measures {
-            for partition in &measure.partitions {
-                let gauges = PartitionGauges {
-                    lag_records: partition.lag_records.map(|lag| lag as f64),
-                    lag_bytes: partition.lag_bytes,
-                    lag_seconds: partition.lag_ms.map(|ms| ms as f64 / 1000.0),
-                    produced_records_per_s: partition.produced_records_per_s,
-                    produced_bytes_per_s: partition.produced_bytes_per_s,
-                    consumed_records_per_s: partition.consumed_records_per_s,
-                    consumed_bytes_per_s: partition.consumed_bytes_per_s,
-                    bytes_per_record: partition.bytes_per_record,
-                };
-                lead.page.partition(&measure.connector, &partition.topic, partition.partition, &gauges);
-            }
-        }
-    }
 }
 
 /// Is ready when this worker's term is over, as far as the election says. A channel that ended says nothing any more.
@@ -367,10 +169,6 @@ async fn over(leadership: &mut watch::Receiver<Leadership>) {
     if ended {
         std::future::pending::<()>().await;
     }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

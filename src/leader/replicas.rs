@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use super::store::StoreError;
+
 /// How many workers were asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Scale {
@@ -15,23 +17,6 @@ pub struct Scale {
     pub version: String,
 }
 
-/// Why the number could not be read or written.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ReplicasError {
-    /// Somebody changed it since it was read. Nothing was written.
-    #[error("it was changed since it was read")]
-    Conflict,
-    /// It is not there. Nothing was written.
-    #[error("{0}")]
-    Missing(String),
-    /// It may not be read or written. Nothing was written.
-    #[error("{0}")]
-    Refused(String),
-    /// No answer, or none that says what happened: a write may or may not take effect, also later.
-    #[error("{0}")]
-    Unanswered(String),
-}
-
 /// Where the number stands.
 ///
 /// Promise of every implementation: a write takes effect only if the version is still the one that was read, however late it arrives.
@@ -40,12 +25,12 @@ pub trait Replicas: Send + Sync {
     /// Reads it, within `timeout`.
     ///
     /// # Errors
-    /// See [`ReplicasError`].
-    async fn read(&self, timeout: Duration) -> Result<Scale, ReplicasError>;
+    /// See [`StoreError`].
+    async fn read(&self, timeout: Duration) -> Result<Scale, StoreError>;
 
     /// Sets it to `replicas` if it is still at `version`. One request, never repeated. Returns after `timeout` at the latest.
     ///
     /// # Errors
-    /// See [`ReplicasError`].
-    async fn write(&self, version: &str, replicas: u32, timeout: Duration) -> Result<(), ReplicasError>;
+    /// See [`StoreError`].
+    async fn write(&self, version: &str, replicas: u32, timeout: Duration) -> Result<(), StoreError>;
 }

@@ -1,6 +1,7 @@
 //! The one way in which a fleet is resized.
 
-use super::replicas::{Replicas, ReplicasError};
+use super::replicas::Replicas;
+use super::store::StoreError;
 use super::term::Term;
 use super::timer::{Timer, within};
 
@@ -26,8 +27,8 @@ pub enum Resized {
     },
     /// This worker's term is over: nothing was written.
     NotLeader,
-    /// It could not be read or written. After [`ReplicasError::Unanswered`] a write may still take effect; the next decision reads again.
-    Failed(ReplicasError),
+    /// It could not be read or written. After [`StoreError::Unanswered`] a write may still take effect; the next decision reads again.
+    Failed(StoreError),
 }
 
 /// Asks for `to` workers, decided when the fleet was asked for `from`: read the scale, recheck the term's local deadline, write with the version
@@ -45,7 +46,7 @@ pub async fn resize(replicas: &dyn Replicas, term: &Term, timer: &dyn Timer, fro
         let scale = match within(timer, timeout, replicas.read(timeout)).await {
             Some(Ok(scale)) => scale,
             Some(Err(error)) => return Resized::Failed(error),
-            None => return Resized::Failed(ReplicasError::Unanswered(format!("reading the scale took longer than {timeout:?}"))),
+            None => return Resized::Failed(StoreError::Unanswered(format!("reading the scale took longer than {timeout:?}"))),
         };
         if scale.replicas == to {
             return Resized::Unchanged;
@@ -58,10 +59,10 @@ pub async fn resize(replicas: &dyn Replicas, term: &Term, timer: &dyn Timer, fro
         }
         match within(timer, timeout, replicas.write(&scale.version, to, timeout)).await {
             Some(Ok(())) => return Resized::Done { from, to },
-            Some(Err(ReplicasError::Conflict)) => {}
+            Some(Err(StoreError::Conflict)) => {}
             Some(Err(error)) => return Resized::Failed(error),
-            None => return Resized::Failed(ReplicasError::Unanswered(format!("writing the scale took longer than {timeout:?}"))),
+            None => return Resized::Failed(StoreError::Unanswered(format!("writing the scale took longer than {timeout:?}"))),
         }
     }
-    Resized::Failed(ReplicasError::Conflict)
+    Resized::Failed(StoreError::Conflict)
 }

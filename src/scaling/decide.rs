@@ -5,7 +5,7 @@ use super::decision::{Action, Decision};
 use super::memory::Memory;
 use super::observe::{View, observe};
 use super::round::Round;
-use super::snapshot::Snapshot;
+use super::snapshot::{Snapshot, WorkerLoad};
 use super::tuning::Tuning;
 
 /// How many workers the fleet is to have, by this snapshot and what `memory` kept of those before it. Pure: the only time is `snapshot.now_ms`. A snapshot that is not
@@ -24,7 +24,9 @@ pub fn decide_with(snapshot: &Snapshot, memory: &mut Memory, tuning: &Tuning) ->
     let view = observe(snapshot, memory);
     learn(snapshot, &view, memory);
     let ready = snapshot.ready_workers.unwrap_or_else(|| at_work(&view));
-    memory.fleet.note(snapshot.now_ms, snapshot.replicas, ready);
+    let member = |w: &&WorkerLoad| w.ready != Some(false);
+    let members = snapshot.workers.iter().filter(member).filter_map(|w| w.ordinal).collect();
+    memory.fleet.note(snapshot.now_ms, snapshot.replicas, ready, &members);
     Round::new(snapshot, &view, memory, tuning, ready).decide()
 }
 

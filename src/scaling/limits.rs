@@ -4,6 +4,7 @@ use super::capacity::{NOT_BUSY, SINK_WAIT};
 use super::memory::{Memory, Saturated};
 use super::observe::View;
 use super::snapshot::Snapshot;
+use super::standstill::note_still;
 
 /// A group that waits for longer than this is behind, seconds.
 const BEHIND_S: f64 = 6.0;
@@ -25,7 +26,7 @@ enum Kind {
     Moving,
     /// More workers would not help.
     Limited,
-    /// It owns no partitions: not running.
+    /// It has no partitions, or nothing of it has been consumed for long: not running.
     Nothing,
 }
 
@@ -33,6 +34,11 @@ impl Hold {
     /// The group says nothing at all.
     pub(super) fn blind(&self) -> bool {
         self.kind != Kind::Moving
+    }
+
+    /// It does not run: it neither asks for workers nor keeps them.
+    pub(super) fn counts_for_nothing(&self) -> bool {
+        self.kind == Kind::Nothing
     }
 
     /// What it produces may still ask for workers.
@@ -45,6 +51,9 @@ impl Hold {
 pub(super) fn hold(snapshot: &Snapshot, view: &View, g: usize, ready: u32, memory: &mut Memory) -> Option<Hold> {
     let (group, now) = (&view.groups[g], snapshot.now_ms);
     let made = |kind, words: String| Some(Hold { words, kind });
+    if let Some(why) = note_still(snapshot, view, g, memory) {
+        return made(Kind::Nothing, why);
+    }
     if let Some(why) = &group.unknown {
         return made(Kind::Unknown, why.clone());
     }
@@ -65,7 +74,8 @@ pub(super) fn hold(snapshot: &Snapshot, view: &View, g: usize, ready: u32, memor
     let lag = group.known_lag_s()?;
     let behind = lag > BEHIND_S;
     if !behind {
-        known.sink_limited_ms = None;
+        // Whatever limited it is lifted: the next time that it is behind is looked at anew.
+        (known.sink_limited_ms, known.futile_until_ms) = (None, None);
         return None;
     }
     let at_work: Vec<usize> = (0..view.workers.len()).filter(|w| group.owners.contains(&Some(*w))).collect();

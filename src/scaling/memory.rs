@@ -1,6 +1,6 @@
 //! What a decision remembers of the snapshots before it. It can be written down and read again: a new leader may go on where the old one stopped.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
@@ -43,6 +43,12 @@ pub(super) struct GroupMemory {
     pub futile_until_ms: Option<i64>,
     /// When its workers were last found waiting for the sink.
     pub sink_limited_ms: Option<i64>,
+    /// Since when nothing of it has been consumed although something waits, or nothing is known of it.
+    #[serde(default)]
+    pub still_since_ms: Option<i64>,
+    /// Since when its partitions cannot be asked for, or not all.
+    #[serde(default)]
+    pub unknown_since_ms: Option<i64>,
     /// After how many steps its load recurs, and when that was last sought.
     pub period: Option<usize>,
     pub period_sought_ms: Option<i64>,
@@ -99,8 +105,12 @@ pub(super) struct FleetMemory {
     pub changed_ms: Option<i64>,
     pub raised_ms: Option<i64>,
     pub lowered_ms: Option<i64>,
-    /// Since when workers are missing.
-    pub missing_since_ms: Option<i64>,
+    /// Since when each worker is missing that is, by its ordinal (by any number where ordinals are not known).
+    #[serde(default)]
+    pub missing_since_ms: BTreeMap<u32, i64>,
+    /// Since when no connector has run.
+    #[serde(default)]
+    pub idle_since_ms: Option<i64>,
     /// When the number changed within the last hour, oldest first.
     pub resizes: VecDeque<i64>,
     /// The partitions that there are work for; fewer count only once they have been seen for a while.
@@ -113,18 +123,21 @@ pub(super) struct FleetMemory {
     pub startup_s: Option<f64>,
 }
 
+impl Memory {
+    /// Workers that were asked for at the last snapshot.
+    pub fn replicas(&self) -> Option<u32> {
+        self.fleet.replicas
+    }
+}
+
 impl FleetMemory {
-    /// Notes how many were asked for and how many are there.
-    pub(super) fn note(&mut self, now_ms: i64, replicas: u32, ready: u32) {
+    /// Notes how many were asked for and how many are there; `members` are the ordinals of these, as far as they are known.
+    pub(super) fn note(&mut self, now_ms: i64, replicas: u32, ready: u32, members: &BTreeSet<u32>) {
         match self.replicas {
             Some(before) if before != replicas => {
                 self.changed_ms = Some(now_ms);
                 *(if replicas > before { &mut self.raised_ms } else { &mut self.lowered_ms }) = Some(now_ms);
                 self.resizes.push_back(now_ms);
-                if replicas > before {
-                    // The deadline runs anew for those that were asked for now.
-                    self.missing_since_ms = None;
-                }
             }
             _ => {}
         }
@@ -132,11 +145,35 @@ impl FleetMemory {
         while self.resizes.front().is_some_and(|at| now_ms - at > 3_600_000) {
             self.resizes.pop_front();
         }
-        if ready >= replicas {
-            self.missing_since_ms = None;
-        } else if self.missing_since_ms.is_none() {
-            self.missing_since_ms = Some(now_ms);
+        self.note_missing(now_ms, replicas, ready, members);
+    }
+
+    /// Every worker that is missing has a clock of its own: one that never comes must not hide behind those that were asked for later.
+    fn note_missing(&mut self, now_ms: i64, replicas: u32, ready: u32, members: &BTreeSet<u32>) {
+        if members.len() == ready as usize {
+            let missing = |ordinal: &u32| *ordinal < replicas && !members.contains(ordinal);
+            self.missing_since_ms.retain(|ordinal, _| missing(ordinal));
+            for ordinal in (0..replicas).filter(missing) {
+                self.missing_since_ms.entry(ordinal).or_insert(now_ms);
+            }
+            return;
         }
+        // Who came is not known: those that were asked for last are taken to come last.
+        let missing = replicas.saturating_sub(ready) as usize;
+        while self.missing_since_ms.len() > missing {
+            let first = self.missing_since_ms.iter().min_by_key(|(_, since)| **since).map(|(ordinal, _)| *ordinal);
+            first.and_then(|ordinal| self.missing_since_ms.remove(&ordinal));
+        }
+        let free = (0..replicas).filter(|ordinal| !self.missing_since_ms.contains_key(ordinal));
+        for ordinal in free.take(missing - self.missing_since_ms.len()).collect::<Vec<_>>() {
+            self.missing_since_ms.insert(ordinal, now_ms);
+        }
+    }
+
+    /// How many have been missing for longer than this.
+    pub(super) fn overdue(&self, now_ms: i64, deadline_ms: u64) -> u32 {
+        let late = |since: &&i64| u64::try_from(now_ms - **since).is_ok_and(|for_ms| for_ms > deadline_ms);
+        self.missing_since_ms.values().filter(late).count() as u32
     }
 
     /// Notes how many partitions running connectors have (`None`: not of all known), and says beyond how many workers there are too many. One
@@ -176,5 +213,33 @@ mod tests {
         assert_eq!(fleet.note_partitions(129_000, Some(4)), Some(12));
         assert_eq!(fleet.note_partitions(130_000, Some(4)), Some(4));
         assert_eq!(fleet.note_partitions(135_000, Some(20)), Some(20), "more count at once");
+    }
+
+    #[test]
+    fn each_missing_worker_has_a_clock_of_its_own() {
+        let mut fleet = FleetMemory::default();
+        let members = |ordinals: &[u32]| ordinals.iter().copied().collect::<BTreeSet<u32>>();
+        fleet.note(0, 3, 2, &members(&[0, 2]));
+        assert_eq!((fleet.overdue(180_000, 180_000), fleet.overdue(180_001, 180_000)), (0, 1));
+        // Two more are asked for a minute later: number 1 is no younger for it.
+        fleet.note(60_000, 5, 2, &members(&[0, 2]));
+        assert_eq!((fleet.overdue(181_000, 180_000), fleet.overdue(241_000, 180_000)), (1, 3));
+        fleet.note(70_000, 5, 4, &members(&[0, 2, 3, 4]));
+        assert_eq!(fleet.overdue(300_000, 180_000), 1);
+        // Number 4 crashes, number 1 comes: only the new one is missing, since now.
+        fleet.note(200_000, 5, 4, &members(&[0, 1, 2, 3]));
+        assert_eq!((fleet.overdue(300_000, 180_000), fleet.overdue(381_000, 180_000)), (0, 1));
+    }
+
+    #[test]
+    fn without_ordinals_those_asked_for_first_come_first() {
+        let mut fleet = FleetMemory::default();
+        fleet.note(0, 4, 2, &BTreeSet::new());
+        fleet.note(100_000, 6, 2, &BTreeSet::new());
+        assert_eq!((fleet.overdue(181_000, 180_000), fleet.overdue(281_000, 180_000)), (2, 4));
+        fleet.note(110_000, 6, 4, &BTreeSet::new());
+        assert_eq!((fleet.overdue(181_000, 180_000), fleet.overdue(281_000, 180_000)), (0, 2));
+        fleet.note(120_000, 6, 6, &BTreeSet::new());
+        assert_eq!(fleet.overdue(900_000, 180_000), 0);
     }
 }

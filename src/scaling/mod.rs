@@ -21,6 +21,7 @@ mod season;
 mod shrink;
 pub mod simulation;
 mod snapshot;
+mod standstill;
 mod tuning;
 
 pub use decide::{at_least, decide, decide_with};

@@ -86,17 +86,24 @@ pub(super) fn absent(round: &Round<'_>, why: &str) -> String {
     let head = format!(
         "stays at {}: {} workers have not started within {} s and count as absent, asking for more would not help{why}",
         round.snapshot.replicas,
-        round.missing,
+        round.overdue,
         round.snapshot.limits.startup_deadline_ms() / 1000
     );
     joined(head, round)
 }
 
 pub(super) fn all_hold(round: &Round<'_>) -> String {
-    if round.groups.is_empty() {
-        return format!("stays at {}: no connector is running", round.snapshot.replicas);
-    }
     format!("stays at {}: nothing to decide on{}", round.snapshot.replicas, remarks(round))
+}
+
+pub(super) fn nothing_runs(round: &Round<'_>, wanted: u32, wait_s: f64) -> String {
+    let replicas = round.snapshot.replicas;
+    let (head, later) = match wanted {
+        _ if wanted < replicas => (format!("down from {replicas} to {wanted}"), String::new()),
+        _ if wait_s > 0.0 => (format!("stays at {replicas}"), format!(", the least will do in {wait_s:.0} s")),
+        _ => (format!("stays at {replicas}"), String::new()),
+    };
+    format!("{head}: no connector is running{later}{}", remarks(round))
 }
 
 pub(super) fn over_ceiling(round: &Round<'_>, n: u32) -> String {

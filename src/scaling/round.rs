@@ -37,6 +37,13 @@ pub(super) struct Standing {
     pub lag_known: bool,
 }
 
+impl Standing {
+    /// It does not run: it neither asks for workers nor keeps them.
+    pub(super) fn counts_for_nothing(&self) -> bool {
+        self.hold.as_ref().is_some_and(Hold::counts_for_nothing)
+    }
+}
+
 pub(super) struct Round<'a> {
     pub snapshot: &'a Snapshot,
     pub view: &'a View,
@@ -44,7 +51,8 @@ pub(super) struct Round<'a> {
     pub tuning: &'a Tuning,
     pub ready: u32,
     pub missing: u32,
-    pub absent: bool,
+    /// Those of the missing that are past the start-up deadline: they count as absent.
+    pub overdue: u32,
     pub speeds: Vec<f64>,
     pub groups: Vec<Standing>,
 }
@@ -52,16 +60,13 @@ pub(super) struct Round<'a> {
 impl<'a> Round<'a> {
     pub(super) fn new(snapshot: &'a Snapshot, view: &'a View, memory: &'a mut Memory, tuning: &'a Tuning, ready: u32) -> Self {
         let missing = snapshot.replicas.saturating_sub(ready);
-        let absent = memory
-            .fleet
-            .missing_since_ms
-            .is_some_and(|since| missing > 0 && (snapshot.now_ms - since) as f64 > snapshot.limits.startup_deadline_ms() as f64);
+        let overdue = memory.fleet.overdue(snapshot.now_ms, snapshot.limits.startup_deadline_ms()).min(missing);
         let speeds = view
             .workers
             .iter()
             .map(|w| memory.workers.get(&w.id).filter(|m| m.observations >= 8 && m.speed < 0.8).map_or(1.0, |m| m.speed))
             .collect();
-        let mut round = Self { snapshot, view, memory, tuning, ready, missing, absent, speeds, groups: Vec::new() };
+        let mut round = Self { snapshot, view, memory, tuning, ready, missing, overdue, speeds, groups: Vec::new() };
         for g in 0..view.groups.len() {
             let standing = round.stand(g);
             round.groups.push(standing);
@@ -82,7 +87,8 @@ impl<'a> Round<'a> {
         let hold = hold(self.snapshot, self.view, g, self.ready, self.memory);
         let fallback = self.memory.groups.values().filter_map(|m| m.cost_s).reduce(f64::max);
         let none = Outlook { path: vec![0.0; STEPS], period_s: None };
-        let Some(memory) = self.memory.groups.get_mut(&group.name) else {
+        let counts = |hold: &Option<Hold>| !hold.as_ref().is_some_and(Hold::counts_for_nothing);
+        let Some(memory) = self.memory.groups.get_mut(&group.name).filter(|_| counts(&hold)) else {
             return Standing {
                 hold,
                 cost_s: None,
@@ -211,8 +217,9 @@ impl<'a> Round<'a> {
     /// The most workers that make sense: no more than partitions of running connectors. What to grow to at most, and above what to shrink at once.
     fn ceilings(&mut self) -> (u32, u32) {
         let limits = self.snapshot.limits;
-        let known = self.view.groups.iter().all(|g| g.unknown.is_none());
-        let partitions: usize = self.view.groups.iter().map(|g| g.rates.len()).sum();
+        let runs = || self.view.groups.iter().zip(&self.groups).filter(|(_, standing)| !standing.counts_for_nothing()).map(|(g, _)| g);
+        let known = runs().all(|g| g.unknown.is_none());
+        let partitions: usize = runs().map(|g| g.rates.len()).sum();
         let partitions = (known && partitions > 0).then_some(partitions as u32);
         let stood = self.memory.fleet.note_partitions(self.snapshot.now_ms, partitions);
         let max = limits.max.max(limits.min);
@@ -239,10 +246,14 @@ impl<'a> Round<'a> {
 
     fn weigh(&mut self, ceiling: u32) -> (u32, String) {
         let replicas = self.snapshot.replicas;
+        if self.groups.iter().all(Standing::counts_for_nothing) {
+            return self.nothing_runs();
+        }
+        self.memory.fleet.idle_since_ms = None;
         if self.groups.iter().all(|g| g.hold.as_ref().is_some_and(Hold::blind)) {
             return (replicas, reason::all_hold(self));
         }
-        if self.absent && self.missing > 0 {
+        if self.overdue > 0 {
             return match self.shrink() {
                 Ok(n) => (n, reason::down(self, n)),
                 Err(why) => (replicas, reason::absent(self, &why)),
@@ -255,6 +266,15 @@ impl<'a> Round<'a> {
             Ok(n) => (n, reason::down(self, n)),
             Err(why) => (replicas, reason::stays(self, &why)),
         }
+    }
+
+    /// Nobody needs a worker: after as long as the fleet looks back before it shrinks, the least is enough.
+    fn nothing_runs(&mut self) -> (u32, String) {
+        let (replicas, now) = (self.snapshot.replicas, self.snapshot.now_ms);
+        let for_s = (now - *self.memory.fleet.idle_since_ms.get_or_insert(now)) as f64 / 1000.0;
+        let wait_s = (self.tuning.hold_s - for_s).max(0.0);
+        let wanted = if wait_s > 0.0 { replicas } else { replicas.min(self.snapshot.limits.min.max(1)) };
+        (wanted, reason::nothing_runs(self, wanted, wait_s))
     }
 
     fn answer(self, wanted: u32, reason: String) -> Decision {
@@ -271,7 +291,7 @@ impl<'a> Round<'a> {
             chosen: cost * f64::from(wanted),
             one_per_partition: cost * partitions as f64,
         });
-        Decision { replicas: wanted, reason, action, connectors, missing_workers: self.missing, absent: self.absent, cost_per_hour }
+        Decision { replicas: wanted, reason, action, connectors, missing_workers: self.missing, absent: self.overdue > 0, cost_per_hour }
     }
 }
 

@@ -3,6 +3,7 @@
 use super::assignment::GroupModel;
 use super::queue::{Phase, Queue};
 use super::round::Round;
+use super::standstill::NOBODY_MS;
 
 impl Round<'_> {
     /// The number to shrink to, or why not; an empty reason when there is nothing to gain.
@@ -16,8 +17,9 @@ impl Round<'_> {
         if let Some(group) = self.view.groups.iter().find(|g| moving(&g.name)) {
             return Err(format!("{} is rebalancing", group.name));
         }
-        if self.missing > 0 && !self.absent {
-            return Err(format!("{} of {replicas} workers are still starting", self.missing));
+        let starting = self.missing - self.overdue;
+        if starting > 0 {
+            return Err(format!("{starting} of {replicas} workers are still starting"));
         }
         let target_s = limits.freshness_target_ms as f64 / 1000.0;
         let floor = self.floor(target_s)?;
@@ -31,7 +33,9 @@ impl Round<'_> {
         let known = !self.groups.is_empty() && self.groups.iter().all(|g| g.outlook.period_s.is_some() || g.load < 1e-6);
         let eager = if self.eager() { self.tuning.eager_hold } else { 1.0 };
         let hold_s = if known { 45.0 } else { self.tuning.hold_s * slower * eager };
-        let watched = self.memory.groups.values().map(|m| m.history.front().map_or(0.0, |s| (now - s.at_ms) as f64 / 1000.0 + s.for_s));
+        let runs = self.view.groups.iter().zip(&self.groups).filter(|(_, standing)| !standing.counts_for_nothing());
+        let watched = runs.filter_map(|(group, _)| self.memory.groups.get(&group.name));
+        let watched = watched.map(|m| m.history.front().map_or(0.0, |s| (now - s.at_ms) as f64 / 1000.0 + s.for_s));
         if watched.fold(f64::INFINITY, f64::min) < (hold_s * 0.5).min(120.0) {
             return Err("not watched for long enough to shrink".to_owned());
         }
@@ -55,14 +59,17 @@ impl Round<'_> {
     fn floor(&self, target_s: f64) -> Result<u32, String> {
         let mut floor = self.snapshot.limits.min;
         for (group, standing) in self.view.groups.iter().zip(&self.groups) {
-            if let Some(why) = &group.unknown {
-                return Err(format!("{}: {why}", group.name));
-            }
-            if group.rates.is_empty() {
+            if standing.counts_for_nothing() {
                 continue;
             }
+            let known = self.memory.groups.get(&group.name);
+            // At first nobody leaves for it; one that somebody consumes without being measured then keeps what it needed.
+            let lasts = known.and_then(|m| m.unknown_since_ms).is_some_and(|at| self.snapshot.now_ms - at >= NOBODY_MS);
+            if let Some(why) = group.unknown.as_ref().filter(|_| !lasts) {
+                return Err(format!("{}: {why}", group.name));
+            }
             if standing.hold.is_some() {
-                let last = self.memory.groups.get(&group.name).and_then(|m| m.last_need);
+                let last = known.and_then(|m| m.last_need);
                 floor = floor.max(last.unwrap_or(self.snapshot.replicas));
             } else if !standing.lag_known {
                 return Err(format!("the lag of {} is unknown", group.name));

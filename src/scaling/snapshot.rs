@@ -120,6 +120,9 @@ pub struct WorkerLoad {
     /// Its number in the StatefulSet: the highest goes first.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "some_whole")]
     pub ordinal: Option<u32>,
+    /// Whether it is a member of its groups. Unknown: it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready: Option<bool>,
     /// The share of the window in which its busiest shard worked, 0 to 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub busy_fraction: Option<f64>,

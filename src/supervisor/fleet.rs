@@ -79,7 +79,7 @@ pub(super) fn start(fleet: &Arc<FleetConfig>, worker: &Arc<Worker>, shared: Arc<
     }
     let identity = Identity::from_environment(|name| std::env::var(name).ok());
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-    tracing::info!(worker = identity.name, mode = ?scaling.mode, reports = scaling.report_topic, "this worker reports to its fleet");
+    tracing::info!(worker = identity.name, mode = ?scaling.mode, fleet = scaling.fleet_id, reports = scaling.report_topic_name(), "this worker reports to its fleet");
     let part = Arc::new(FleetPart {
         view: Arc::new(FleetView::new(identity, scaling, clock.clone())),
         page: Arc::default(),
@@ -231,7 +231,7 @@ async fn stand(
         view: part.view.clone(),
         exchange: exchange.clone(),
         leadership: election.leadership.clone(),
-        replicas: election.replicas.clone(),
+        sizing: election.sizing.clone(),
         page: part.page.clone(),
         timer,
     };

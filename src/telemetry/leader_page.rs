@@ -89,6 +89,11 @@ impl LeaderPage {
         self.set(names::COST_PER_HOUR, &[Label::new("of", of)], cost);
     }
 
+    /// Bytes of what the leader leaves for the next.
+    pub fn memory_left(&self, bytes: usize) {
+        self.set(names::LEADER_MEMORY, &[], bytes as f64);
+    }
+
     /// In Prometheus' text format.
     pub fn render(&self) -> String {
         self.handle.render()

@@ -70,6 +70,7 @@ fn a_leader_that_only_says_is_elected_and_may_not_resize() {
     let documents = documents(&rendered(&["--set", "millrace.scaling.mode=observe"]));
     let lease = &object(&documents, "Lease")["metadata"]["name"];
     let rules = json!([
+        { "apiGroups": ["apps"], "resources": ["statefulsets/scale"], "resourceNames": ["millrace"], "verbs": ["get"] },
         { "apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "resourceNames": [lease], "verbs": ["get", "update"] },
     ]);
     assert_eq!(object(&documents, "Role")["rules"], rules);
@@ -78,6 +79,46 @@ fn a_leader_that_only_says_is_elected_and_may_not_resize() {
     assert_eq!(pod["automountServiceAccountToken"], true);
     let env = pod["containers"][0]["env"].as_array().unwrap();
     assert!(env.iter().any(|variable| variable["name"] == "MILLRACE_LEASE" && variable["value"] == *lease));
+}
+
+/// Two releases on one Kafka must not take each other's workers for their own.
+#[test]
+fn the_fleets_topics_are_called_by_the_release() {
+    let toml = |values: &[&str]| {
+        let documents = documents(&rendered(values));
+        let config = documents.iter().find(|d| d["kind"] == "ConfigMap" && d["metadata"]["name"].as_str().unwrap().ends_with("-fleet"));
+        config.unwrap()["data"]["millrace.toml"].as_str().unwrap().parse::<toml::Table>().unwrap()
+    };
+    let scaling = |values: &[&str]| toml(values)["scaling"].clone().try_into::<millrace::config::ScalingConfig>().unwrap();
+    assert_eq!(scaling(&[]).report_topic_name(), "millrace.reports");
+    let other = scaling(&["--set", "fullnameOverride=orders"]);
+    assert_eq!((other.report_topic_name().as_str(), other.state_topic_name().as_str()), ("orders.reports", "orders.state"));
+    assert_eq!(scaling(&["--set", "millrace.scaling.fleet_id=mine,fullnameOverride=orders"]).report_topic_name(), "mine.reports");
+}
+
+/// What follows the gauge follows the gauge that exists, one number whoever leads, within the limits of the chart.
+#[test]
+fn autoscalers_follow_the_leaders_gauge() {
+    let wanted = "max(millrace_workers_desired{";
+    let [keda]: [Value; 1] = documents(&read("deploy/autoscaler/keda.yaml")).try_into().unwrap();
+    let trigger = &keda["spec"]["triggers"][0];
+    assert_eq!((&trigger["metricType"], &trigger["metadata"]["threshold"]), (&json!("AverageValue"), &json!("1")));
+    assert!(trigger["metadata"]["query"].as_str().unwrap().starts_with(wanted));
+    let [hpa, rule]: [Value; 2] = documents(&read("deploy/autoscaler/hpa.yaml")).try_into().unwrap();
+    let metric = &hpa["spec"]["metrics"][0]["external"];
+    assert_eq!(metric["target"], json!({ "type": "AverageValue", "averageValue": "1" }));
+    assert_eq!(metric["metric"]["name"], millrace::telemetry::catalog::WORKERS_DESIRED);
+    assert!(rule["data"]["rule.yaml"].as_str().unwrap().contains(wanted));
+    let chart = documents(&rendered(&["--set", "millrace.scaling.mode=observe"]));
+    let set = object(&chart, "StatefulSet");
+    let limits = millrace::config::ScalingConfig::default();
+    for (target, least, most) in [
+        (&keda["spec"]["scaleTargetRef"], &keda["spec"]["minReplicaCount"], &keda["spec"]["maxReplicaCount"]),
+        (&hpa["spec"]["scaleTargetRef"], &hpa["spec"]["minReplicas"], &hpa["spec"]["maxReplicas"]),
+    ] {
+        assert_eq!((&target["kind"], &target["name"]), (&set["kind"], &set["metadata"]["name"]));
+        assert_eq!((least, most), (&json!(limits.min), &json!(limits.max)));
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Workers that know of each other, and a leader that measures, decides and resizes: the real program on the embedded broker, in local mode.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+mod observe;
 mod rig;
 
 use std::sync::Arc;
@@ -123,6 +124,30 @@ fn the_leader_resizes_and_hands_over_at_once_when_it_stops() {
         in_state(&fleet, "live") == ["worker-1"] && in_state(&fleet, "stale").is_empty()
     });
     assert_eq!(rig.replicas(), 2, "a worker that stops is no reason to ask for another number");
+}
+
+#[test]
+fn a_lock_file_that_is_made_anew_does_not_put_new_decisions_behind_old_ones() {
+    let mut rig = Rig::new("min = 1\nmax = 4");
+    let newest = |rig: &Rig| {
+        let fleet = rig.fleet(0);
+        Some((fleet["decisions"][0]["term"].as_u64()?, fleet["decisions"][0]["number"].as_u64()?))
+    };
+    for term in [1, 2] {
+        rig.start(0);
+        rig.wait_until("a decision of this term", |rig| newest(rig).is_some_and(|newest| newest.0 == term));
+        if term == 1 {
+            rig.terminate(0);
+            rig.wait_for_end(0);
+        }
+    }
+    let before = newest(&rig).unwrap();
+    std::fs::remove_file(rig.path("lock")).unwrap();
+    // The new file counts from 1, the fleet does not.
+    rig.wait_until("a newer decision", |rig| newest(rig).is_some_and(|newest| newest.0 == 3));
+    assert_eq!(newest(&rig).unwrap().1, before.1 + 1);
+    assert!(std::fs::read_to_string(rig.path("lock")).unwrap().starts_with("1 "));
+    rig.wait_until("its measure", |rig| rig.fleet(0)["leader"]["term"] == 3);
 }
 
 #[test]

@@ -37,8 +37,20 @@ struct Worker {
 }
 
 impl Rig {
-    /// The parts; `scaling` are more lines of `[scaling]`. The replicas file says 1.
+    /// The parts; `scaling` are more lines of `[scaling]`, whose mode is `local`. The replicas file says 1.
     pub fn new(scaling: &str) -> Self {
+        Self::with("", |rig| {
+            let (lock, replicas) = (rig.path("lock"), rig.path("replicas"));
+            format!("mode = \"local\"\nlock_file = \"{}\"\nreplicas_file = \"{}\"\n{scaling}", lock.display(), replicas.display())
+        })
+    }
+
+    /// The parts for a fleet that only says how many workers it wants; each can do `capacity` records/s.
+    pub fn observing(capacity: u32, scaling: &str) -> Self {
+        Self::with(&format!("max_records_per_s = {capacity}"), |_| format!("mode = \"observe\"\n{scaling}"))
+    }
+
+    fn with(worker: &str, scaling: impl Fn(&Self) -> String) -> Self {
         // The second test finds it installed.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
@@ -68,13 +80,11 @@ impl Rig {
             format!(
                 "[kafka]\n\"bootstrap.servers\" = \"{}\"\n\"session.timeout.ms\" = 4000\n[bigquery]\nproject = \"p\"\ncredentials = \"none\"\n\
                  rest_endpoint = \"{}\"\ngrpc_endpoint = \"{}\"\n[worker]\nlisten = \"127.0.0.1:0\"\nlog = \"json\"\nmemory = \"64 MiB\"\n\
-                 [scaling]\nmode = \"local\"\nreport_interval = \"400ms\"\ndecide_interval = \"700ms\"\nlock_file = \"{}\"\n\
-                 replicas_file = \"{}\"\n{scaling}\n",
+                 {worker}\n[scaling]\nreport_interval = \"400ms\"\ndecide_interval = \"700ms\"\n{}\n",
                 rig.broker.bootstrap_servers(),
                 rig._bigquery.rest_url(),
                 rig._bigquery.grpc_url(),
-                rig.path("lock").display(),
-                rig.path("replicas").display(),
+                scaling(&rig),
             ),
         )
         .unwrap();
@@ -107,6 +117,11 @@ impl Rig {
             !address.is_empty()
         });
         self.workers[number].as_mut().unwrap().address = address;
+    }
+
+    /// The numbers of the workers that run.
+    pub fn running(&self) -> Vec<usize> {
+        (0..self.workers.len()).filter(|number| self.workers[*number].is_some()).collect()
     }
 
     /// SIGKILL.

@@ -10,6 +10,14 @@
 {{- end -}}
 {{- end -}}
 
+{{- /* millrace.toml as the pods get it: the fleet has the StatefulSet's name, so that two releases on one Kafka do not share their topics. */ -}}
+{{- define "millrace.fleet" -}}
+{{- $settings := deepCopy .Values.millrace -}}
+{{- $scaling := default dict $settings.scaling -}}
+{{- $_ := set $settings "scaling" (merge $scaling (dict "fleet_id" (include "millrace.fullname" .))) -}}
+{{- include "millrace.toml" $settings -}}
+{{- end -}}
+
 {{- define "millrace.toml" -}}
 {{- range $section, $keys := . -}}
 {{- if not (kindIs "invalid" $keys) }}

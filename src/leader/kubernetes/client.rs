@@ -5,6 +5,8 @@ use std::time::Duration;
 use kube::config::{InClusterError, KubeConfigOptions, KubeconfigError};
 use kube::{Client, Config};
 
+use crate::leader::store::StoreError;
+
 /// How long a connection may take. Requests have limits of their own.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -81,30 +83,20 @@ pub async fn connect() -> Result<Client, KubernetesError> {
     Ok(Client::try_from(config)?)
 }
 
-/// What an error of the API server means to whoever asked.
-pub(super) enum Refusal {
-    /// 409.
-    Conflict,
-    /// 404.
-    Missing(String),
-    /// 401, 403, and whatever else it says no to.
-    Refused(String),
-    /// No answer, or a 5xx, or a 429: nobody knows, or not now.
-    Unanswered(String),
-}
-
-pub(super) fn refusal(what: &str, error: &kube::Error) -> Refusal {
+/// What an error of the API server means to whoever asked: 409 is a conflict, 404 missing; no answer, a 5xx or a 429: nobody knows, or not now;
+/// the rest (401, 403) is a refusal.
+pub(super) fn store_error(what: &str, error: &kube::Error) -> StoreError {
     match error {
         kube::Error::Api(status) => {
             let words = format!("{what}: the API server says {} {}", status.code, status.message);
             match status.code {
-                409 => Refusal::Conflict,
-                404 => Refusal::Missing(words),
-                429 | 500.. => Refusal::Unanswered(words),
-                _ => Refusal::Refused(words),
+                409 => StoreError::Conflict,
+                404 => StoreError::Missing(words),
+                429 | 500.. => StoreError::Unanswered(words),
+                _ => StoreError::Refused(words),
             }
         }
-        other => Refusal::Unanswered(format!("{what}: {}", chain(other))),
+        other => StoreError::Unanswered(format!("{what}: {}", chain(other))),
     }
 }
 

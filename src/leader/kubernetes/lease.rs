@@ -10,8 +10,9 @@ use kube::api::PostParams;
 use kube::{Api, Client};
 use parking_lot::Mutex;
 
-use super::client::{Place, Refusal, refusal};
-use crate::leader::lease::{LeaseError, LeaseRecord, LeaseStore};
+use super::client::{Place, store_error};
+use crate::leader::lease::{LeaseRecord, LeaseStore};
+use crate::leader::store::StoreError;
 
 /// The Lease that the chart ships.
 pub struct KubernetesLease {
@@ -33,32 +34,30 @@ impl KubernetesLease {
         }
     }
 
-    fn error(&self, error: &kube::Error) -> LeaseError {
-        match refusal(&self.what, error) {
-            Refusal::Conflict => LeaseError::Conflict,
-            Refusal::Missing(words) => LeaseError::Missing(format!("{words}; the chart ships it, millrace does not create it")),
-            Refusal::Refused(words) => LeaseError::Refused(words),
-            Refusal::Unanswered(words) => LeaseError::Unanswered(words),
+    fn error(&self, error: &kube::Error) -> StoreError {
+        match store_error(&self.what, error) {
+            StoreError::Missing(words) => StoreError::Missing(format!("{words}; the chart ships it, millrace does not create it")),
+            other => other,
         }
     }
 
     /// Keeps the metadata; returns the version.
-    fn keep(&self, metadata: ObjectMeta) -> Result<String, LeaseError> {
+    fn keep(&self, metadata: ObjectMeta) -> Result<String, StoreError> {
         let version = metadata.resource_version.clone();
         *self.metadata.lock() = metadata;
-        version.ok_or_else(|| LeaseError::Unanswered(format!("{}: the API server answered without a resourceVersion", self.what)))
+        version.ok_or_else(|| StoreError::Unanswered(format!("{}: the API server answered without a resourceVersion", self.what)))
     }
 }
 
 #[async_trait]
 impl LeaseStore for KubernetesLease {
-    async fn read(&self) -> Result<(LeaseRecord, String), LeaseError> {
+    async fn read(&self) -> Result<(LeaseRecord, String), StoreError> {
         let lease = self.api.get(&self.name).await.map_err(|error| self.error(&error))?;
         let record = record(&lease.spec.unwrap_or_default());
         Ok((record, self.keep(lease.metadata)?))
     }
 
-    async fn replace(&self, version: &str, record: &LeaseRecord) -> Result<String, LeaseError> {
+    async fn replace(&self, version: &str, record: &LeaseRecord) -> Result<String, StoreError> {
         let metadata = self.metadata.lock().clone();
         let metadata = ObjectMeta {
             name: Some(self.name.clone()),

@@ -9,8 +9,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::PostParams;
 use kube::{Api, Client};
 
-use super::client::{Place, Refusal, refusal};
-use crate::leader::replicas::{Replicas, ReplicasError, Scale};
+use super::client::{Place, store_error};
+use crate::leader::replicas::{Replicas, Scale};
+use crate::leader::store::StoreError;
 
 /// The scale of one StatefulSet. Versions are its `resourceVersion`, which the API server compares when it writes.
 pub struct KubernetesScale {
@@ -31,26 +32,21 @@ impl KubernetesScale {
         }
     }
 
-    async fn limited<T>(&self, timeout: Duration, request: impl Future<Output = kube::Result<T>>) -> Result<T, ReplicasError> {
+    async fn limited<T>(&self, timeout: Duration, request: impl Future<Output = kube::Result<T>>) -> Result<T, StoreError> {
         match tokio::time::timeout(timeout, request).await {
             Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(error)) => Err(match refusal(&self.what, &error) {
-                Refusal::Conflict => ReplicasError::Conflict,
-                Refusal::Missing(words) => ReplicasError::Missing(words),
-                Refusal::Refused(words) => ReplicasError::Refused(words),
-                Refusal::Unanswered(words) => ReplicasError::Unanswered(words),
-            }),
-            Err(_) => Err(ReplicasError::Unanswered(format!("{}: no answer within {timeout:?}", self.what))),
+            Ok(Err(error)) => Err(store_error(&self.what, &error)),
+            Err(_) => Err(StoreError::Unanswered(format!("{}: no answer within {timeout:?}", self.what))),
         }
     }
 }
 
 #[async_trait]
 impl Replicas for KubernetesScale {
-    async fn read(&self, timeout: Duration) -> Result<Scale, ReplicasError> {
+    async fn read(&self, timeout: Duration) -> Result<Scale, StoreError> {
         let scale = self.limited(timeout, self.api.get_scale(&self.name)).await?;
         let number = |n: i32| u32::try_from(n).ok();
-        let without = |what: &str| ReplicasError::Unanswered(format!("{}: the API server answered without {what}", self.what));
+        let without = |what: &str| StoreError::Unanswered(format!("{}: the API server answered without {what}", self.what));
         Ok(Scale {
             // A number that is 0 is left out of the JSON.
             replicas: scale.spec.and_then(|spec| number(spec.replicas.unwrap_or(0))).ok_or_else(|| without("spec.replicas"))?,
@@ -59,8 +55,8 @@ impl Replicas for KubernetesScale {
         })
     }
 
-    async fn write(&self, version: &str, replicas: u32, timeout: Duration) -> Result<(), ReplicasError> {
-        let replicas = i32::try_from(replicas).map_err(|_| ReplicasError::Refused(format!("{}: {replicas} is too many", self.what)))?;
+    async fn write(&self, version: &str, replicas: u32, timeout: Duration) -> Result<(), StoreError> {
+        let replicas = i32::try_from(replicas).map_err(|_| StoreError::Refused(format!("{}: {replicas} is too many", self.what)))?;
         let metadata = ObjectMeta {
             name: Some(self.name.clone()),
             namespace: Some(self.namespace.clone()),

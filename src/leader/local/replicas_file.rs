@@ -7,7 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use sha2::{Digest, Sha256};
 
-use crate::leader::replicas::{Replicas, ReplicasError, Scale};
+use crate::leader::replicas::{Replicas, Scale};
+use crate::leader::store::StoreError;
 
 /// The file. Only the holder of the lock writes it, by a new file that takes its place: a reader sees one number or the other, never half of one.
 pub struct ReplicasFile {
@@ -32,20 +33,20 @@ impl ReplicasFile {
         Ok(())
     }
 
-    fn look(&self) -> Result<Scale, ReplicasError> {
+    fn look(&self) -> Result<Scale, StoreError> {
         let place = self.path.display();
         let text = std::fs::read_to_string(&self.path).map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => {
-                ReplicasError::Missing(format!("{place}: missing; whoever starts the workers writes their number there first"))
+                StoreError::Missing(format!("{place}: missing; whoever starts the workers writes their number there first"))
             }
-            _ => ReplicasError::Refused(format!("{place}: {error}")),
+            _ => StoreError::Refused(format!("{place}: {error}")),
         })?;
         let replicas =
-            text.trim().parse().map_err(|_| ReplicasError::Refused(format!("{place}: expected one line with a number of workers")))?;
+            text.trim().parse().map_err(|_| StoreError::Refused(format!("{place}: expected one line with a number of workers")))?;
         // The time of the change too: a number that was changed and changed back is another state.
         let changed = std::fs::metadata(&self.path)
             .and_then(|data| data.modified())
-            .map_err(|error| ReplicasError::Refused(format!("{place}: {error}")))?;
+            .map_err(|error| StoreError::Refused(format!("{place}: {error}")))?;
         let mut version = Sha256::new();
         version.update(&text);
         version.update(format!("{changed:?}"));
@@ -55,15 +56,15 @@ impl ReplicasFile {
 
 #[async_trait]
 impl Replicas for ReplicasFile {
-    async fn read(&self, _: Duration) -> Result<Scale, ReplicasError> {
+    async fn read(&self, _: Duration) -> Result<Scale, StoreError> {
         self.look()
     }
 
-    async fn write(&self, version: &str, replicas: u32, _: Duration) -> Result<(), ReplicasError> {
+    async fn write(&self, version: &str, replicas: u32, _: Duration) -> Result<(), StoreError> {
         if self.look()?.version != version {
-            return Err(ReplicasError::Conflict);
+            return Err(StoreError::Conflict);
         }
-        Self::put(&self.path, replicas).map_err(|error| ReplicasError::Refused(format!("{}: {error}", self.path.display())))
+        Self::put(&self.path, replicas).map_err(|error| StoreError::Refused(format!("{}: {error}", self.path.display())))
     }
 }
 
@@ -79,13 +80,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("replicas");
         let file = ReplicasFile::new(path.clone());
-        assert!(matches!(file.read(SOON).await, Err(ReplicasError::Missing(_))));
+        assert!(matches!(file.read(SOON).await, Err(StoreError::Missing(_))));
         ReplicasFile::put(&path, 1).unwrap();
         let scale = file.read(SOON).await.unwrap();
         assert_eq!(scale.replicas, 1);
         file.write(&scale.version, 4, SOON).await.unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "4\n");
-        assert_eq!(file.write(&scale.version, 5, SOON).await, Err(ReplicasError::Conflict), "a second write of the same reading");
+        assert_eq!(file.write(&scale.version, 5, SOON).await, Err(StoreError::Conflict), "a second write of the same reading");
     }
 
     #[tokio::test]
@@ -96,8 +97,8 @@ mod tests {
         let file = ReplicasFile::new(path.clone());
         let scale = file.read(SOON).await.unwrap();
         std::fs::write(&path, "7").unwrap();
-        assert_eq!(file.write(&scale.version, 2, SOON).await, Err(ReplicasError::Conflict));
+        assert_eq!(file.write(&scale.version, 2, SOON).await, Err(StoreError::Conflict));
         std::fs::write(&path, "many").unwrap();
-        assert!(matches!(file.read(SOON).await, Err(ReplicasError::Refused(words)) if words.contains("number of workers")));
+        assert!(matches!(file.read(SOON).await, Err(StoreError::Refused(words)) if words.contains("number of workers")));
     }
 }

@@ -35,6 +35,7 @@ pub(super) fn look(world: &World<'_>) -> Snapshot {
             let sums = w.seconds.iter().rev().take(window).fold((0.0, 0.0, 0.0), |a, s| (a.0 + s.0, a.1 + s.1, a.2 + s.2));
             let owned = world.queues.iter().enumerate().filter(|(_, q)| q.owner == Some(w.ordinal));
             WorkerLoad {
+                ready: None,
                 id: format!("millrace-{}", w.ordinal),
                 ordinal: Some(w.ordinal),
                 busy_fraction: (!hidden.busy).then_some(sums.0 / seconds),

@@ -6,7 +6,7 @@ use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use millrace::leader::{LeaseError, LeaseRecord, LeaseStore, Replicas, ReplicasError, Scale};
+use millrace::leader::{LeaseRecord, LeaseStore, Replicas, Scale, StoreError};
 use parking_lot::Mutex;
 use rand::Rng;
 
@@ -164,13 +164,13 @@ pub struct LeaseClient {
     pub wall: Arc<dyn Fn() -> i64 + Send + Sync>,
 }
 
-fn unanswered() -> LeaseError {
-    LeaseError::Unanswered("the API server is away".to_owned())
+fn unanswered() -> StoreError {
+    StoreError::Unanswered("the API server is away".to_owned())
 }
 
 #[async_trait]
 impl LeaseStore for LeaseClient {
-    async fn read(&self) -> Result<(LeaseRecord, String), LeaseError> {
+    async fn read(&self) -> Result<(LeaseRecord, String), StoreError> {
         let read = self.api.call(self.machine, false, |server, _| (server.lease.clone(), server.lease_version.to_string(), server.mutant));
         let (mut record, version, mutant) = read.await.map_err(|()| unanswered())?;
         let expires = record.renewed_us.unwrap_or(0) + 15_000_000;
@@ -180,11 +180,11 @@ impl LeaseStore for LeaseClient {
         Ok((record, version))
     }
 
-    async fn replace(&self, version: &str, record: &LeaseRecord) -> Result<String, LeaseError> {
+    async fn replace(&self, version: &str, record: &LeaseRecord) -> Result<String, StoreError> {
         let (version, record, machine) = (version.to_owned(), record.clone(), self.machine);
         let write = self.api.call(self.machine, false, move |server, world| {
             if server.lease_version.to_string() != version && !matches!(server.mutant, Mutant::LeaseWithoutVersion) {
-                return Err(LeaseError::Conflict);
+                return Err(StoreError::Conflict);
             }
             if server.lease.transitions != record.transitions || server.lease.holder != record.holder {
                 world.note(|| {
@@ -215,13 +215,13 @@ pub struct ScaleClient {
     pub decision: u64,
 }
 
-fn away() -> ReplicasError {
-    ReplicasError::Unanswered("the API server is away".to_owned())
+fn away() -> StoreError {
+    StoreError::Unanswered("the API server is away".to_owned())
 }
 
 #[async_trait]
 impl Replicas for ScaleClient {
-    async fn read(&self, _: Duration) -> Result<Scale, ReplicasError> {
+    async fn read(&self, _: Duration) -> Result<Scale, StoreError> {
         let read = self.api.call(self.machine, false, |server, _| Scale {
             replicas: server.replicas,
             existing: None,
@@ -230,14 +230,14 @@ impl Replicas for ScaleClient {
         read.await.map_err(|()| away())
     }
 
-    async fn write(&self, version: &str, replicas: u32, _: Duration) -> Result<(), ReplicasError> {
+    async fn write(&self, version: &str, replicas: u32, _: Duration) -> Result<(), StoreError> {
         let (version, api, term, decision) = (version.to_owned(), self.api.clone(), self.term, self.decision);
         let write = self.api.call(self.machine, true, move |server, world| {
             let refused = server.scale_version.to_string() != version;
             world.note(|| format!("scale {} to {replicas}, decision {decision} of term {term}, refused: {refused}", server.replicas));
             if refused && !matches!(server.mutant, Mutant::ScaleWithoutVersion) {
                 server.oracle.refused(term);
-                return Err(ReplicasError::Conflict);
+                return Err(StoreError::Conflict);
             }
             server.replicas = replicas;
             server.scale_version += 1;

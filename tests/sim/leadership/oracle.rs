@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use millrace::leader::{ReplicasError, Resized};
+use millrace::leader::{Resized, StoreError};
 
 /// What happened how often.
 #[derive(Debug, Default)]
@@ -117,7 +117,7 @@ impl Oracle {
             Resized::Unchanged => {}
             Resized::Moved { .. } => self.seen.moved += 1,
             Resized::NotLeader => self.seen.not_leader += 1,
-            Resized::Failed(ReplicasError::Conflict) => {}
+            Resized::Failed(StoreError::Conflict) => {}
             Resized::Failed(_) => self.seen.unanswered += 1,
         }
     }

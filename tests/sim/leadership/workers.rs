@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use millrace::flow::Clock;
-use millrace::leader::{Candidate, Elector, Leadership, Replicas, ReplicasError, Resized, Term, Timer, Timing, resize, within};
+use millrace::leader::{Candidate, Elector, Leadership, Replicas, Resized, StoreError, Term, Timer, Timing, resize, within};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -123,7 +123,7 @@ impl Manager {
 
 /// A mutant: the resize path as it would be without its recheck.
 async fn resize_without_recheck(replicas: &dyn Replicas, timer: &dyn Timer, timeout: Duration, to: u32) -> Resized {
-    let away = || Resized::Failed(ReplicasError::Unanswered(String::new()));
+    let away = || Resized::Failed(StoreError::Unanswered(String::new()));
     let Some(Ok(scale)) = within(timer, timeout, replicas.read(timeout)).await else { return away() };
     match within(timer, timeout, replicas.write(&scale.version, to, timeout)).await {
         Some(Ok(())) => Resized::Done { from: scale.replicas, to },

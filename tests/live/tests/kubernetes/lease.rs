@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use millrace::leader::kubernetes::{KubernetesLease, KubernetesScale, Place};
-use millrace::leader::{Candidate, Elector, Leadership, Replicas, ReplicasError, Resized, SystemTimer, Term, Timing, resize};
+use millrace::leader::{Candidate, Elector, Leadership, Replicas, Resized, StoreError, SystemTimer, Term, Timing, resize};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -54,7 +54,7 @@ async fn scenario(plane: &Plane, client: kube::Client) -> anyhow::Result<()> {
     let done = resize(&scale, &term, &timer, 1, 3).await;
     ensure!(done == Resized::Done { from: 1, to: 3 }, "{done:?}");
     let late = scale.write(&before.version, 7, Duration::from_secs(5)).await;
-    ensure!(late == Err(ReplicasError::Conflict), "a write with the version of before: {late:?}");
+    ensure!(late == Err(StoreError::Conflict), "a write with the version of before: {late:?}");
     plane.kubectl(&["scale", "statefulset", RELEASE, "--replicas=2"])?;
     let moved = resize(&scale, &term, &timer, 3, 5).await;
     ensure!(moved == Resized::Moved { found: 2 }, "{moved:?}");
