@@ -91,9 +91,11 @@ impl Announcer {
         self.waiting.pop_front();
     }
 
-    /// It could not be published.
-    pub fn failed(&mut self, now: Duration, why: String) {
+    /// It could not be published. Whether that is news.
+    pub fn failed(&mut self, now: Duration, why: String) -> bool {
+        let news = self.failed.as_ref().is_none_or(|(_, before)| *before != why);
         self.failed = Some((now, why));
+        news
     }
 }
 
@@ -144,7 +146,7 @@ mod tests {
         assert_eq!(announcer.waiting.len(), WAITING_MAX);
         let next = |announcer: &Announcer, at| announcer.next(S * at).map(|next| next.map(|next| next.decided.replicas));
         assert_eq!(next(&announcer, 40), Ok(Some(9)), "the oldest are given up");
-        announcer.failed(S * 40, "no leader".to_owned());
+        assert!(announcer.failed(S * 39, "no leader".to_owned()) && !announcer.failed(S * 40, "no leader".to_owned()));
         assert_eq!(next(&announcer, 54), Err("no leader".to_owned()));
         assert_eq!(next(&announcer, 55), Ok(Some(9)));
         announcer.published(7);

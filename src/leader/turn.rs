@@ -226,8 +226,9 @@ impl Monitor {
             match self.exchange.publish(&published).await {
                 Ok(()) => lead.announcer.published(number),
                 Err(error) => {
-                    tracing::warn!(%error, "a decision could not be published: it is tried again, and done all the same");
-                    lead.announcer.failed(self.timer.now_monotonic(), error.to_string());
+                    if lead.announcer.failed(self.timer.now_monotonic(), error.to_string()) {
+                        tracing::warn!(%error, "a decision could not be published: it is tried again, and done all the same");
+                    }
                 }
             }
         }
@@ -269,12 +270,9 @@ impl Monitor {
         let now_ms = timeline.now_ms(&*self.timer);
         let term = lead.announcer.known_term().unwrap_or_else(|| lead.term.number());
         let left = left_for_next(memory);
-        lead.page.memory_left(left.bytes);
-        if let Some(forgotten) = &left.forgotten {
-            metrics::memory_cut();
-            if lead.forgotten.as_ref() != Some(forgotten) {
-                tracing::warn!(forgotten, "what this leader learnt is too large for the state topic: the next one will not know all of it");
-            }
+        lead.page.memory_left(left.bytes, left.forgotten.is_some());
+        if let Some(forgotten) = left.forgotten.as_ref().filter(|now| lead.forgotten.as_ref() != Some(now)) {
+            tracing::warn!(forgotten, "what this leader learnt is too large for the state topic: the next one will not know all of it");
         }
         lead.forgotten = left.forgotten;
         lead.remembered_at = Some(self.timer.now_monotonic());

@@ -1,3 +1,5 @@
+//! Fleets of several connectors of which one fails, waits for its sink, or comes back: driven through `decide`.
+
 use crate::scaling::{ConnectorGroup, Decision, Limits, Memory, Owned, PartitionLoad, Snapshot, WorkerGroup, WorkerLoad, decide};
 
 /// A connector of four partitions as the fleet sees it.

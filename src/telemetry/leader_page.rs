@@ -89,9 +89,11 @@ impl LeaderPage {
         self.set(names::COST_PER_HOUR, &[Label::new("of", of)], cost);
     }
 
-    /// Bytes of what the leader leaves for the next.
-    pub fn memory_left(&self, bytes: usize) {
+    /// Bytes of what the leader leaves for the next, and whether something had to be left out.
+    pub fn memory_left(&self, bytes: usize, cut: bool) {
         self.set(names::LEADER_MEMORY, &[], bytes as f64);
+        let cuts = self.recorder.register_counter(&Key::from_static_name(names::LEADER_MEMORY_CUT), &METADATA);
+        cuts.increment(u64::from(cut));
     }
 
     /// In Prometheus' text format.
@@ -112,6 +114,8 @@ mod tests {
         page.workers(3, 1);
         page.desired(4);
         page.cost_per_hour("chosen", 0.4);
+        page.memory_left(900, false);
+        page.memory_left(921_000, true);
         let text = page.render();
         for line in [
             "# HELP millrace_fleet_partition_lag_seconds ",
@@ -120,6 +124,8 @@ mod tests {
             "millrace_workers_ready 3",
             "millrace_workers_stale 1",
             "millrace_cost_per_hour{of=\"chosen\"} 0.4",
+            "millrace_leader_memory_bytes 921000",
+            "millrace_leader_memory_cut_total 1",
         ] {
             assert!(text.contains(line), "no `{line}` in\n{text}");
         }

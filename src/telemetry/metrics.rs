@@ -264,11 +264,6 @@ pub fn resized(outcome: &'static str) {
     counter(names::RESIZES, vec![Label::new("outcome", outcome)]).increment(1);
 }
 
-/// What a leader leaves for the next was too large: [`names::LEADER_MEMORY_CUT`].
-pub fn memory_cut() {
-    counter(names::LEADER_MEMORY_CUT, Vec::new()).increment(1);
-}
-
 /// [`names::LEADER`]: set it at every tick.
 pub fn leading(leads: bool) {
     Gauge::new(names::LEADER, Vec::new()).set(if leads { 1.0 } else { 0.0 });

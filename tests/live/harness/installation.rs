@@ -1,6 +1,7 @@
 //! millrace as its user installs it: a folder with `millrace.toml` and `connectors/`, and workers that are started in it.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use toml::{Table, Value};
@@ -75,6 +76,13 @@ impl Installation {
     pub fn start(&self) -> anyhow::Result<Worker> {
         let (number, config, port) = self.written()?;
         Worker::start(&config, &self.folder.join("connectors"), &self.folder.join(format!("worker-{number}.log")), port)
+    }
+
+    /// The same by another program, which becomes the worker.
+    pub fn start_by(&self, program: &str, prepare: impl FnOnce(&mut Command)) -> anyhow::Result<Worker> {
+        let (number, config, port) = self.written()?;
+        let log = self.folder.join(format!("worker-{number}.log"));
+        Worker::start_by(program, prepare, &config, &self.folder.join("connectors"), (&log, port))
     }
 
     /// Runs `millrace check`: whether it found nothing wrong, and what it printed.

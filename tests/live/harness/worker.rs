@@ -1,6 +1,7 @@
 //! One worker: the real binary, and what it says about itself over HTTP.
 
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -18,7 +19,19 @@ pub struct Worker {
 impl Worker {
     /// Starts it and waits until it is live.
     pub fn start(config: &Path, connectors: &Path, log: &Path, port: u16) -> anyhow::Result<Self> {
-        let process = Process::start("millrace", env!("CARGO_BIN_EXE_millrace"), log, |command| {
+        Self::start_by(env!("CARGO_BIN_EXE_millrace"), |_| {}, config, connectors, (log, port))
+    }
+
+    /// The same by a program that becomes it, with the arguments and variables that `prepare` gives.
+    pub fn start_by(
+        program: &str,
+        prepare: impl FnOnce(&mut Command),
+        config: &Path,
+        connectors: &Path,
+        (log, port): (&Path, u16),
+    ) -> anyhow::Result<Self> {
+        let process = Process::start("millrace", program, log, |command| {
+            prepare(command);
             command.arg("run").arg("--config").arg(config).arg("--connectors").arg(connectors);
         })?;
         let mut worker = Self { process, url: format!("http://127.0.0.1:{port}") };

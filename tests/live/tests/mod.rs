@@ -52,6 +52,8 @@ pub const ALL: &[Test] = &[
     ("handover::consumer", handover::consumer),
     ("brokers::one_is_killed_while_records_flow", brokers::one_is_killed_while_records_flow),
     ("kubernetes::the_chart_is_accepted_and_its_role_is_narrow", kubernetes::objects::the_chart_is_accepted_and_its_role_is_narrow),
+    ("kubernetes::upgrades_leave_the_replicas_alone", kubernetes::objects::upgrades_leave_the_replicas_alone),
+    ("kubernetes::a_pod_leads_with_its_own_credentials", kubernetes::in_cluster::a_pod_leads_with_its_own_credentials),
     ("kubernetes::one_leads_and_stale_writes_are_refused", kubernetes::lease::one_leads_and_stale_writes_are_refused),
 ];
 

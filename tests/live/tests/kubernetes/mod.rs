@@ -2,5 +2,6 @@
 
 pub mod disturbances;
 pub mod fleet;
+pub mod in_cluster;
 pub mod lease;
 pub mod objects;

@@ -59,6 +59,32 @@ pub fn the_chart_is_accepted_and_its_role_is_narrow(servers: &Servers) -> anyhow
     plane.helm(&["uninstall", RELEASE]).map(drop)
 }
 
+/// Both ways of helm to change an object (a three-way merge, and fields that the server knows the owners of) leave alone what the chart does not
+/// name. One that replaces the object does not: values.yaml warns of it.
+pub fn upgrades_leave_the_replicas_alone(servers: &Servers) -> anyhow::Result<()> {
+    let plane = servers.plane()?;
+    let chart = format!("{}/deploy/chart", env!("CARGO_MANIFEST_DIR"));
+    let replicas = |name: &str| Ok::<_, anyhow::Error>(plane.get(&["statefulset", name])?["spec"]["replicas"].as_u64());
+    for (name, way) in [("merged", "--server-side=false"), ("applied", "--server-side=true")] {
+        let full_name = format!("fullnameOverride={name}");
+        plane.helm(&["install", name, &chart, way, "--set", &full_name])?;
+        let scale = format!("{STATEFUL_SETS}/{name}/scale");
+        // As the leader does it: through the scale subresource.
+        plane.kubectl(&["scale", "statefulset", name, "--replicas=3"])?;
+        ensure!(plane.kubectl(&["get", "--raw", &scale])?.contains("\"replicas\":3"), "the scale was not set");
+        plane.helm(&["upgrade", name, &chart, way, "--set", &full_name, "--set", "podAnnotations.changed=yes"])?;
+        let set = plane.get(&["statefulset", name])?;
+        ensure!(set["spec"]["template"]["metadata"]["annotations"]["changed"] == "yes", "{way}: nothing was upgraded");
+        ensure!(replicas(name)? == Some(3), "{way}: the upgrade made {:?} of 3 replicas", replicas(name)?);
+        if name == "merged" {
+            plane.helm(&["upgrade", name, &chart, way, "--force-replace", "--set", &full_name])?;
+            ensure!(replicas(name)? == Some(1), "values.yaml says that a replacement resets the replicas: {:?}", replicas(name)?);
+        }
+        plane.helm(&["uninstall", name])?;
+    }
+    Ok(())
+}
+
 const NAMESPACE: &str = "/api/v1/namespaces/default";
 const STATEFUL_SETS: &str = "/apis/apps/v1/namespaces/default/statefulsets";
 const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/default/leases";
