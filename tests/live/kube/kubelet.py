@@ -7,9 +7,8 @@ Binds the pod to a node; writes its ConfigMap volumes and follows them by a swap
 starts --program with the container's args, in which mount paths are replaced; asks its readiness probe; restarts it when it exits; on deletion
 sends SIGTERM, after the grace period SIGKILL, and removes the pod. A pod has no network of its own: it
 listens on loopback, on a free port, which is written into its configuration in the place of the container's. Pods whose ordinal is at least the number in DIR/hold stay Pending. SIGHUP: new tokens for all.
-A pod finds the API server as in a cluster: KUBERNETES_SERVICE_HOST and _PORT, and its ServiceAccount's token and CA in the folder where pods have
-them, for each pod another (a mount namespace). Where this machine lets nobody mount, by a KUBECONFIG.
-DIR/POD/ holds pid, port, the ServiceAccount's folder and the mounts; LOGS/POD.log its output. Only the standard library is used.
+DIR/POD/ holds pid, port, token and the mounts;
+LOGS/POD.log its output. Only the standard library is used.
 """
 import argparse, datetime, json, os, signal, socket, ssl, subprocess, sys, threading, time, urllib.error, urllib.request
 
@@ -24,10 +23,6 @@ NAMESPACE = f"/api/v1/namespaces/{a.namespace}"
 PODS = NAMESPACE + "/pods"
 STATE = os.path.abspath(a.state)
 stopping, workers = threading.Event(), {}  # workers: pod uid -> Worker
-# What a pod's process is started by: a folder of its own in the place where every pod has one.
-ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
-INSIDE = ["unshare", "-m" if os.geteuid() == 0 else "-rm", "sh", "-c", 'mount -t tmpfs tmpfs "$(readlink -f /var/run)" && mkdir -p "$0" && '
-          'mount --bind "$1" "$0" && shift && exec "$@"', ACCOUNT]
 
 
 def log(*words):
@@ -58,16 +53,6 @@ def call(*args, retry=True, ignore=(404, 409)):
             time.sleep(0.5)
 
 
-def can_mount():
-    try:
-        return subprocess.run([*INSIDE, "/", "true"], capture_output=True).returncode == 0
-    except OSError:
-        return False
-
-
-IN_CLUSTER = can_mount()
-
-
 def write(path, text):
     """Whole or not at all: whoever reads it meanwhile sees the old one."""
     with open(path + ".new", "w") as f:
@@ -84,7 +69,6 @@ class Worker(threading.Thread):
         tail = self.name_.rsplit("-", 1)[-1]
         self.ordinal = int(tail) if tail.isdigit() else 0
         self.dir = os.path.join(STATE, self.name_)
-        self.account = os.path.join(self.dir, "serviceaccount")
         self.proc, self.restarts, self.versions = None, 0, {}
         with socket.socket() as s:
             s.bind(("127.0.0.1", 0))
@@ -97,7 +81,7 @@ class Worker(threading.Thread):
         answer = call("POST", f"{NAMESPACE}/serviceaccounts/{sa}/token", {"spec": {"boundObjectRef": bound}})
         token = (answer or {}).get("status", {}).get("token")
         if token:
-            write(os.path.join(self.account, "token"), token)
+            write(os.path.join(self.dir, "token"), token)
 
     def mounts(self):
         """[(mount path in the container, folder here, ConfigMap's name)]"""
@@ -134,18 +118,10 @@ class Worker(threading.Thread):
             ref = e.get("valueFrom", {}).get("fieldRef", {}).get("fieldPath")
             env[e["name"]] = fields.get(ref, "") if ref else e.get("value", "")
         env.update(HOSTNAME=self.name_)
-        env.pop("KUBECONFIG", None)
-        if not self.pod["spec"].get("automountServiceAccountToken", True):
-            return env
-        if IN_CLUSTER:
-            host, port = a.pods_server.removeprefix("https://").rsplit(":", 1)
-            env.update(KUBERNETES_SERVICE_HOST=host, KUBERNETES_SERVICE_PORT=port)
-            write(os.path.join(self.account, "ca.crt"), open(a.ca).read())
-            write(os.path.join(self.account, "namespace"), a.namespace)
-        else:
+        if self.pod["spec"].get("automountServiceAccountToken", True):
             conf = {"apiVersion": "v1", "kind": "Config", "current-context": "c",
                     "clusters": [{"name": "c", "cluster": {"server": a.pods_server, "certificate-authority": a.ca}}],
-                    "users": [{"name": "c", "user": {"tokenFile": os.path.join(self.account, "token")}}],
+                    "users": [{"name": "c", "user": {"tokenFile": os.path.join(self.dir, "token")}}],
                     "contexts": [{"name": "c", "context": {"cluster": "c", "user": "c", "namespace": a.namespace}}]}
             write(os.path.join(self.dir, "kubeconfig"), json.dumps(conf))
             env["KUBECONFIG"] = os.path.join(self.dir, "kubeconfig")
@@ -153,7 +129,7 @@ class Worker(threading.Thread):
 
     def spawn(self):
         if self.proc is None:
-            os.makedirs(self.account, exist_ok=True)
+            os.makedirs(self.dir, exist_ok=True)
             self.token()
             self.follow()
             self.env = self.environment()  # once: restarts need no API server
@@ -162,12 +138,11 @@ class Worker(threading.Thread):
             args = [folder + x[len(path):] if x == path or x.startswith(path + "/") else x for x in args]
         with open(os.path.join(a.logs, self.name_ + ".log"), "ab") as out:
             # setpriv: nothing outlives this kubelet, however it ends.
-            inside = [*INSIDE, self.account] if IN_CLUSTER else []
-            self.proc = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", "--", *inside, a.program, *args], env=self.env, stdin=subprocess.DEVNULL,
+            self.proc = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", "--", a.program, *args], env=self.env, stdin=subprocess.DEVNULL,
                                          stdout=out, stderr=out, start_new_session=True)
         write(os.path.join(self.dir, "port"), str(self.port))
         write(os.path.join(self.dir, "pid"), str(self.proc.pid))
-        log("start", self.name_, "credentials", "in-cluster" if IN_CLUSTER else "KUBECONFIG", "pid", self.proc.pid, "port", self.port)
+        log("start", self.name_, "pid", self.proc.pid, "port", self.port)
 
     def report(self, ready, exit_code=None):
         now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
