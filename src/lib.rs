@@ -19,6 +19,7 @@
 //! | [`table`] | columns, field numbers, descriptors: pure |
 //! | [`scaling`] | how many workers: forecast, assignor model, decision, simulation: pure |
 //! | [`flow`] | budget, backoff, clock: pure |
+//! | [`watchdog`] | whoever turns in a loop beats; a thread of its own ends the process when one stands still |
 //! | [`config`], [`telemetry`], [`record`] | files and their errors; logs and metrics; what Kafka delivers |
 //! | [`datagen`] | stock updates with a journal: for the demo and for tests |
 //! | [`embedded`] | broker, registry and BigQuery for the demo and tests: external crates only, an independent judge |
@@ -33,6 +34,8 @@
 //! 5. A take from Kafka never blocks on the sink; the poll thread never blocks on a shard for longer than the revoke
 //!    deadline ([`kafka`], [`pipeline`]).
 //! 6. Secrets are never shown ([`config`]).
+//! 7. Nothing hangs silently: a loop without a turn for 30 s ends the process, with words that name it and where it stands ([`watchdog`]); what waits
+//!    for good reasons says so ([`pipeline`]).
 
 pub mod bigquery;
 pub mod cli;
@@ -52,3 +55,4 @@ pub mod schema;
 pub mod supervisor;
 pub mod table;
 pub mod telemetry;
+pub mod watchdog;

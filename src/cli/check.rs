@@ -186,7 +186,7 @@ async fn schemas_of(folder: &Path, report: &mut Report) -> Source<'static> {
             Source::Nowhere
         }
         Err(error) => {
-            report.bad(&what, format!("reading them panicked: {error}"));
+            report.bad(&what, format!("reading them panicked: {}", crate::telemetry::panics::join_words(error)));
             Source::Nowhere
         }
     }

@@ -50,7 +50,7 @@ impl From<Exit> for ExitCode {
 
 /// Moves Kafka records into BigQuery: decoded in batches, durable, then committed.
 ///
-/// Exit codes: 0 fine; 1 failed; 2 wrong arguments or configuration; 3 an inconclusive demo.
+/// Exit codes: 0 fine; 1 failed; 2 wrong arguments or configuration; 3 an inconclusive demo; 70 a thread was wedged: start it again.
 /// Levels of log lines: MILLRACE_LOG, such as `info,millrace::kafka=debug`.
 #[derive(Debug, Parser)]
 #[command(name = "millrace", version, propagate_version = true)]

@@ -7,6 +7,7 @@ use clap::Args;
 use super::{Exit, authorities};
 use crate::config::{self, Loaded};
 use crate::telemetry::{logs, metrics};
+use crate::watchdog;
 
 /// The two places where configuration lies.
 #[derive(Debug, Args)]
@@ -55,6 +56,7 @@ pub fn run(args: &ConfigArgs) -> Exit {
 fn start(loaded: Loaded) -> anyhow::Result<()> {
     logs::install(loaded.fleet.worker.log)?;
     let prometheus = metrics::install()?;
+    watchdog::start()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("worker").build()?;
     let ended = runtime.block_on(crate::supervisor::run(loaded, prometheus));
     // Blocking work that hangs (a consumer that does not close) must not keep the process.

@@ -12,6 +12,7 @@ use super::view::FleetView;
 use crate::config::ScalingConfig;
 use crate::flow::Backoff;
 use crate::kafka::{ClusterSettings, KafkaError, Kept, LogReader, LogStart, LogTopic, LogWriter, ensure_log_topics};
+use crate::watchdog::{self, Beat};
 
 /// One question to the brokers.
 const ASK_TIMEOUT: Duration = Duration::from_secs(10);
@@ -140,8 +141,9 @@ struct Reading {
 impl Reading {
     /// Runs, and after a panic again: a worker that hears nobody must say so and get well.
     fn run_on(self) {
+        let beat = watchdog::watch("thread fleet-reader");
         while !self.shared.stop.load(SeqCst) {
-            match catch_unwind(AssertUnwindSafe(|| self.run())) {
+            match catch_unwind(AssertUnwindSafe(|| self.run(&beat))) {
                 Ok(()) => return,
                 Err(_) => {
                     tracing::error!("the thread that reads the fleet's topics panicked: it goes on anew");
@@ -152,11 +154,11 @@ impl Reading {
         }
     }
 
-    fn run(&self) {
+    fn run(&self, beat: &Beat) {
         let mut backoff = Backoff::hold(u64::from(std::process::id()));
         let mut said = String::new();
         while !self.shared.stop.load(SeqCst) {
-            let Err(error) = self.read(&mut backoff) else { return };
+            let Err(error) = self.read(&mut backoff, beat) else { return };
             let why = format!("the fleet's topics cannot be read: {error}");
             if said == why {
                 tracing::debug!("{why}");
@@ -167,6 +169,7 @@ impl Reading {
             self.view.deaf(why);
             let mut left = backoff.next_delay();
             while !left.is_zero() && !self.shared.stop.load(SeqCst) {
+                beat.beat();
                 let nap = left.min(WAIT);
                 std::thread::sleep(nap);
                 left -= nap;
@@ -175,19 +178,30 @@ impl Reading {
     }
 
     /// Reads until it is told to stop.
-    fn read(&self, backoff: &mut Backoff) -> Result<(), KafkaError> {
+    fn read(&self, backoff: &mut Backoff, beat: &Beat) -> Result<(), KafkaError> {
+        let opening = beat.long_step("asking the brokers for the fleet's topics");
         let topics =
             [LogTopic { name: self.report.clone(), kept: Kept::Hour }, LogTopic { name: self.state.clone(), kept: Kept::Compacted }];
         ensure_log_topics(&self.cluster, &topics, ASK_TIMEOUT)?;
         self.shared.ready.store(true, SeqCst);
         let starts = [(self.report.clone(), LogStart::Last(REPORTS_BACK)), (self.state.clone(), LogStart::Beginning)];
         let reader = LogReader::open(&self.cluster, &starts, ASK_TIMEOUT)?;
+        drop(opening);
+        let heard = self.hear(&reader, backoff, beat);
+        // Waits for librdkafka's threads, which may be asking for a broker's address.
+        let _closing = beat.long_step("closing the reader of the fleet's topics");
+        drop(reader);
+        heard
+    }
+
+    fn hear(&self, reader: &LogReader, backoff: &mut Backoff, beat: &Beat) -> Result<(), KafkaError> {
         // Where each topic has been read to; a compacted or expired one may hold nothing up to its end.
         let ends = [reader.end_at_open(&self.report), reader.end_at_open(&self.state)];
         let mut behind = [ends[0] > 0, ends[1] > 0];
         // When a record last came that stood there before the topics were opened; none has while nothing was heard.
         let mut old_at: Option<Instant> = None;
         while !self.shared.stop.load(SeqCst) {
+            beat.beat();
             if let Some(record) = reader.next(WAIT)? {
                 let of_report = record.topic == self.report;
                 let end = ends[usize::from(!of_report)];

@@ -260,6 +260,7 @@ mod tests {
             bytes: records * 100,
             committed: None,
             lag_records: Some(7),
+            resting_since_ms: None,
             hold: None,
         };
         let connector = ConnectorStatus {

@@ -21,7 +21,7 @@ pub fn router(status: Arc<dyn Status>) -> Router {
         .route("/status", get(worker))
         .route("/fleet", get(fleet))
         .route("/metrics", get(metrics))
-        .route("/health/live", get(async || Json(serde_json::json!({ "live": true }))))
+        .route("/health/live", get(live))
         .route("/health/ready", get(ready))
         .fallback(async || (StatusCode::NOT_FOUND, "paths: / /status /fleet /metrics /health/live /health/ready\n"))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
@@ -43,7 +43,17 @@ async fn metrics(State(status): State<Arc<dyn Status>>) -> Response {
     // The exporter's page grows with tables and partitions: rendering it may take milliseconds, so not on a thread of the runtime.
     match tokio::task::spawn_blocking(move || status.metrics()).await {
         Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response(),
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("rendering metrics failed: {error}\n")).into_response(),
+        Err(error) => {
+            (StatusCode::INTERNAL_SERVER_ERROR, format!("rendering metrics failed: {}\n", crate::telemetry::panics::join_words(error)))
+                .into_response()
+        }
+    }
+}
+
+async fn live(State(status): State<Arc<dyn Status>>) -> Response {
+    match status.live() {
+        Ok(()) => Json(serde_json::json!({ "live": true })).into_response(),
+        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, Json(serde_json::json!({ "live": false, "reason": reason }))).into_response(),
     }
 }
 
@@ -61,9 +71,12 @@ mod tests {
     use crate::http::{ConfigurationStatus, FileMistake, MemoryStatus, WorkerState, WorkerStatus};
     use crate::pipeline::{ConnectorState, ConnectorStatus, HoldStatus, PartitionStatus};
 
-    struct Fake(WorkerStatus);
+    struct Fake(WorkerStatus, Result<(), String>);
 
     impl Status for Fake {
+        fn live(&self) -> Result<(), String> {
+            self.1.clone()
+        }
         fn worker(&self) -> WorkerStatus {
             self.0.clone()
         }
@@ -105,9 +118,13 @@ mod tests {
 
     /// Serves it on a port of its own and asks.
     async fn ask(worker: WorkerStatus, path: &str) -> (u16, String) {
+        ask_of(Fake(worker, Ok(())), path).await
+    }
+
+    async fn ask_of(fake: Fake, path: &str) -> (u16, String) {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let server = tokio::spawn(axum::serve(listener, router(Arc::new(Fake(worker)))).into_future());
+        let server = tokio::spawn(axum::serve(listener, router(Arc::new(fake))).into_future());
         let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
         stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes()).await.unwrap();
@@ -131,6 +148,7 @@ mod tests {
                 bytes: 0,
                 committed: None,
                 lag_records: None,
+                resting_since_ms: None,
                 hold: Some(hold.clone()),
             });
         }
@@ -163,6 +181,24 @@ mod tests {
         let (code, body) = ask(one(ConnectorState::Unreachable, Some("brokers unreachable since noon")), "/health/ready").await;
         assert_eq!(code, 503);
         assert!(body.contains("is unreachable: brokers unreachable since noon"), "{body}");
+    }
+
+    /// A restart mends a wedged thread. It mends nothing that is away, held or stalled: then the worker lives, whatever else it says.
+    #[tokio::test]
+    async fn liveness_fails_only_where_a_restart_helps() {
+        for state in [
+            ConnectorState::Holding,
+            ConnectorState::Stalled,
+            ConnectorState::Unreachable,
+            ConnectorState::Failed,
+            ConnectorState::Starting,
+        ] {
+            let worker = worker(60_000, vec![connector("c", state, Some("for good"))]);
+            assert_eq!(ask(worker, "/health/live").await.0, 200, "{state:?}");
+        }
+        let wedged = Fake(worker(1_000, Vec::new()), Err("wedged: thread shard-0-c".to_owned()));
+        let (code, body) = ask_of(wedged, "/health/live").await;
+        assert_eq!((code, body.as_str()), (503, r#"{"live":false,"reason":"wedged: thread shard-0-c"}"#));
     }
 
     #[tokio::test]

@@ -9,6 +9,8 @@ use crate::pipeline::{ConnectorState, ConnectorStatus};
 pub trait Status: Send + Sync + 'static {
     /// The worker as it is now.
     fn worker(&self) -> WorkerStatus;
+    /// Whether a restart would help: an error, in words, where something is wedged; never for what is away or held.
+    fn live(&self) -> Result<(), String>;
     /// The metrics in Prometheus' text format.
     fn metrics(&self) -> String;
     /// The fleet as this worker sees it; `None` with `[scaling] mode = "off"`.

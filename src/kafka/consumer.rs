@@ -136,6 +136,7 @@ struct Poller {
 impl Poller {
     fn run(mut self, subscription: &[String]) {
         let ended = Ended(Arc::clone(&self.member));
+        self.member.turns.watched_by(Member::watch(&self.member));
         start::remember_fresh(&self.member, &self.consumer);
         let names: Vec<&str> = subscription.iter().map(String::as_str).collect();
         if let Err(error) = self.consumer.subscribe(&names) {
@@ -147,7 +148,8 @@ impl Poller {
             self.look_for_membership();
         }
         self.close();
-        // Before anybody hears that it is closed: whoever asks afterwards finds no consumer.
+        // Before anybody hears that it is closed: whoever asks afterwards finds no consumer. It waits for threads that may ask for a broker's address.
+        self.member.turns.unwatched();
         drop(self.consumer);
         drop(ended);
     }

@@ -1,7 +1,10 @@
 //! When the poll thread last came around, and whether the worker stood still long enough to have been fenced.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+
+use crate::watchdog::{Beat, LongStep};
 
 /// The poll thread's turns. A gap over the session timeout is remembered after the thread runs again: it may run before anybody looks.
 pub(super) struct PollTurns {
@@ -12,6 +15,8 @@ pub(super) struct PollTurns {
     gap_ms: AtomicU64,
     /// No turn will follow, and none is missed.
     ended: AtomicBool,
+    /// The watch over the poll thread, once it runs.
+    beat: OnceLock<Beat>,
 }
 
 impl PollTurns {
@@ -22,11 +27,32 @@ impl PollTurns {
             last_ms: AtomicU64::new(0),
             gap_ms: AtomicU64::new(0),
             ended: AtomicBool::new(false),
+            beat: OnceLock::new(),
+        }
+    }
+
+    /// The poll thread begins: its turns are this beat's. The first one counts.
+    pub fn watched_by(&self, beat: Beat) {
+        self.beat.get_or_init(|| beat);
+    }
+
+    /// What follows takes as long as the user allows a revocation.
+    pub fn long_step(&self, what: &'static str) -> Option<LongStep<'_>> {
+        self.beat.get().map(|beat| beat.long_step(what))
+    }
+
+    /// What follows may wait for librdkafka's threads without limit: it is watched no longer.
+    pub fn unwatched(&self) {
+        if let Some(beat) = self.beat.get() {
+            beat.idle();
         }
     }
 
     /// The poll thread comes around.
     pub fn turn(&self) {
+        if let Some(beat) = self.beat.get() {
+            beat.beat();
+        }
         self.turn_at(self.now_ms());
     }
 
@@ -38,6 +64,7 @@ impl PollTurns {
     /// The poll thread has ended, and with it every assignment: there is nothing left that standing still could endanger.
     pub fn end(&self) {
         self.ended.store(true, Ordering::Release);
+        self.unwatched();
     }
 
     /// The time since the last turn, or the gap that a commit has not yet disproved.

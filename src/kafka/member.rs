@@ -25,6 +25,7 @@ use super::rebalance;
 use super::seam::{Epoch, GroupError, GroupListener, NextOffset};
 use super::settings::GroupSettings;
 use crate::record::TopicPartition;
+use crate::watchdog::{self, Beat};
 
 /// The consumer of a group member.
 pub(super) type GroupConsumer = ConsumerHandle<GroupContext>;
@@ -86,6 +87,20 @@ pub(super) struct Member {
 }
 
 impl Member {
+    /// Watches the poll thread. Its last words name the partitions; their offsets are the shards'.
+    pub fn watch(member: &Arc<Self>) -> Beat {
+        let connector = &member.settings.cluster.connector;
+        let (who, member) = (format!("thread kafka-poll-{connector}"), Arc::downgrade(member));
+        let place = move || {
+            let Some(member) = member.upgrade() else { return String::new() };
+            let mut owned: Vec<String> = member.ownership.lock().owned.keys().map(ToString::to_string).collect();
+            owned.sort_unstable();
+            let (connector, group) = (&member.settings.cluster.connector, &member.settings.group_id);
+            format!("connector {connector}, group {group}, with {} partitions: {}", owned.len(), owned.join(" "))
+        };
+        watchdog::watch_at(who, Arc::new(place))
+    }
+
     /// The consumer, while it is there.
     pub fn client(&self) -> Result<Arc<GroupConsumer>, GroupError> {
         self.client.get().and_then(Weak::upgrade).ok_or_else(|| GroupError::Fenced("the consumer is closed".to_owned()))

@@ -170,10 +170,12 @@ fn disown(member: &Arc<Member>, consumer: &BaseConsumer<GroupContext>, partition
     }
     // No commit begins for them any more; one on its way ends first.
     drop(member.commit_turn.lock());
+    let drain = member.turns.long_step("giving partitions back");
     if lost {
         member.listener.lost(&owned);
     } else {
         let heads = member.listener.revoking(&owned);
+        drop(drain);
         member.turns.turn();
         commit_heads(member, &heads);
     }

@@ -71,6 +71,8 @@ fn find_once(
     let committed = committed(consumer, partitions)?;
     let mut starts = Vec::with_capacity(partitions.len());
     for (partition, committed) in partitions.iter().zip(committed) {
+        // Each may be a question of its own.
+        member.turns.turn();
         let at = match (at, committed.offset) {
             (BeginAt::Offset(offset), _) => StartOffset::Committed(offset),
             (BeginAt::Earliest, _) => StartOffset::Earliest,

@@ -100,7 +100,7 @@ impl Election {
         if let Some(task) = self.task.take()
             && let Err(error) = task.await
         {
-            tracing::error!(%error, "the election panicked");
+            tracing::error!(error = crate::telemetry::panics::join_words(error), "the election panicked");
         }
     }
 }

@@ -10,6 +10,7 @@ use crate::fleet::{ConnectorMeasure, LiveWorker};
 use crate::flow::Clock;
 use crate::kafka::{GroupSettings, HighWatermarks, KafkaError, LagClient, PartitionOffsets, Sampler};
 use crate::record::TopicPartition;
+use crate::watchdog::{self, Beat};
 
 /// How often the topics are asked for their partitions.
 const PARTITIONS_EVERY: Duration = Duration::from_secs(30);
@@ -45,6 +46,7 @@ pub(super) struct Measurer {
     sample_timeout: Duration,
     watched: BTreeMap<String, Watched>,
     shared: HashMap<BTreeMap<String, String>, Shared>,
+    beat: Beat,
 }
 
 impl Measurer {
@@ -52,7 +54,9 @@ impl Measurer {
         let window_ms = i64::try_from(fleet.scaling.rate_window().as_millis()).unwrap_or(i64::MAX);
         // A look must not take the next one's time.
         let sample_timeout = (fleet.scaling.decide_interval.get() / 2).min(Duration::from_secs(1));
-        Self { fleet, clock, window_ms, sample_timeout, watched: BTreeMap::new(), shared: HashMap::new() }
+        let beat = watchdog::watch("the leader's measuring of the fleet");
+        beat.idle();
+        Self { beat, fleet, clock, window_ms, sample_timeout, watched: BTreeMap::new(), shared: HashMap::new() }
     }
 
     /// Looks at these connectors, with what live workers say of their partitions. A connector that cannot be looked at says why; the others go on.
@@ -62,6 +66,7 @@ impl Measurer {
         self.shared.retain(|way, _| ways.contains(way));
         let mut measures = Vec::with_capacity(connectors.len());
         for (config, way) in connectors.iter().zip(ways) {
+            let _step = self.beat.long_step("asking the brokers for a connector's offsets");
             let watched = self.watched.entry(config.name.clone()).or_insert_with(|| Watched {
                 config: config.clone(),
                 settings: GroupSettings::of(&self.fleet, config, 0),

@@ -19,6 +19,8 @@ use crate::fleet::{ConnectorMeasure, Decided, FleetMeasure, Hearing, LeaderMemor
 use crate::scaling::{Action, Decision, Memory, Tuning, at_least, decide_with};
 use crate::telemetry::leader_page::{LeaderPage, PartitionGauges};
 use crate::telemetry::metrics;
+use crate::telemetry::panics::join_words;
+use crate::watchdog::{self, Beat};
 
 /// Reading the number of workers.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
@@ -38,6 +40,7 @@ pub(super) struct Lead {
     remembered_at: Option<Duration>,
     /// What was last left out of the memory for the next leader.
     forgotten: Option<String>,
+    beat: Arc<Beat>,
 }
 
 /// What a turn came to.
@@ -50,7 +53,10 @@ struct Outcome {
 
 impl Lead {
     pub fn new(term: Term, measurer: Arc<Mutex<Measurer>>, page: Arc<LeaderPage>) -> Self {
+        let beat = Arc::new(watchdog::watch("the leader's loop"));
+        beat.idle();
         Self {
+            beat,
             term,
             measurer,
             coverage: Coverage::default(),
@@ -80,10 +86,12 @@ impl Monitor {
         let measures = match looked {
             Ok(measures) => measures,
             Err(error) => {
-                tracing::error!(%error, "measuring the fleet panicked");
+                tracing::error!(error = join_words(error), "measuring the fleet panicked");
                 return;
             }
         };
+        let beat = lead.beat.clone();
+        let _step = beat.long_step("a decision and its resize");
         self.show(lead, &measures, &live);
         let outcome = self.decide(lead, &running, &measures, &live, stop).await.unwrap_or_else(|why| Outcome {
             kind: "none",

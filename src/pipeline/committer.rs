@@ -13,9 +13,14 @@ use crate::telemetry::metrics::ConnectorMetrics;
 use super::fence::Fence;
 use super::progress::Ownership;
 use super::trouble::{Trouble, panic_words};
+use super::whereabouts::of_committer;
+use crate::watchdog;
 
 /// How long a commit may take. A revocation waits for it.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// An interval may be longer than a thread may stand still: it is slept in pieces.
+const NAP_MAX: Duration = Duration::from_secs(1);
 
 /// What the committer needs.
 pub struct CommitterParts {
@@ -51,10 +56,17 @@ impl Committer {
     pub fn start(parts: CommitterParts) -> std::io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
+        let beat = watchdog::watch_at(format!("thread commit-{}", parts.connector), of_committer(&parts.connector, &parts.ownership));
         let thread = std::thread::Builder::new().name(format!("commit-{}", parts.connector)).spawn(move || {
             let ended = catch_unwind(AssertUnwindSafe(|| {
                 while !stopped.load(SeqCst) {
-                    std::thread::park_timeout(parts.interval);
+                    let mut left = parts.interval;
+                    while !left.is_zero() && !stopped.load(SeqCst) {
+                        beat.beat();
+                        let nap = left.min(NAP_MAX);
+                        std::thread::park_timeout(nap);
+                        left -= nap;
+                    }
                     parts.turn();
                 }
             }));

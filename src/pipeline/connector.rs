@@ -10,6 +10,7 @@ use crate::flow::{BudgetKind, Clock, Lease};
 use crate::kafka::{GroupControl, GroupSettings, start_group};
 use crate::schema::SchemaSource;
 use crate::telemetry::metrics::ConnectorMetrics;
+use crate::telemetry::standing::StandingGauges;
 
 use super::assembly::{Assembly, AssemblyParts};
 use super::committer::Committer;
@@ -138,6 +139,7 @@ impl Connector {
             ownership: ownership.clone(),
             clients,
             metrics: metrics.clone(),
+            standing: StandingGauges::new(&name),
             freshness: freshness.clone(),
             stall: stall.clone(),
             trouble: trouble.clone(),
@@ -186,7 +188,10 @@ impl Connector {
                 Ok(())
             }
             Ok(Err(error)) => Err(ConnectorError::Kafka { connector: name, message: error.to_string() }),
-            Err(error) => Err(ConnectorError::Kafka { connector: name, message: format!("stopping panicked: {error}") }),
+            Err(error) => Err(ConnectorError::Kafka {
+                connector: name,
+                message: format!("stopping panicked: {}", crate::telemetry::panics::join_words(error)),
+            }),
         }
     }
 }
@@ -200,6 +205,6 @@ async fn leave_when_failed(connector: String, trouble: Arc<Trouble>, control: Ar
     match left {
         Ok(Ok(())) => tracing::info!(connector, "the failed connector has left its group"),
         Ok(Err(error)) => tracing::warn!(connector, %error, "the failed connector has not left its group yet"),
-        Err(error) => tracing::error!(connector, %error, "leaving the group panicked"),
+        Err(error) => tracing::error!(connector, error = crate::telemetry::panics::join_words(error), "leaving the group panicked"),
     }
 }

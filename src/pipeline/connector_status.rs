@@ -25,6 +25,7 @@ impl Connector {
                 bytes: progress.bytes.load(Relaxed),
                 committed: progress.committed(),
                 lag_records: Some(progress.lag_records.load(Relaxed)).filter(|lag| *lag >= 0),
+                resting_since_ms: progress.resting_since_ms(),
                 hold: progress.hold().map(|hold| HoldStatus { cause: hold.cause.as_str(), message: hold.message, since_ms: hold.since_ms }),
             })
             .collect();
@@ -80,15 +81,32 @@ impl Connector {
             return (ConnectorState::Holding, since_ms, Some(first.message.clone()));
         }
         if let Some(since_ms) = self.stall.since_ms() {
-            let last = self.writers.tables().iter().find_map(|table| table.last_error());
-            let why = last.map(|error| format!("; the last answer of BigQuery: {error}")).unwrap_or_default();
-            return (ConnectorState::Stalled, since_ms, Some(format!("records wait, and none was finished for over 30 s{why}")));
+            let since = super::dead_letters::rfc3339(since_ms * 1000);
+            let message = format!("records wait, and none was finished since {since}: {}", self.why_stalled());
+            return (ConnectorState::Stalled, since_ms, Some(message));
         }
         match (partitions.is_empty(), self.trouble.has_joined()) {
             (false, _) => (ConnectorState::Running, self.started_ms, None),
             (true, true) => (ConnectorState::Idle, self.started_ms, None),
             (true, false) => (ConnectorState::Starting, self.started_ms, self.trouble.group()),
         }
+    }
+
+    /// What is known of why records wait although nothing holds.
+    fn why_stalled(&self) -> String {
+        let tables = self.writers.tables();
+        if let Some(error) = tables.iter().find_map(|table| table.last_error()) {
+            return format!("the last answer of BigQuery: {error}");
+        }
+        let unanswered = |table: &std::sync::Arc<super::worker::TableEntry>| {
+            let bytes = table.unacked_bytes.load(Relaxed);
+            (bytes > 0).then(|| format!("{bytes} bytes of rows for {}", table.name))
+        };
+        let waiting: Vec<String> = tables.iter().filter_map(unanswered).collect();
+        if waiting.is_empty() {
+            return "BigQuery owes no answer; see the log, and report it".to_owned();
+        }
+        format!("BigQuery has not answered {}; [bigquery] append_timeout ends the wait", waiting.join(", "))
     }
 
     /// What ended it; also a thread that ended without a word.

@@ -11,6 +11,7 @@ use futures::FutureExt;
 use crate::record::TopicPartition;
 use crate::scaling::EndHistory;
 use crate::telemetry::metrics::{ConnectorMetrics, PartitionMetrics};
+use crate::telemetry::standing::StandingGauges;
 
 use super::clients::ConnectorClients;
 use super::freshness::FreshnessHistogram;
@@ -35,6 +36,8 @@ pub struct LagParts {
     pub clients: Arc<ConnectorClients>,
     /// What the connector counts.
     pub metrics: Arc<ConnectorMetrics>,
+    /// What of it does not move.
+    pub standing: StandingGauges,
     /// Told when nothing moves.
     pub stall: Arc<StallWatch>,
     /// Told whether the brokers answer.
@@ -73,6 +76,8 @@ async fn look(parts: &LagParts, histories: &mut Histories) {
     let owned = parts.ownership.snapshot();
     parts.metrics.assigned_partitions.set(owned.len() as f64);
     show_holds(&parts.metrics, &owned);
+    let held = owned.iter().filter(|progress| progress.hold().is_some()).count();
+    parts.standing.paused(owned.iter().filter(|progress| progress.resting_since_ms().is_some()).count(), held);
     let names: Vec<TopicPartition> = owned.iter().map(|progress| progress.partition.clone()).collect();
     histories.retain(|partition, _| names.contains(partition));
     let asked_ms = parts.clock.now_wall_us() / 1000;
@@ -86,7 +91,7 @@ async fn look(parts: &LagParts, histories: &mut Histories) {
         Ok(Ok(offsets)) => offsets,
         Ok(Err(error)) => return unanswered(parts, histories, &owned, asked_ms, &error.to_string()),
         Err(error) => {
-            tracing::error!(connector = parts.connector, %error, "the lag query panicked");
+            tracing::error!(connector = parts.connector, error = crate::telemetry::panics::join_words(error), "the lag query panicked");
             return;
         }
     };
@@ -118,7 +123,7 @@ async fn look(parts: &LagParts, histories: &mut Histories) {
         metrics.lag_bytes.set(lag as f64 * mean_bytes);
         metrics.lag_seconds.set(history.behind(now_ms, position).map_or(0, |behind| behind.ms) as f64 / 1000.0);
     }
-    parts.metrics.stalled.set(if stalled_since.is_some() { 1.0 } else { 0.0 });
+    parts.standing.stalled(stalled_since.map(|since_ms| now_ms - since_ms));
     if parts.stall.set(stalled_since) {
         tracing::warn!(
             connector = parts.connector,
@@ -134,7 +139,7 @@ fn unanswered(parts: &LagParts, histories: &mut Histories, owned: &[Arc<Partitio
     }
     parts.metrics.brokers_unreachable.set(1.0);
     parts.stall.set(None);
-    parts.metrics.stalled.set(0.0);
+    parts.standing.stalled(None);
     for progress in owned {
         progress.lag_records.store(UNKNOWN_LAG, Relaxed);
     }

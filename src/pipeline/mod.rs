@@ -47,6 +47,7 @@ mod suspect;
 mod take;
 mod trouble;
 mod turn;
+mod whereabouts;
 mod wishes;
 mod work;
 mod worker;

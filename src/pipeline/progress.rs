@@ -40,6 +40,8 @@ pub struct PartitionProgress {
     pub bytes: AtomicU64,
     /// Records that the broker has beyond the head; as the lag task saw it last.
     pub lag_records: AtomicI64,
+    /// At rest since then, milliseconds since the epoch: paused because memory is short.
+    resting_since_ms: AtomicI64,
     hold: Mutex<Option<HoldInfo>>,
     gone: AtomicBool,
 }
@@ -56,6 +58,7 @@ impl PartitionProgress {
             records: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             lag_records: AtomicI64::new(UNKNOWN),
+            resting_since_ms: AtomicI64::new(UNKNOWN),
             hold: Mutex::new(None),
             gone: AtomicBool::new(false),
         }
@@ -99,6 +102,16 @@ impl PartitionProgress {
     /// Notes a commit that the broker accepted.
     pub fn set_committed(&self, offset: i64) {
         self.committed.store(offset, Relaxed);
+    }
+
+    /// Shows or clears that the partition rests.
+    pub fn set_resting(&self, since_ms: Option<i64>) {
+        self.resting_since_ms.store(since_ms.unwrap_or(UNKNOWN), Relaxed);
+    }
+
+    /// Since when the partition rests, if it does.
+    pub fn resting_since_ms(&self) -> Option<i64> {
+        known(self.resting_since_ms.load(Relaxed))
     }
 
     /// Shows or clears the hold.

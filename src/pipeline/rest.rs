@@ -45,6 +45,7 @@ impl Shard {
             return;
         }
         self.rest_turns.looked_at = now;
+        self.show_rests();
         let resting = self.slots.iter().filter(|partition| partition.resting_since.is_some()).count();
         let full = self.budget().over_limit();
         match self.budget().process_memory() {
@@ -83,6 +84,17 @@ impl Shard {
                 Err(error) => {
                     tracing::debug!(connector = self.parts.config.name, partition = %partition.progress.partition, %error, "pause failed");
                 }
+            }
+        }
+    }
+
+    /// Tells status and metrics what rests: at the next look, for a rest of less than that is nothing to show.
+    fn show_rests(&self) {
+        let now_ms = self.now_ms();
+        for partition in &self.slots {
+            let shown = partition.progress.resting_since_ms();
+            if partition.resting_since.is_some() != shown.is_some() {
+                partition.progress.set_resting(partition.resting_since.map(|_| now_ms));
             }
         }
     }

@@ -25,6 +25,7 @@ use super::rest::RestTurns;
 use super::route::TableRoutes;
 use super::shard_table::ShardTable;
 use super::trouble::Trouble;
+use super::whereabouts::ShardPlace;
 use super::worker::WorkerShared;
 use super::writers::Writers;
 
@@ -80,6 +81,8 @@ pub struct Shard {
     /// Whether the last turn left records alone because of the sink.
     pub(super) waits_for_sink: bool,
     pub(super) rest_turns: RestTurns,
+    /// Where its thread stands.
+    pub(super) place: Arc<ShardPlace>,
     open_lease: Lease,
     plans_lease: Lease,
 }
@@ -93,6 +96,7 @@ impl Shard {
             open_lease: budget.lease(BudgetKind::OpenBuffers, 0),
             plans_lease: budget.lease(BudgetKind::Plans, 0),
             rest_turns: RestTurns::new(parts.tasks.now()),
+            place: Arc::new(ShardPlace::new(&parts.config.name)),
             parts,
             slots: Vec::new(),
             slot_of: HashMap::new(),
@@ -133,6 +137,7 @@ impl Shard {
                     self.slots.len() - 1
                 }
             };
+            self.place.assigned(slot, &progress);
             let table = self.table_index(&partition.topic);
             assigned.queue.wake_on_data(std::thread::current());
             let Some(state) = self.slots.get_mut(slot) else { continue };

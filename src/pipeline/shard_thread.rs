@@ -12,6 +12,7 @@ use super::events::{ShardEvent, ShardHandle};
 use super::partition::Partition;
 use super::shard::Shard;
 use super::trouble::panic_words;
+use crate::watchdog;
 
 /// The longest sleep: lingers, holds and the fence are looked at that often even when nothing wakes the thread.
 const SLEEP_MAX: Duration = Duration::from_millis(50);
@@ -112,11 +113,13 @@ impl Wake for Unpark {
 /// # Errors
 /// When the system gives no thread.
 pub fn start(name: &str, mut turns: ShardLoop) -> std::io::Result<JoinHandle<()>> {
+    let beat = watchdog::watch_at(format!("thread {name}"), turns.shard.place.clone());
     std::thread::Builder::new().name(name.to_owned()).spawn(move || {
         turns.set_waker(Waker::from(Arc::new(Unpark(std::thread::current()))));
         turns.shard.parts.worker.budget.unpark_below_limit(std::thread::current());
         let ended = catch_unwind(AssertUnwindSafe(|| {
             loop {
+                beat.beat();
                 match turns.turn() {
                     AfterTurn::Again => {}
                     AfterTurn::Sleep(most) => {

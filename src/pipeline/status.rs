@@ -84,6 +84,8 @@ pub struct PartitionStatus {
     pub committed: Option<i64>,
     /// Records on the broker that are not durable yet; `None` while the broker does not say.
     pub lag_records: Option<i64>,
+    /// At rest since then, milliseconds since the epoch: memory is near its limit, and partitions fetch in turn.
+    pub resting_since_ms: Option<i64>,
     /// Why it does not move, where it does not.
     pub hold: Option<HoldStatus>,
 }

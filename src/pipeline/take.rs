@@ -106,7 +106,9 @@ impl Shard {
         }
         let Some(mut queue) = self.slots.get_mut(slot).and_then(|partition| partition.queue.take()) else { return 0 };
         let mut turn = Turn::default();
+        self.place.takes(slot);
         let taken = self.run_take(slot, table, now, &mut turn, queue.as_mut());
+        self.place.took();
         if let Some(partition) = self.slots.get_mut(slot) {
             partition.queue = Some(queue);
             partition.publish();
@@ -139,6 +141,7 @@ impl Shard {
         let now_us = tasks.now_wall_us();
         let config = &self.parts.config;
         let handle = &self.parts.handle;
+        let place = &self.place;
         let budget = &self.parts.worker.budget;
         let letters_fill_memory = self.letters_fill_memory();
         let framing = &self.framing;
@@ -180,6 +183,7 @@ impl Shard {
                 return Flow::Continue;
             }
             in_hand = record.offset;
+            place.at(record.offset);
             let size = record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len);
             let flow = 'record: {
                 if record.offset == suspect {

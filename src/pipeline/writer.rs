@@ -9,11 +9,13 @@ use futures::{FutureExt, StreamExt};
 use tokio::sync::mpsc;
 
 use crate::flow::HoldCause;
+use crate::watchdog;
 
 use super::batch::{AppendJob, Share};
 use super::delivery::{Delivered, DeliveryContext, deliver};
 use super::events::{Outcome, ShardEvent, ShareOutcome};
 use super::trouble::panic_words;
+use super::whereabouts::WriterPlace;
 use super::wishes::meet_wishes;
 use super::worker::TableEntry;
 
@@ -33,18 +35,20 @@ pub struct WriterHandle {
 pub fn start(context: Arc<DeliveryContext>, table: Arc<TableEntry>) -> WriterHandle {
     let (jobs, receiver) = mpsc::channel(QUEUE_MAX);
     let tasks = context.tasks.clone();
-    tasks.spawn(Box::pin(async move {
+    let place = Arc::new(WriterPlace::new(&context.connector));
+    let beat = watchdog::watch_at(format!("the writer of {}", table.name), place.clone());
+    tasks.spawn(Box::pin(beat.polls(async move {
         let (trouble, name) = (context.trouble.clone(), table.name.clone());
         // A single delivery's panic is caught where it belongs; without its writer a table would stand still for ever.
-        if let Err(panic) = AssertUnwindSafe(run(context, table, receiver)).catch_unwind().await {
+        if let Err(panic) = AssertUnwindSafe(run(context, table, receiver, &place)).catch_unwind().await {
             let words = panic_words(panic.as_ref());
             trouble.fail(format!("the writer of {name} panicked ({words}): please report it; restart the worker"));
         }
-    }));
+    })));
     WriterHandle { jobs }
 }
 
-async fn run(context: Arc<DeliveryContext>, table: Arc<TableEntry>, mut jobs: mpsc::Receiver<AppendJob>) {
+async fn run(context: Arc<DeliveryContext>, table: Arc<TableEntry>, mut jobs: mpsc::Receiver<AppendJob>, place: &WriterPlace) {
     let mut in_flight = FuturesUnordered::new();
     let mut open = true;
     // Kept over the turns of the loop: an event must not throw away a look that is on its way.
@@ -55,7 +59,10 @@ async fn run(context: Arc<DeliveryContext>, table: Arc<TableEntry>, mut jobs: mp
             biased;
             Some(()) = in_flight.next(), if !in_flight.is_empty() => {}
             job = jobs.recv(), if open && in_flight.len() < IN_FLIGHT_MAX => match job {
-                Some(job) => in_flight.push(Box::pin(one(context.clone(), job))),
+                Some(job) => {
+                    place.takes(&job);
+                    in_flight.push(Box::pin(one(context.clone(), job)));
+                }
                 None => open = false,
             },
             () = &mut watch => watch = Box::pin(look_again(&context, &table)),

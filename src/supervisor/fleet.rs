@@ -19,6 +19,7 @@ use crate::leader::{Election, Ended, Leadership, Monitor, SystemTimer};
 use crate::pipeline::WorkerShared;
 use crate::telemetry::leader_page::LeaderPage;
 use crate::telemetry::metrics::resident_bytes;
+use crate::watchdog;
 
 /// Between two tries of what could not be started.
 const AGAIN: Duration = Duration::from_secs(15);
@@ -123,7 +124,10 @@ async fn again<F: Future<Output = Result<(), JoinError>> + Send + 'static>(
 ) {
     loop {
         let Err(error) = tokio::spawn(start()).await.and_then(|ended| ended) else { return };
-        tracing::error!(%error, "the worker's part in its fleet panicked: it is started anew; records move on");
+        tracing::error!(
+            error = crate::telemetry::panics::join_words(error),
+            "the worker's part in its fleet panicked: it is started anew; records move on"
+        );
         *part.page.lock() = None;
         *part.leadership.lock() = None;
         *part.electing.lock() = Some("the worker's part in its fleet panicked and is started anew".to_owned());
@@ -162,7 +166,7 @@ async fn live(
     let asked = worker.clone();
     let look = move || look(&asked, &shared);
     let reporter = Reporter::new(part.view.identity().clone(), &fleet.scaling, exchange.clone(), clock, look, part.reporting.clone());
-    let mut reports = tokio::spawn(reporter.run(reporting));
+    let mut reports = tokio::spawn(watchdog::watch("the reports to the fleet").polls(reporter.run(reporting)));
     {
         let mut leading = std::pin::pin!(lead(&fleet, &worker, &part, &exchange, deciding));
         tokio::select! {
@@ -177,7 +181,7 @@ async fn live(
     if let Some(exchange) = Arc::into_inner(exchange) {
         let stopped = tokio::task::spawn_blocking(move || exchange.stop());
         if let Err(error) = stopped.await {
-            tracing::error!(%error, "ending the reading of the fleet's topics panicked");
+            tracing::error!(error = crate::telemetry::panics::join_words(error), "ending the reading of the fleet's topics panicked");
         }
     }
     Ok(())

@@ -66,7 +66,7 @@ impl Launcher {
         let message = match started {
             Ok(Ok(())) => return,
             Ok(Err(error)) => error.to_string(),
-            Err(error) => format!("its start panicked; see the log: {error}"),
+            Err(error) => format!("its start panicked: {}", crate::telemetry::panics::join_words(error)),
         };
         tracing::error!(connector = slot.name, error = message, "connector failed to start");
         slot.end(ConnectorState::Failed, self.worker.now_ms(), Some(message));

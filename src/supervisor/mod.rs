@@ -96,6 +96,7 @@ pub async fn run(loaded: Loaded, prometheus: PrometheusHandle) -> Result<(), Sup
     });
     let server = Server::start(listener, http::router(worker.clone())).map_err(system("the socket's address"))?;
     tracing::info!(address = %server.address(), connectors = loaded.connectors.len(), memory = ?fleet.worker.memory, "worker started");
+    let beating = tokio::spawn(watch::beat_of_runtime());
     let watch = tokio::spawn(watch::watch(worker.clone()));
     let resident = tokio::spawn(watch::watch_memory(worker.budget.clone()));
 
@@ -123,6 +124,7 @@ pub async fn run(loaded: Loaded, prometheus: PrometheusHandle) -> Result<(), Sup
     if let Some(life) = fleet_life {
         life.stop().await;
     }
+    beating.abort();
     watch.abort();
     resident.abort();
     server.stop().await;

@@ -46,7 +46,7 @@ impl Files {
         let files = self.clone();
         tokio::task::spawn_blocking(move || question(&files))
             .await
-            .inspect_err(|error| tracing::error!(%error, "looking at files panicked"))
+            .map_err(|error| tracing::error!(error = crate::telemetry::panics::join_words(error), "looking at files panicked"))
             .ok()
     }
 
@@ -131,7 +131,7 @@ impl Reload {
             drop(held);
         });
         if let Err(error) = changed.await {
-            tracing::error!(%error, "taking in connector files panicked");
+            tracing::error!(error = crate::telemetry::panics::join_words(error), "taking in connector files panicked");
         }
     }
 

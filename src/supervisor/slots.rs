@@ -187,7 +187,7 @@ async fn stop_all(worker: &Arc<Worker>, deadline: Duration) -> Vec<String> {
         match stopped {
             Ok(Ok(())) => {}
             Ok(Err(name)) => late.push(name),
-            Err(error) => late.push(format!("a connector whose stop panicked: {error}")),
+            Err(error) => late.push(format!("a connector whose stop panicked: {}", crate::telemetry::panics::join_words(error))),
         }
     }
     late

@@ -14,6 +14,7 @@ use crate::fleet::FleetStatus;
 use crate::flow::{Budget, BudgetKind, Clock, SystemClock};
 use crate::http::{MemoryStatus, Status, WorkerState, WorkerStatus};
 use crate::telemetry::metrics::resident_bytes;
+use crate::watchdog;
 
 /// A worker at work.
 pub(super) struct Worker {
@@ -77,6 +78,10 @@ impl Status for Worker {
             connectors: self.slots().iter().map(|slot| slot.status()).collect(),
             configuration: self.configuration.status(),
         }
+    }
+
+    fn live(&self) -> Result<(), String> {
+        watchdog::liveness()
     }
 
     fn metrics(&self) -> String {

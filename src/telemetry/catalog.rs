@@ -68,6 +68,10 @@ catalog! {
         "Times that a partition began to hold, by cause.";
     HELD_PARTITIONS = Gauge Count "millrace_held_partitions" ["connector", "cause"]
         "Partitions that hold now, by cause.";
+    RESTING_PARTITIONS = Gauge Count "millrace_resting_partitions" ["connector"]
+        "Partitions that are paused for a moment because memory is near its limit: they fetch in turn.";
+    PAUSED_PARTITIONS = Gauge Count "millrace_paused_partitions" ["connector"]
+        "Partitions that are not fetched now: those that hold, and those at rest.";
     LOST_RANGES = Counter Count "millrace_lost_ranges_total" ["connector"]
         "Ranges of records that retention deleted before they were read.";
     LOST_RECORDS = Counter Count "millrace_lost_records_total" ["connector"]
@@ -80,6 +84,8 @@ catalog! {
         "1 while the connector runs, 0 when it failed or stopped.";
     CONNECTOR_STALLED = Gauge Count "millrace_connector_stalled" ["connector"]
         "1 while records wait and none was finished for too long, else 0.";
+    CONNECTOR_STALLED_SECONDS = Gauge Seconds "millrace_connector_stalled_seconds" ["connector"]
+        "How long records have waited without one being finished, once that is too long; else 0.";
     CONNECTOR_FILE_REFUSED = Gauge Count "millrace_connector_file_refused" ["connector"]
         "1 while the connector's file cannot be taken, because of a mistake in it: what it said before goes on.";
     CONNECTORS_FOLDER_READABLE = Gauge Count "millrace_connectors_folder_readable" []

@@ -107,8 +107,6 @@ pub struct ConnectorMetrics {
     pub consumer_errors: Counter,
     /// [`names::CONNECTOR_RUNNING`]: 1 or 0.
     pub running: Gauge,
-    /// [`names::CONNECTOR_STALLED`]: 1 or 0.
-    pub stalled: Gauge,
     /// [`names::BROKERS_UNREACHABLE`]: 1 or 0.
     pub brokers_unreachable: Gauge,
 }
@@ -133,7 +131,6 @@ impl ConnectorMetrics {
             self_fences: counter(names::SELF_FENCES, plain()),
             consumer_errors: counter(names::CONSUMER_ERRORS, plain()),
             running: Gauge::new(names::CONNECTOR_RUNNING, plain()),
-            stalled: Gauge::new(names::CONNECTOR_STALLED, plain()),
             brokers_unreachable: Gauge::new(names::BROKERS_UNREACHABLE, plain()),
             connector,
         }

@@ -8,4 +8,6 @@ pub mod cpu;
 pub mod leader_page;
 pub mod logs;
 pub mod metrics;
+pub mod panics;
 pub mod reload;
+pub mod standing;

@@ -3,6 +3,7 @@
 
 mod observe;
 mod rig;
+mod wedged;
 
 use std::sync::Arc;
 use std::thread;

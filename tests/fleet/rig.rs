@@ -4,13 +4,13 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use millrace::embedded::bigquery::{EmbeddedBigQuery, Settings};
+use millrace::embedded::bigquery::{EmbeddedBigQuery, Settings, Stall};
 use millrace::embedded::broker::{BrokerSettings, EmbeddedBroker};
 use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
@@ -131,10 +131,29 @@ impl Rig {
         worker.child.wait().unwrap();
     }
 
+    /// BigQuery takes appends and answers none, or answers again.
+    pub fn stall(&self, stall: Stall) {
+        self._bigquery.set_stall(stall);
+    }
+
+    /// A worker's process.
+    pub fn pid(&self, number: usize) -> Pid {
+        Pid::from_raw(self.workers[number].as_ref().unwrap().child.id().cast_signed()).unwrap()
+    }
+
+    /// How a worker ended, if it did by itself.
+    pub fn ended(&mut self, number: usize) -> Option<ExitStatus> {
+        self.workers[number].as_mut().unwrap().child.try_wait().unwrap()
+    }
+
+    /// Everything that a worker printed.
+    pub fn log(&self, number: usize) -> String {
+        fs::read_to_string(self.path(&format!("log.{number}"))).unwrap_or_default()
+    }
+
     /// SIGTERM, without waiting for the end.
     pub fn terminate(&self, number: usize) {
-        let pid = Pid::from_raw(self.workers[number].as_ref().unwrap().child.id().cast_signed()).unwrap();
-        kill_process(pid, Signal::TERM).unwrap();
+        kill_process(self.pid(number), Signal::TERM).unwrap();
     }
 
     /// Waits for the end after SIGTERM; it must end well.

@@ -18,6 +18,7 @@ const ORDER: &[&[&str]] = &[
     &["table"],
     &["scaling"],
     &["flow"],
+    &["watchdog"],
     &["config", "telemetry", "record"],
     &["datagen"],
     &["embedded"],

@@ -24,6 +24,9 @@ use crate::bigquery::trust::advice;
 use crate::bigquery::{Append, AppendFailure, ErrorClass};
 use crate::table::{SharedLayout, TableName};
 
+#[path = "connection_watch.rs"]
+mod watch;
+
 const METHOD: &str = "/google.cloud.bigquery.storage.v1.BigQueryWrite/AppendRows";
 /// Says who writes, in BigQuery's own logs.
 const TRACE_ID: &str = concat!("millrace:", env!("CARGO_PKG_VERSION"));
@@ -229,7 +232,7 @@ impl Connection {
 
     async fn run(self: Arc<Self>, routing: String) {
         self.shared.connections.increment(1.0);
-        let end = self.drive(&routing).await;
+        let end = self.watch().polls(self.drive(&routing)).await;
         self.finish(end);
         self.shared.connections.decrement(1.0);
     }

@@ -6,6 +6,7 @@ mod ends;
 mod failures;
 mod played;
 mod rests;
+mod wedges;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -34,10 +34,14 @@ fn a_partition_rests_while_memory_is_short_and_loses_nothing() {
     std::thread::sleep(Duration::from_millis(150));
     stage.turn();
     assert!(rest(&stage), "it rests as long as memory is short");
+    assert!(stage.progress.resting_since_ms().is_some(), "status shows it");
     drop(stalled);
     stage.budget.observe_resident(1);
     stage.run(|_, head| assert!(head <= 600));
     assert!(!rest(&stage) && stood_at < 600);
+    std::thread::sleep(Duration::from_millis(150));
+    stage.turn();
+    assert_eq!(stage.progress.resting_since_ms(), None);
     let landed = stage.sink.rows.lock();
     assert!(landed.values().all(|copies| *copies == 1), "a rest doubles nothing");
     assert_eq!(landed.len(), (0..600).filter(|n| is_fine(*n)).count());
