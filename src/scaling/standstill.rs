@@ -39,5 +39,6 @@ pub(super) fn note_still(snapshot: &Snapshot, view: &View, g: usize, memory: &mu
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 #[path = "standstill_tests.rs"]
 mod tests;
