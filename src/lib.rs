@@ -28,7 +28,8 @@
 //! 1. No commit exceeds the ledger's head: every record below it is durable in BigQuery, durable in the dead-letter
 //!    topic, or dropped by a rule that the user wrote ([`pipeline`]).
 //! 2. What was appended since the last commit may come again after a crash; what is sent again after a lost answer is
-//!    counted in `possible_duplicate_rows_total` ([`bigquery`], [`pipeline`]).
+//!    counted in `possible_duplicate_rows_total` ([`bigquery`], [`pipeline`]). With `guarantee = "exactly-once"` none comes twice
+//!    (`pipeline/exact`): an append is announced beside the group's offset before it leaves, and whoever goes on ends the stream and counts.
 //! 3. A bad record costs itself only ([`decode`], [`pipeline`]).
 //! 4. Memory has a limit that the user set; every kind of it is counted ([`flow`]).
 //! 5. A take from Kafka never blocks on the sink; the poll thread never blocks on a shard for longer than the revoke

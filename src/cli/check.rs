@@ -8,11 +8,12 @@ use clap::Args;
 
 use super::Exit;
 use super::check_schemas::{self, Source};
+use super::check_streams::against_quotas;
 use super::run::ConfigArgs;
 use super::{authorities, check_table};
 use crate::bigquery::{self, BigQuery};
-use crate::config::{BadRecords, ConnectorConfig, Loaded, ValueFormat};
-use crate::kafka::{self, GroupSettings};
+use crate::config::{BadRecords, ConnectorConfig, Guarantee, Loaded, ValueFormat};
+use crate::kafka::{self, GroupSettings, LagClient};
 use crate::schema::{FolderSource, RegistrySource};
 
 /// Arguments of `millrace check`.
@@ -113,6 +114,7 @@ async fn connections(loaded: &Loaded, timeout: Duration, report: &mut Report) {
         }
     };
     let registry = registry(loaded, timeout, report).await;
+    let mut exact_partitions = 0;
     for connector in &loaded.connectors {
         report.part(&format!("connector {}", connector.name));
         kafka_side(loaded, connector, timeout, report).await;
@@ -122,6 +124,13 @@ async fn connections(loaded: &Loaded, timeout: Duration, report: &mut Report) {
             (None, None) => Source::Nowhere,
         };
         tables(loaded, connector, bigquery.as_ref(), source, timeout, report).await;
+        if connector.delivery.guarantee == Guarantee::ExactlyOnce {
+            exact_partitions += partitions_of(loaded, connector, timeout, report).await;
+        }
+    }
+    if exact_partitions > 0 {
+        report.part("Exactly once");
+        report.outcome("write streams", against_quotas(exact_partitions, fleet.bigquery.location.as_deref()));
     }
 }
 
@@ -161,6 +170,23 @@ async fn kafka_side(loaded: &Loaded, connector: &ConnectorConfig, timeout: Durat
     let dead = (connector.errors.bad_records == BadRecords::DeadLetter).then(|| connector.dead_letter_topic());
     for tried in kafka::check_connector(&settings, dead.as_deref(), timeout).await {
         report.outcome(&tried.what, tried.outcome);
+    }
+}
+
+/// How many partitions the connector's topics have now.
+async fn partitions_of(loaded: &Loaded, connector: &ConnectorConfig, timeout: Duration, report: &mut Report) -> u64 {
+    let settings = GroupSettings::of(&loaded.fleet, connector, loaded.fleet.worker.memory.bytes() / 4);
+    let asked = tokio::task::spawn_blocking(move || LagClient::new(&settings)?.partitions(timeout)).await;
+    match asked {
+        Ok(Ok(partitions)) => partitions.len() as u64,
+        Ok(Err(error)) => {
+            report.bad("partitions", error.to_string());
+            0
+        }
+        Err(error) => {
+            report.bad("partitions", format!("asking for them panicked: {error}"));
+            0
+        }
     }
 }
 

@@ -86,7 +86,7 @@ async fn serve(args: &EmbeddedArgs) -> Result<()> {
         rest_port: args.bigquery_port,
         grpc_port: args.bigquery_grpc_port,
         seed,
-        faults: args.faults.bigquery(),
+        faults: args.faults.bigquery(false),
         ..Settings::default()
     })
     .await
@@ -94,7 +94,7 @@ async fn serve(args: &EmbeddedArgs) -> Result<()> {
     for (project, dataset) in &args.datasets {
         bigquery.create_dataset(project, dataset).with_context(|| format!("dataset {project}.{dataset}"))?;
     }
-    for line in args.faults.describe() {
+    for line in args.faults.describe(false) {
         println!("fault: {line}");
     }
     println!("kafka: {}", broker.bootstrap_servers());

@@ -6,6 +6,7 @@ mod arguments;
 mod authorities;
 mod check;
 mod check_schemas;
+mod check_streams;
 mod check_table;
 mod datagen;
 mod decide;

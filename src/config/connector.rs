@@ -311,8 +311,10 @@ pub enum TimeUnit {
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct DeliveryConfig {
-    /// At least once, or exactly once (refused until it is built).
+    /// At least once, or exactly once: each partition then writes to a stream of its own (docs/durability.md).
     pub guarantee: Guarantee,
+    /// With exactly once: what happens when nobody can know which rows of a partition's last appends landed.
+    pub on_lost_stream: OnLostStream,
     /// How long a row may wait for others.
     pub linger: HumanDuration,
     /// The size at which a batch is sent: 64 KiB to 9 MiB.
@@ -325,6 +327,7 @@ impl Default for DeliveryConfig {
     fn default() -> Self {
         Self {
             guarantee: Guarantee::AtLeastOnce,
+            on_lost_stream: OnLostStream::Hold,
             linger: HumanDuration::from_millis(200),
             batch_bytes: ByteSize::mib(1),
             batch_rows: 50_000,
@@ -340,6 +343,18 @@ pub enum Guarantee {
     AtLeastOnce,
     /// Every record is in the table once.
     ExactlyOnce,
+}
+
+/// What happens when nobody can know which rows of a partition's last appends landed: BigQuery forgot its stream (after three days without use, or
+/// with its table), the stream has rows that no append of its owner's explains, or the metadata of the group's offset are damaged or another program's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnLostStream {
+    /// The partition holds and says what is not known, until this is set to `at-least-once`.
+    #[default]
+    Hold,
+    /// Send those rows again, count them as possible duplicates, and go on.
+    AtLeastOnce,
 }
 
 /// `[errors]`.

@@ -2,7 +2,7 @@
 
 use regex::Regex;
 
-use super::connector::{BadRecords, ConnectorConfig, Guarantee, Tombstones, ValueFormat};
+use super::connector::{BadRecords, ConnectorConfig, Tombstones, ValueFormat};
 use super::fleet::FleetConfig;
 use super::fleet_rules::check_kafka;
 use super::rules::{Complaints, TOPIC_RULE, at, is_topic};
@@ -106,10 +106,6 @@ fn check_value(connector: &ConnectorConfig, fleet: Option<&FleetConfig>, complai
 
 fn check_delivery(connector: &ConnectorConfig, complaints: &mut Complaints<'_>) {
     let delivery = &connector.delivery;
-    if delivery.guarantee == Guarantee::ExactlyOnce {
-        complaints
-            .add(&at("delivery.guarantee"), "exactly-once is not built yet: only `at-least-once`, with duplicates bounded and counted");
-    }
     complaints.within(&at("delivery.linger"), delivery.linger, HumanDuration::from_millis(1), HumanDuration::from_secs(60));
     complaints.within(&at("delivery.batch_bytes"), delivery.batch_bytes, BATCH_BYTES.0, BATCH_BYTES.1);
     complaints.within(&at("delivery.batch_rows"), delivery.batch_rows, 1, 1_000_000);

@@ -19,8 +19,8 @@ mod table_rules;
 mod values;
 
 pub use connector::{
-    BadRecords, ColumnOverride, ConnectorConfig, DeliveryConfig, ErrorsConfig, Evolve, Guarantee, MetadataField, OnLostRange, PartitionBy,
-    PartitionEvery, RecursiveAs, RepeatedNull, StartAt, TableConfig, TimeUnit, Tombstones, UnionsAs, ValueConfig, ValueFormat,
+    BadRecords, ColumnOverride, ConnectorConfig, DeliveryConfig, ErrorsConfig, Evolve, Guarantee, MetadataField, OnLostRange, OnLostStream,
+    PartitionBy, PartitionEvery, RecursiveAs, RepeatedNull, StartAt, TableConfig, TimeUnit, Tombstones, UnionsAs, ValueConfig, ValueFormat,
 };
 pub use errors::{ConfigError, ConfigErrors};
 pub use fleet::{BigQueryConfig, FleetConfig, KafkaValue, LogFormat, RegistryConfig, WorkerConfig};

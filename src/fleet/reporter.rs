@@ -261,6 +261,7 @@ mod tests {
             committed: None,
             lag_records: Some(7),
             resting_since_ms: None,
+            stream: None,
             hold: None,
         };
         let connector = ConnectorStatus {

@@ -33,11 +33,15 @@ pub enum HoldCause {
     BadRecord,
     /// Records were deleted by retention before they were read, and `on_lost_range = "hold"`.
     LostRange,
+    /// Exactly once: what the partition's former owner appended is being found out. Short.
+    TakingOver,
+    /// Exactly once: nobody can know what a former owner appended, and `on_lost_stream = "hold"`.
+    StreamLost,
 }
 
 impl HoldCause {
     /// Every cause.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::PlanPending,
         Self::SchemaSourceUnavailable,
         Self::SchemaFileMissing,
@@ -53,6 +57,8 @@ impl HoldCause {
         Self::DeadLetterTopic,
         Self::BadRecord,
         Self::LostRange,
+        Self::TakingOver,
+        Self::StreamLost,
     ];
 
     /// The name in metrics, status and logs.
@@ -73,6 +79,8 @@ impl HoldCause {
             Self::DeadLetterTopic => "dead_letter_topic",
             Self::BadRecord => "bad_record",
             Self::LostRange => "lost_range",
+            Self::TakingOver => "taking_over",
+            Self::StreamLost => "stream_lost",
         }
     }
 }

@@ -149,6 +149,7 @@ mod tests {
                 committed: None,
                 lag_records: None,
                 resting_since_ms: None,
+                stream: None,
                 hold: Some(hold.clone()),
             });
         }

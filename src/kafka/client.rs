@@ -6,22 +6,23 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use tracing::subscriber::{NoSubscriber, with_default};
 
 use super::context::ClientEvents;
 use super::error::KafkaError;
 use super::properties::{self, Purpose};
-use super::queue::NativeClient;
+use super::queue::{NativeClient, Unanswered};
 use super::settings::ClusterSettings;
 
 /// A librdkafka consumer. Destroying one waits for brokers and for every queue and list that refers to it, so the last owner's drop only hands
 /// it to a thread of its own: nobody waits for it.
-pub(super) struct ConsumerHandle<C: ConsumerContext + 'static>(Option<BaseConsumer<C>>);
+pub(super) struct ConsumerHandle<C: ConsumerContext + 'static>(Option<BaseConsumer<C>>, Mutex<Option<Unanswered>>);
 
 impl<C: ConsumerContext + 'static> ConsumerHandle<C> {
     pub fn new(consumer: BaseConsumer<C>) -> Self {
-        Self(Some(consumer))
+        Self(Some(consumer), Mutex::default())
     }
 }
 
@@ -39,10 +40,15 @@ impl<C: ConsumerContext + 'static> NativeClient for ConsumerHandle<C> {
     fn native(&self) -> *mut rdkafka_sys::RDKafka {
         self.client().native_ptr()
     }
+
+    fn unanswered(&self) -> &Mutex<Option<Unanswered>> {
+        &self.1
+    }
 }
 
 impl<C: ConsumerContext + 'static> Drop for ConsumerHandle<C> {
     fn drop(&mut self) {
+        drop(self.1.lock().take());
         let consumer = self.0.take();
         let close = move || match consumer {
             // rust-rdkafka closes it once more and logs the refusal as an error: it is none.

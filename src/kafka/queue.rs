@@ -10,8 +10,9 @@ use std::ptr::{self, NonNull};
 use std::slice;
 use std::sync::Arc;
 use std::thread::Thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use rdkafka::TopicPartitionList;
 use rdkafka_sys as sys;
 use rdkafka_sys::RDKafkaErrorCode;
@@ -23,7 +24,12 @@ use crate::record::{Headers, Record, TopicPartition};
 pub(super) trait NativeClient: Send + Sync {
     /// librdkafka's handle: valid as long as `self`.
     fn native(&self) -> *mut sys::RDKafka;
+    /// A commit of this client without an answer. Emptied before the client ends.
+    fn unanswered(&self) -> &Mutex<Option<Unanswered>>;
 }
+
+/// A commit whose answer had not come in time. librdkafka may still be trying: a later one must not overtake it.
+pub(super) struct Unanswered(NativeQueue);
 
 /// A reference to one of librdkafka's queues.
 struct NativeQueue(NonNull<sys::RDKafkaQueue>);
@@ -302,7 +308,20 @@ pub(super) fn metadata_of(list: &TopicPartitionList, partition: &TopicPartition)
 }
 
 /// Commits and waits for the answer, at most `timeout` (`rd_kafka_commit` would wait without limit: rdkafka_offset.c:406).
+///
+/// One at a time: after a commit without an answer the next one waits for that, within its own time. librdkafka repeats commits by itself, and a late
+/// one would put older offsets and metadata in the place of newer ones that were accepted.
 pub(super) fn commit(client: &dyn NativeClient, offsets: &TopicPartitionList, timeout: Duration) -> CommitAnswer {
+    let deadline = Instant::now() + timeout;
+    let mut unanswered = client.unanswered().lock();
+    if let Some(earlier) = unanswered.take() {
+        let Some(event) = next_event(&earlier.0, timeout) else {
+            *unanswered = Some(earlier);
+            return (Some(RDKafkaErrorCode::OperationTimedOut), Vec::new());
+        };
+        // SAFETY: `event` came from `rd_kafka_queue_poll` and is not used again. What it says nobody waits for any more.
+        unsafe { sys::rd_kafka_event_destroy(event.as_ptr()) };
+    }
     // SAFETY: `client` is alive for the whole call.
     let Some(raw) = NonNull::new(unsafe { sys::rd_kafka_queue_new(client.native()) }) else {
         return (Some(RDKafkaErrorCode::Fail), Vec::new());
@@ -313,9 +332,8 @@ pub(super) fn commit(client: &dyn NativeClient, offsets: &TopicPartitionList, ti
     if error != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
         return (Some(error.into()), Vec::new());
     }
-    let wait_ms = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
-    // SAFETY: `queue` is valid. An answer that comes after the queue was destroyed is dropped by librdkafka.
-    let Some(event) = NonNull::new(unsafe { sys::rd_kafka_queue_poll(queue.0.as_ptr(), wait_ms) }) else {
+    let Some(event) = next_event(&queue, deadline.saturating_duration_since(Instant::now())) else {
+        *unanswered = Some(Unanswered(queue));
         return (Some(RDKafkaErrorCode::OperationTimedOut), Vec::new());
     };
     // SAFETY: `event` is valid until it is destroyed below.
@@ -340,4 +358,11 @@ pub(super) fn commit(client: &dyn NativeClient, offsets: &TopicPartitionList, ti
     // SAFETY: `event` came from `rd_kafka_queue_poll` and is not used again.
     unsafe { sys::rd_kafka_event_destroy(event.as_ptr()) };
     ((error != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR).then(|| error.into()), failed)
+}
+
+/// Waits for an event of a queue.
+fn next_event(queue: &NativeQueue, timeout: Duration) -> Option<NonNull<sys::rd_kafka_event_t>> {
+    let wait_ms = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
+    // SAFETY: `queue` is valid. An answer that comes after the queue was destroyed is dropped by librdkafka.
+    NonNull::new(unsafe { sys::rd_kafka_queue_poll(queue.0.as_ptr(), wait_ms) })
 }

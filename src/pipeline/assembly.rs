@@ -1,21 +1,24 @@
 //! A connector without its threads: everything that it is made of, put together in one place, for its threads and for the simulation alike.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
-use crate::bigquery::{Appender, TableSpec, Tables};
+use crate::bigquery::{Appender, TableSpec, Tables, WriteStreams};
 use crate::config::{ConnectorConfig, FleetConfig};
 use crate::decode::DecodeOptions;
 use crate::kafka::GroupControl;
 use crate::schema::SchemaSource;
+use crate::telemetry::exact::ExactMetrics;
 use crate::telemetry::metrics::ConnectorMetrics;
 
 use super::committer::CommitterParts;
 use super::connector::ConnectorError;
 use super::dead_letters::{BadRecord, DeadLetters, LetterBox, Rereader};
 use super::events::{ShardEvent, ShardHandle};
+use super::exact::ExactParts;
 use super::fence::Fence;
 use super::freshness::FreshnessHistogram;
 use super::listener::Rebalances;
@@ -40,6 +43,8 @@ pub struct AssemblyParts {
     pub tables: Arc<dyn Tables>,
     /// Rows over the Storage Write API.
     pub appender: Arc<dyn Appender>,
+    /// Streams of their own, for exactly once.
+    pub streams: Arc<dyn WriteStreams>,
     /// The dead-letter topic.
     pub letters: Arc<dyn LetterBox>,
     /// Reads rejected rows' records again.
@@ -108,6 +113,13 @@ impl Assembly {
             options,
             tasks: tasks.clone(),
         });
+        let exact = Arc::new(ExactParts {
+            guarantee: config.delivery.guarantee,
+            on_lost: config.delivery.on_lost_stream,
+            streams: parts.streams.clone(),
+            bell: Arc::default(),
+            metrics: Arc::new(ExactMetrics::new(&name)),
+        });
         let writers = Arc::new(Writers::new(WriterParts {
             connector: name.clone(),
             appender: parts.appender.clone(),
@@ -118,6 +130,7 @@ impl Assembly {
             tasks: tasks.clone(),
             freshness: freshness.clone(),
             metrics: metrics.clone(),
+            exact: exact.clone(),
             trouble: trouble.clone(),
         }));
         let shards: Vec<_> = (0..parts.fleet.worker.shards.max(1)).map(|_| ShardHandle::new()).collect();
@@ -131,6 +144,7 @@ impl Assembly {
             routes: routes.clone(),
             worker: parts.worker.clone(),
             revoked: Mutex::default(),
+            exactly_once: exact.is_exact(),
             trouble: trouble.clone(),
             tasks,
         });
@@ -181,6 +195,8 @@ impl Assembly {
             metrics: self.metrics.clone(),
             tasks: self.parts.worker.tasks.clone(),
             interval: self.parts.fleet.worker.commit_interval.get(),
+            bell: self.writers.exact().bell.clone(),
+            tries: AtomicU32::new(0),
         };
         (shards.collect(), committer)
     }

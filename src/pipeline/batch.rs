@@ -98,6 +98,8 @@ pub struct AppendJob {
     pub partitions: Vec<(u32, Arc<PartitionProgress>)>,
     /// The memory it takes, given back when the job ends.
     pub lease: Lease,
+    /// How often its partition had gone back to read again when it was closed; exactly once only, where a job has one partition.
+    pub run: u64,
     /// Its bytes in the table's count of those not acknowledged, taken out when the job ends.
     pub _unacked: Unacked,
 }

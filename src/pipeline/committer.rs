@@ -2,7 +2,8 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
+use std::task::Waker;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -10,8 +11,10 @@ use crate::flow::Tasks;
 use crate::kafka::{GroupControl, GroupError};
 use crate::telemetry::metrics::ConnectorMetrics;
 
+use super::exact::CommitBell;
 use super::fence::Fence;
 use super::progress::Ownership;
+use super::shard_thread::Unpark;
 use super::trouble::{Trouble, panic_words};
 use super::whereabouts::of_committer;
 use crate::watchdog;
@@ -21,6 +24,11 @@ const COMMIT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// An interval may be longer than a thread may stand still: it is slept in pieces.
 const NAP_MAX: Duration = Duration::from_secs(1);
+/// Appends wait for a commit that failed: tried again so soon, then after twice as long each time, up to the interval.
+const AGAIN_AFTER: Duration = Duration::from_millis(20);
+
+/// Between two commits, however often appends ask for one: it bounds what many workers ask of a group's coordinator.
+const COMMITS_APART: Duration = Duration::from_millis(10);
 
 /// What the committer needs.
 pub struct CommitterParts {
@@ -40,6 +48,10 @@ pub struct CommitterParts {
     pub tasks: Arc<dyn Tasks>,
     /// How often.
     pub interval: Duration,
+    /// Rings when appends wait for a commit.
+    pub bell: Arc<CommitBell>,
+    /// How often in a row a commit left appends waiting.
+    pub tries: AtomicU32,
 }
 
 /// A running committer.
@@ -58,16 +70,21 @@ impl Committer {
         let stopped = stop.clone();
         let beat = watchdog::watch_at(format!("thread commit-{}", parts.connector), of_committer(&parts.connector, &parts.ownership));
         let thread = std::thread::Builder::new().name(format!("commit-{}", parts.connector)).spawn(move || {
+            parts.bell.set_waker(Waker::from(Arc::new(Unpark(std::thread::current()))));
+            let mut wait = parts.interval;
             let ended = catch_unwind(AssertUnwindSafe(|| {
                 while !stopped.load(SeqCst) {
-                    let mut left = parts.interval;
-                    while !left.is_zero() && !stopped.load(SeqCst) {
+                    let mut left = wait;
+                    while !left.is_zero() && !stopped.load(SeqCst) && !parts.bell.has_rung() {
                         beat.beat();
                         let nap = left.min(NAP_MAX);
                         std::thread::park_timeout(nap);
                         left -= nap;
                     }
-                    parts.turn();
+                    let began = std::time::Instant::now();
+                    wait = parts.turn();
+                    // Appends that are announced meanwhile share the next commit.
+                    std::thread::sleep(COMMITS_APART.saturating_sub(began.elapsed()));
                 }
             }));
             if let Err(panic) = ended {
@@ -94,18 +111,24 @@ impl Committer {
 }
 
 impl CommitterParts {
-    /// What the thread does at each interval.
-    pub fn turn(&self) {
+    /// What the thread does at each interval, and whenever its bell rings. Returns how long to wait for either.
+    pub fn turn(&self) -> Duration {
         self.fence.beat(self.tasks.now());
         commit_once(self);
+        if !self.ownership.snapshot().iter().any(|progress| progress.published.is_wanted()) {
+            self.tries.store(0, SeqCst);
+            return self.interval;
+        }
+        let tries = self.tries.fetch_add(1, SeqCst).min(10);
+        self.interval.min(AGAIN_AFTER * 2_u32.pow(tries))
     }
 }
 
 fn commit_once(parts: &CommitterParts) {
     let fenced = parts.fence.is_up();
-    parts.ownership.with_commits(fenced, |offsets, owned| {
+    parts.ownership.with_commits(fenced, |offsets, whose, owns_none| {
         if offsets.is_empty() {
-            if fenced && owned.is_empty() {
+            if fenced && owns_none {
                 // The partitions went; what was taken in their epochs is not sent any more.
                 parts.fence.lower();
             }
@@ -118,11 +141,10 @@ fn commit_once(parts: &CommitterParts) {
                     parts.metrics.commit_failures.increment(1);
                     tracing::warn!(connector = parts.connector, %partition, %error, "commit refused; tried again at the next tick");
                 }
-                for next in offsets {
-                    if failed.iter().all(|(partition, _)| *partition != next.partition)
-                        && let Some(progress) = owned.get(&next.partition)
-                    {
+                for (next, (progress, version)) in offsets.iter().zip(whose) {
+                    if failed.iter().all(|(partition, _)| *partition != next.partition) {
                         progress.set_committed(next.offset);
+                        progress.published.set_committed(*version);
                     }
                 }
                 // Membership is proved by one partition's commit, but not by one that may have been sent before the pause.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::bigquery::{Appender, Tables};
+use crate::bigquery::{Appender, Tables, WriteStreams};
 use crate::config::{ConnectorConfig, FleetConfig};
 use crate::flow::{BudgetKind, Clock, Lease};
 use crate::kafka::{GroupControl, GroupSettings, start_group};
@@ -41,6 +41,8 @@ pub struct ConnectorParts {
     pub tables: Arc<dyn Tables>,
     /// Rows over the Storage Write API.
     pub appender: Arc<dyn Appender>,
+    /// Streams of their own, for exactly once.
+    pub streams: Arc<dyn WriteStreams>,
     /// What it shares with the worker's other connectors.
     pub worker: Arc<WorkerShared>,
     /// Memory that its consumer's queues may take.
@@ -117,6 +119,7 @@ impl Connector {
             schemas: parts.schemas,
             tables: parts.tables,
             appender: parts.appender,
+            streams: parts.streams,
             letters: clients.clone(),
             rereader: clients.clone(),
             worker: parts.worker,

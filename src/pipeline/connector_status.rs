@@ -27,6 +27,7 @@ impl Connector {
                 lag_records: Some(progress.lag_records.load(Relaxed)).filter(|lag| *lag >= 0),
                 resting_since_ms: progress.resting_since_ms(),
                 hold: progress.hold().map(|hold| HoldStatus { cause: hold.cause.as_str(), message: hold.message, since_ms: hold.since_ms }),
+                stream: progress.published.status(),
             })
             .collect();
         let (state, since_ms, message) = self.state(&partitions, now_ms);
@@ -73,8 +74,9 @@ impl Connector {
             );
             return (ConnectorState::Unreachable, unreachable.since_ms, Some(message));
         }
-        // A hold for a plan lasts milliseconds as a rule and is no news.
-        let news = |hold: &&HoldStatus| hold.cause != HoldCause::PlanPending.as_str() || now_ms - hold.since_ms > PLAN_PENDING_MAX_MS;
+        // A hold for a plan or a takeover lasts milliseconds as a rule and is no news.
+        let short = [HoldCause::PlanPending.as_str(), HoldCause::TakingOver.as_str()];
+        let news = |hold: &&HoldStatus| !short.contains(&hold.cause) || now_ms - hold.since_ms > PLAN_PENDING_MAX_MS;
         let holds = || partitions.iter().filter_map(|partition| partition.hold.as_ref()).filter(news);
         if let Some(first) = holds().next() {
             let since_ms = holds().map(|hold| hold.since_ms).min().unwrap_or(first.since_ms);

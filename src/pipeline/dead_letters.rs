@@ -200,6 +200,12 @@ impl DeadLetters {
         }
     }
 
+    /// Counts a record that `bad_records = "skip"` drops.
+    pub(super) fn skipped(&self, error: &RecordError) {
+        self.metrics.skipped(error.class.as_str()).increment(1);
+        self.counts.skipped.fetch_add(1, Relaxed);
+    }
+
     /// Notes why letters wait.
     pub(super) fn refused(&self, why: String) {
         tracing::debug!(connector = self.connector, topic = self.topic, why, "a dead letter waits");
@@ -254,7 +260,7 @@ fn shortened(mut letter: Letter, cut: u32, why: &str) -> Letter {
 pub(super) fn letter_outcome(share: Share, finished: bool) -> Outcome {
     let (finished, abandoned) = if finished { (share.rows, 0) } else { (0, share.rows) };
     let hold = (abandoned > 0).then(|| (HoldCause::DeadLetterTopic, "its letter was given up".to_owned()));
-    Outcome { table: None, shares: vec![ShareOutcome { share, finished, abandoned, rejected: 0 }], hold }
+    Outcome { table: None, shares: vec![ShareOutcome { share, finished, abandoned, rejected: 0 }], hold, landed_below: None }
 }
 
 /// A moment as people read it; microseconds since the epoch.

@@ -3,7 +3,6 @@
 //! What a failure asks for is decided in one place, `ErrorClass::action`; here it is done.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use crate::bigquery::{Action, ActionContext, Append, AppendFailure, Appender, ErrorClass, Gate, RetryPace, TableSpec, Tables};
 use crate::config::BadRecords;
@@ -19,8 +18,8 @@ use super::freshness::FreshnessHistogram;
 use super::health::TableHealth;
 use super::part::{Indices, Part, halves, pick};
 use super::rejected::{RejectedRow, RejectedRows};
+use super::remedy::{advice, rejections};
 use super::trouble::Trouble;
-use super::wishes::{meet_wishes, still_fits};
 
 /// What deliveries of one (connector, table) share.
 pub struct DeliveryContext {
@@ -92,10 +91,10 @@ pub async fn deliver(context: &DeliveryContext, job: &AppendJob) -> Delivered {
         .collect();
     let rows = run.rejected;
     let rejected = (!rows.is_empty()).then(|| {
-        let bytes = rows.iter().map(|row| row.row_json.len() + row.error.message.len() + 256).sum::<usize>();
+        let bytes = rows.iter().map(RejectedRow::size_bytes).sum::<usize>();
         RejectedRows { rows, shard: job.shard.clone(), lease: job.lease.beside(BudgetKind::DeadLetters, bytes as u64) }
     });
-    Delivered { outcome: Outcome { table: Some(job.table.clone()), shares, hold }, rejected }
+    Delivered { outcome: Outcome { table: Some(job.table.clone()), shares, hold, landed_below: None }, rejected }
 }
 
 struct Backoffs {
@@ -233,15 +232,7 @@ impl Run<'_> {
                 self.reject(part, vec![(0, error)])
             }
             Action::DeadLetterRows => {
-                let mut rejected: Vec<(u32, RecordError)> = failure
-                    .row_errors
-                    .iter()
-                    .filter(|row| row.index < part.indices.len())
-                    .map(|row| (row.index, RecordError::new(Stage::Append, RecordErrorClass::RejectedByBigQuery, row.message.clone())))
-                    .collect();
-                // A row may have several errors, and is one dead letter.
-                rejected.sort_by_key(|(index, _)| *index);
-                rejected.dedup_by_key(|(index, _)| *index);
+                let rejected = rejections(&failure, part.indices.len());
                 if rejected.is_empty() {
                     return self.give_up(HoldCause::UnknownError, format!("BigQuery rejected rows without naming one: {failure}"));
                 }
@@ -258,21 +249,8 @@ impl Run<'_> {
 
     /// The rows are in the table.
     fn durable(&mut self, part: &Part) {
-        let table = &self.job.table;
-        let rows = u64::from(part.indices.len());
-        table.rows_durable.fetch_add(rows, Relaxed);
-        table.bytes_durable.fetch_add(part.rows.len() as u64, Relaxed);
-        table.metrics.rows_durable.increment(rows);
-        table.metrics.bytes_durable.increment(part.rows.len() as u64);
-        table.set_last_error(None);
-        self.context.health.succeeded();
-        if matches!(part.indices, Indices::All(_)) {
-            let now_ms = self.context.tasks.now_wall_us() / 1000;
-            for (age_ms, count) in self.job.times.ages_ms(now_ms) {
-                self.context.freshness.add(age_ms, count);
-                self.context.metrics.freshness.record_many(age_ms as f64 / 1000.0, count as usize);
-            }
-        }
+        let whole = matches!(part.indices, Indices::All(_));
+        self.context.landed(self.job, u64::from(part.indices.len()), part.rows.len() as u64, whole);
         self.finish(&part.indices);
     }
 
@@ -307,8 +285,7 @@ impl Run<'_> {
                     return Verdict::GiveUp(HoldCause::BadRecord, message);
                 }
                 BadRecords::Skip => {
-                    letters.metrics.skipped(error.class.as_str()).increment(1);
-                    letters.counts.skipped.fetch_add(1, Relaxed);
+                    letters.skipped(&error);
                     self.finish(&Indices::Some(vec![row]));
                 }
                 BadRecords::DeadLetter => {
@@ -336,34 +313,16 @@ impl Run<'_> {
 
     /// The write servers do not know a column: make sure that the table has it, then send again.
     async fn evolve(&mut self, backoffs: &mut Backoffs) -> Verdict {
-        let table = &self.job.table;
-        let met = meet_wishes(self.context.tables.as_ref(), &self.context.spec, table).await;
-        let state = match met {
-            Ok(()) => self.context.tables.get(&table.name).await,
-            Err(error) => Err(error),
-        };
-        match state {
-            Err(error) => {
-                self.context.health.hold(error.cause, &error.message, error.retry_after, self.context.tasks.now());
-                return Verdict::GiveUp(error.cause, error.message);
-            }
-            Ok(Some(state)) if !still_fits(&self.job.rows.layout, &state.columns) => {
-                // Another table under the same name: plans and rows made for the old one are of no use.
-                table.generation.fetch_add(1, SeqCst);
-                // The table is held too: should the new plans be refused as well, the next try waits longer, and people see it.
-                return self.give_up(HoldCause::PlanPending, "the table's columns changed; its plans are made again".to_owned());
-            }
-            Ok(_) => {}
+        if let Err((cause, message)) = self.context.evolve(&self.job.table, &self.job.rows.layout).await {
+            return Verdict::GiveUp(cause, message);
         }
-        table.metrics.append_retries.increment(1);
+        self.job.table.metrics.append_retries.increment(1);
         self.context.tasks.sleep(backoffs.lagging.next_delay()).await;
         Verdict::Same
     }
 
     fn give_up(&self, cause: HoldCause, message: String) -> Verdict {
-        if self.context.health.hold(cause, &message, None, self.context.tasks.now()) {
-            tracing::warn!(connector = self.context.connector, table = %self.job.table.name, cause = cause.as_str(), message, "table holds");
-        }
+        self.context.hold_table(&self.job.table, cause, &message);
         Verdict::GiveUp(cause, message)
     }
 
@@ -372,19 +331,4 @@ impl Run<'_> {
             self.job.table.metrics.possible_duplicate_rows.increment(u64::from(part.indices.len()));
         }
     }
-}
-
-fn advice(cause: HoldCause, failure: &AppendFailure) -> String {
-    let what_to_do = match cause {
-        HoldCause::TableMissing => "create the table, or set `create = true` in the connector's [table]",
-        HoldCause::PermissionDenied => {
-            "grant the worker's account bigquery.tables.updateData and bigquery.tables.get on the table (roles/bigquery.dataEditor)"
-        }
-        HoldCause::Unauthenticated => "check [bigquery] credentials in millrace.toml",
-        HoldCause::TypeConflict => "state the column in [table.columns], or change the table",
-        HoldCause::EncryptionKey => "check the table's encryption key and the service agent's access to it",
-        HoldCause::TableRecreated => "nothing: rows go on when the write servers know the new table",
-        _ => "see BigQuery's words",
-    };
-    format!("{failure}; {what_to_do}")
 }

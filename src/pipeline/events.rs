@@ -15,6 +15,7 @@ use crate::record::TopicPartition;
 use crate::table::TableName;
 
 use super::batch::Share;
+use super::exact::StreamNews;
 use super::plans::PlanAnswer;
 use super::progress::PartitionProgress;
 use super::work::WorkTimes;
@@ -65,6 +66,15 @@ pub enum ShardEvent {
         /// First and next offset, or why they are not known.
         range: Result<(i64, i64), String>,
     },
+    /// A partition's stream has something to tell.
+    Stream {
+        /// The partition's slot.
+        slot: u32,
+        /// In which epoch.
+        epoch: Epoch,
+        /// What.
+        news: StreamNews,
+    },
     /// End the thread.
     Stop,
 }
@@ -77,6 +87,8 @@ pub struct Outcome {
     pub shares: Vec<ShareOutcome>,
     /// Why rows were given up.
     pub hold: Option<(HoldCause, String)>,
+    /// Exactly once: every record of the partition below this offset is finished.
+    pub landed_below: Option<i64>,
 }
 
 /// How the rows of one share ended.

@@ -52,6 +52,11 @@ impl LettersUnderWay {
         self.spans.is_empty()
     }
 
+    /// Whether one of a record of this span, or of an earlier one, is on its way.
+    pub fn has_up_to(&self, span: SpanId) -> bool {
+        self.spans.iter().any(|letters| letters.span <= span)
+    }
+
     /// For how long letters of one span had no answer, where that is too long.
     pub fn late(&self, now: Instant) -> Option<Duration> {
         let oldest = self.spans.front()?;

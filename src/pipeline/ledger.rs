@@ -193,6 +193,16 @@ impl Ledger {
         Some(Rewind { seek_to, finished_again_records: again })
     }
 
+    /// Right after a rewind: records below `offset` are finished, though they share spans with others that are not.
+    pub fn finished_below(&mut self, offset: i64) {
+        let Some(next) = self.next.filter(|next| *next < offset) else { return };
+        self.skip.retain_mut(|range| {
+            range.start = range.start.max(offset);
+            range.start < range.end
+        });
+        self.skip.push_front(next..offset);
+    }
+
     fn span_mut(&mut self, id: SpanId) -> Option<&mut Span> {
         let index = id.0.checked_sub(self.base)?;
         self.spans.get_mut(usize::try_from(index).ok()?)

@@ -39,6 +39,8 @@ pub struct Rebalances {
     pub worker: Arc<WorkerShared>,
     /// What the last revocation took, until the next one.
     pub revoked: Mutex<Vec<Arc<PartitionProgress>>>,
+    /// Whether records that come again are left out where their rows have landed.
+    pub exactly_once: bool,
     /// Whether the group has this member, and what it said last: for health.
     pub trouble: Arc<Trouble>,
     /// What time it is.
@@ -166,7 +168,9 @@ impl GroupListener for Rebalances {
                 StartOffset::Committed(offset) | StartOffset::Latest(offset) => Some(offset),
                 StartOffset::Earliest => None,
             };
-            let progress = Arc::new(PartitionProgress::new(assigned.partition.clone(), assigned.epoch, start));
+            let progress = Arc::new(
+                PartitionProgress::new(assigned.partition.clone(), assigned.epoch, start).with_metadata(assigned.metadata.clone()),
+            );
             self.ownership.insert(progress.clone());
             if let Some(group) = groups.get_mut(self.shard_of(&assigned.partition)) {
                 group.push((assigned, progress));
@@ -187,6 +191,9 @@ impl GroupListener for Rebalances {
 
     fn not_committed(&self, partitions: &[TopicPartition]) {
         self.metrics.commit_failures.increment(1);
+        if self.exactly_once {
+            return; // the next owner finds out what landed, and sends none of it again
+        }
         for progress in self.revoked.lock().iter().filter(|progress| partitions.contains(&progress.partition)) {
             let (Some(head), Ok(table)) = (progress.head(), self.routes.table_of(&progress.partition.topic)) else { continue };
             // An upper bound: gaps between offsets count as records.

@@ -33,6 +33,8 @@ pub enum Wait {
         /// Where; `None`: at the first record that is left.
         offset: Option<i64>,
     },
+    /// The partition's stream: what its former owner left is found out, or the stream cannot go on; exactly once.
+    Stream,
     /// The user: a change of the configuration, which comes with a restart.
     User,
 }
@@ -78,6 +80,10 @@ pub struct Partition {
     pub letters: LettersUnderWay,
     /// The record whose decoding panicked: it is taken again, and not decoded.
     pub suspect: Option<i64>,
+    /// How often it went back to read again.
+    pub run: u64,
+    /// Every record below this offset is finished, whatever the ledger's spans say: a takeover or the partition's writer found that out.
+    pub landed_below: i64,
     last_hold: Option<(HoldInfo, i64)>,
 }
 
@@ -100,6 +106,8 @@ impl Partition {
             backoff: Backoff::hold(seed),
             letters: LettersUnderWay::default(),
             suspect: None,
+            run: 0,
+            landed_below: 0,
             last_hold: None,
         }
     }
@@ -126,7 +134,7 @@ impl Partition {
         let since_ms = again.as_ref().map_or(now_ms, |(last, _)| last.since_ms);
         self.progress.set_hold(Some(HoldInfo { cause, message, since_ms }));
         self.hold = Some(hold);
-        again.is_none() && cause != HoldCause::PlanPending
+        again.is_none() && !matches!(cause, HoldCause::PlanPending | HoldCause::TakingOver)
     }
 
     /// Changes why it holds (a plan that was asked for cannot be had). Returns `true` when that is news.

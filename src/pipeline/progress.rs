@@ -10,6 +10,8 @@ use crate::flow::HoldCause;
 use crate::kafka::{Epoch, NextOffset};
 use crate::record::TopicPartition;
 
+use super::exact::Published;
+
 /// No offset known yet.
 const UNKNOWN: i64 = -1;
 
@@ -42,7 +44,10 @@ pub struct PartitionProgress {
     pub lag_records: AtomicI64,
     /// At rest since then, milliseconds since the epoch: paused because memory is short.
     resting_since_ms: AtomicI64,
+    /// What commits carry beside the offset.
+    pub published: Published,
     hold: Mutex<Option<HoldInfo>>,
+    draining: AtomicBool,
     gone: AtomicBool,
 }
 
@@ -59,14 +64,35 @@ impl PartitionProgress {
             bytes: AtomicU64::new(0),
             lag_records: AtomicI64::new(UNKNOWN),
             resting_since_ms: AtomicI64::new(UNKNOWN),
+            published: Published::default(),
             hold: Mutex::new(None),
+            draining: AtomicBool::new(false),
             gone: AtomicBool::new(false),
         }
+    }
+
+    /// With what the last commit stored beside the offset: commits keep it until somebody knows better.
+    #[must_use]
+    pub fn with_metadata(mut self, metadata: Option<Arc<str>>) -> Self {
+        self.published = Published::as_read(metadata);
+        self
+    }
+
+    /// A revocation drains it: what was not sent yet is not to be sent, where that needs another commit.
+    pub fn set_draining(&self) {
+        self.draining.store(true, SeqCst);
+        self.published.wake();
+    }
+
+    /// Whether a revocation drains it.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(SeqCst)
     }
 
     /// This assignment is over: rows that were not sent yet are not to be sent any more, another worker reads their records again.
     pub fn set_gone(&self) {
         self.gone.store(true, SeqCst);
+        self.published.wake();
     }
 
     /// Whether this assignment is over.
@@ -159,23 +185,27 @@ impl Ownership {
         all
     }
 
-    /// Calls `commit` with the heads that the group does not have yet (all of them if `even_unchanged`), while no partition can be taken out.
+    /// Calls `commit` with the heads that the group does not have yet (all of them if `even_unchanged`) and those whose metadata are waited for, while
+    /// no partition can be taken out. Beside each offset: whose it is, and the version of the metadata that it carries.
     pub fn with_commits<R>(
         &self,
         even_unchanged: bool,
-        commit: impl FnOnce(&[NextOffset], &HashMap<TopicPartition, Arc<PartitionProgress>>) -> R,
+        commit: impl FnOnce(&[NextOffset], &[(Arc<PartitionProgress>, u64)], bool) -> R,
     ) -> R {
         let _turn = self.commit_turn.lock();
-        let owned = self.owned.lock().clone();
-        let mut offsets: Vec<NextOffset> = owned
-            .values()
-            .filter_map(|progress| {
-                let head = progress.head()?;
-                let new = progress.committed().is_none_or(|committed| head > committed);
-                (new || even_unchanged).then(|| NextOffset::plain(progress.partition.clone(), head))
-            })
-            .collect();
-        offsets.sort_by(|a, b| a.partition.cmp(&b.partition));
-        commit(&offsets, &owned)
+        let mut owned: Vec<Arc<PartitionProgress>> = self.owned.lock().values().cloned().collect();
+        owned.sort_by(|a, b| a.partition.cmp(&b.partition));
+        let owns_none = owned.is_empty();
+        let (mut offsets, mut whose) = (Vec::new(), Vec::new());
+        for progress in owned {
+            let Some(head) = progress.head() else { continue };
+            let new = progress.committed().is_none_or(|committed| head > committed) || progress.published.is_wanted();
+            if new || even_unchanged {
+                let (metadata, version) = progress.published.now();
+                offsets.push(NextOffset { partition: progress.partition.clone(), offset: head, metadata });
+                whose.push((progress, version));
+            }
+        }
+        commit(&offsets, &whose, owns_none)
     }
 }

@@ -45,6 +45,13 @@ pub struct RejectedRow {
     pub row_json: String,
 }
 
+impl RejectedRow {
+    /// The memory it takes.
+    pub fn size_bytes(&self) -> usize {
+        self.row_json.len() + self.error.message.len() + 256
+    }
+}
+
 /// The rejected rows of one append.
 pub struct RejectedRows {
     /// The rows.
@@ -79,6 +86,23 @@ impl DeadLetters {
             }
             drop(lease);
         }));
+    }
+
+    /// Sends rejected rows of one partition until the topic has all of them: `true`. `false`: the partition has gone. Their shard is told nothing.
+    pub async fn until_all_durable(&self, rejected: RejectedRows) -> bool {
+        let mut rows = rejected.rows;
+        rows.sort_by_key(|row| row.offset);
+        let Some(progress) = rows.first().map(|row| row.progress.clone()) else { return true };
+        let offsets: Vec<i64> = rows.iter().map(|row| row.offset).collect();
+        let Some(records) = self.read_again(&progress, &offsets).await else { return false };
+        for (row, record) in rows.iter().zip(records) {
+            let gone = record.is_none();
+            let record = record.unwrap_or_else(|| in_place_of_its_record(row));
+            if !self.until_durable(record, &row.error, gone.then_some("row-json"), &progress).await {
+                return false;
+            }
+        }
+        true
     }
 
     async fn send_of_partition(&self, mut rows: Vec<RejectedRow>, shard: &ShardHandle) {

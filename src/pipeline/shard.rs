@@ -27,6 +27,7 @@ use super::shard_table::ShardTable;
 use super::trouble::Trouble;
 use super::whereabouts::ShardPlace;
 use super::worker::WorkerShared;
+use super::writer::WriterHandle;
 use super::writers::Writers;
 
 /// What a shard is made of.
@@ -138,7 +139,7 @@ impl Shard {
                 }
             };
             self.place.assigned(slot, &progress);
-            let table = self.table_index(&partition.topic);
+            let table = if self.is_exact() { self.own_table(slot, &partition.topic) } else { self.table_index(&partition.topic) };
             assigned.queue.wake_on_data(std::thread::current());
             let Some(state) = self.slots.get_mut(slot) else { continue };
             state.ledger = super::ledger::Ledger::new(progress.committed());
@@ -155,8 +156,12 @@ impl Shard {
             state.resting_since = None;
             state.fetching_since = now;
             state.queue = Some(assigned.queue);
+            state.landed_below = 0;
             match table {
-                Ok(index) => state.table = Some(index),
+                Ok(index) => {
+                    state.table = Some(index);
+                    self.begin_stream(slot, assigned.metadata.as_deref());
+                }
                 Err(message) => {
                     state.table = None;
                     self.hold(slot, Hold { cause: HoldCause::TableMissing, wait: Wait::User, met_offset: None }, message);
@@ -177,8 +182,28 @@ impl Shard {
         Ok(self.tables.len() - 1)
     }
 
-    pub(super) fn table_by_name(&self, name: &TableName) -> Option<usize> {
-        self.table_of.get(name).copied()
+    /// The table of a partition that writes to a stream of its own: batches, and the way to its writer, are not shared with others.
+    fn own_table(&mut self, slot: usize, topic: &str) -> Result<usize, String> {
+        let name = self.parts.routes.table_of(topic)?;
+        let known = self.slots.get(slot).and_then(|partition| partition.table);
+        let entry = self.parts.worker.table(&name);
+        let index = known.filter(|index| self.tables.get(*index).is_some_and(|table| Arc::ptr_eq(&table.entry, &entry)));
+        let index = index.unwrap_or(self.tables.len());
+        if index == self.tables.len() {
+            let (_, health) = self.parts.writers.of(&entry);
+            self.tables.push(ShardTable::new(entry, WriterHandle::closed(), health));
+        }
+        if let Some(table) = self.tables.get_mut(index) {
+            // What a former assignment left.
+            (table.batch, table.writer) = (None, WriterHandle::closed());
+            table.ready.clear();
+        }
+        Ok(index)
+    }
+
+    /// The tables of this name: one, or one for each partition that writes to a stream of its own.
+    pub(super) fn tables_of(&self, name: &TableName) -> Vec<usize> {
+        (0..self.tables.len()).filter(|index| self.tables.get(*index).is_some_and(|table| *table.entry.name == *name)).collect()
     }
 
     /// Stops fetching a partition until what it waits for is there.

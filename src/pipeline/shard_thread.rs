@@ -96,7 +96,7 @@ impl ShardLoop {
 }
 
 /// Wakes a thread that is parked.
-struct Unpark(Thread);
+pub(super) struct Unpark(pub(super) Thread);
 
 impl Wake for Unpark {
     fn wake(self: Arc<Self>) {

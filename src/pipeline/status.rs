@@ -88,6 +88,21 @@ pub struct PartitionStatus {
     pub resting_since_ms: Option<i64>,
     /// Why it does not move, where it does not.
     pub hold: Option<HoldStatus>,
+    /// Exactly once: its stream, and what may be on its way there.
+    pub stream: Option<StreamStatus>,
+}
+
+/// What a partition's owner has announced (docs/durability.md).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct StreamStatus {
+    /// The stream's full name; none before the first append.
+    pub name: Option<String>,
+    /// Rows that are known to have landed in it.
+    pub rows: u64,
+    /// Appends that may be on their way.
+    pub announced_appends: usize,
+    /// Their rows.
+    pub announced_rows: u64,
 }
 
 /// Why a partition does not move.

@@ -28,6 +28,10 @@ impl Shard {
                     if let Some(partition) = self.slots.get_mut(*slot) {
                         partition.queue = None;
                         partition.draining = true;
+                        partition.progress.set_draining();
+                    }
+                    if self.is_exact() {
+                        self.leave_unsent(*slot);
                     }
                 }
                 self.close_all();
@@ -44,6 +48,7 @@ impl Shard {
             ShardEvent::Outcome(outcome) => self.settle(outcome, now),
             ShardEvent::Plan { table, key, answer } => self.take_plan(&table, &key, answer, now),
             ShardEvent::Watermarks { slot, epoch, asked, range } => self.out_of_range(slot as usize, epoch, asked, range, now),
+            ShardEvent::Stream { slot, epoch, news } => self.stream_news(slot as usize, epoch, news, now),
             ShardEvent::Stop => return false,
         }
         true
@@ -58,9 +63,13 @@ impl Shard {
     /// Ends assignments. Whoever has the partitions next reads from the head if `heads_given`, from the last commit otherwise: finished records
     /// behind that come again.
     fn let_go(&mut self, slots: &[(usize, Epoch)], heads_given: bool) {
+        let exact = self.is_exact();
         for (slot, epoch) in slots {
+            if exact && self.slots.get(*slot).is_some_and(|partition| partition.is_current(*epoch)) {
+                self.end_stream(*slot);
+            }
             if let Some(partition) = self.slots.get_mut(*slot).filter(|partition| partition.is_current(*epoch)) {
-                let again = partition.finished_again_records(heads_given);
+                let again = if exact { 0 } else { partition.finished_again_records(heads_given) };
                 if let Some(table) = partition.table.and_then(|table| self.tables.get(table)) {
                     table.entry.metrics.possible_duplicate_rows.increment(again);
                 }
@@ -82,11 +91,12 @@ impl Shard {
     /// Counts an append's or a dead letter's rows down.
     fn settle(&mut self, outcome: Outcome, now: Instant) {
         let mut given_up = Vec::new();
+        let exact = self.is_exact();
         for share in &outcome.shares {
             let Some(partition) = self.slots.get_mut(share.share.slot as usize) else { continue };
             if !partition.is_current(share.share.epoch) {
                 // Durable, but the assignment is over: whoever has the partition now may read these records again.
-                if let Some(table) = &outcome.table {
+                if let Some(table) = outcome.table.as_ref().filter(|_| !exact) {
                     table.metrics.possible_duplicate_rows.increment(u64::from(share.finished));
                 }
                 continue;
@@ -96,10 +106,11 @@ impl Shard {
             } else if share.rejected > 0 {
                 partition.letters.sent(share.share.span, share.rejected, now);
             }
+            partition.landed_below = partition.landed_below.max(outcome.landed_below.unwrap_or(0));
             partition.ledger.finish(share.share.span, share.finished);
             partition.ledger.abandon(share.share.span, share.abandoned);
             partition.publish();
-            if share.abandoned > 0 {
+            if share.abandoned > 0 && !partition.draining {
                 given_up.push(share.share.slot as usize);
             } else if share.finished > 0 && outcome.table.is_none() && partition.backoff.tries() > 0 {
                 partition.backoff.reset();
@@ -134,11 +145,12 @@ impl Shard {
     }
 
     fn take_plan(&mut self, table: &crate::table::TableName, key: &SchemaKey, answer: PlanAnswer, now: Instant) {
-        let Some(index) = self.table_by_name(table) else { return };
+        let indices = self.tables_of(table);
         let waiting: Vec<usize> = (0..self.slots.len())
             .filter(|slot| {
                 self.slots.get(*slot).is_some_and(|partition| {
-                    partition.table == Some(index) && partition.hold.as_ref().is_some_and(|hold| hold.wait == Wait::Plan(key.clone()))
+                    partition.table.is_some_and(|table| indices.contains(&table))
+                        && partition.hold.as_ref().is_some_and(|hold| hold.wait == Wait::Plan(key.clone()))
                 })
             })
             .collect();
@@ -151,8 +163,10 @@ impl Shard {
             PlanAnswer::Hold { cause, message, .. } => Some((*cause, message.clone())),
             PlanAnswer::Ready(_) | PlanAnswer::Dead(_) => None,
         };
-        if let Some(table) = self.tables.get_mut(index) {
-            table.answer(key, answer, delay, now);
+        for index in indices {
+            if let Some(table) = self.tables.get_mut(index) {
+                table.answer(key, answer.clone(), delay, now);
+            }
         }
         for slot in waiting {
             let Some(partition) = self.slots.get_mut(slot) else { continue };
@@ -210,6 +224,7 @@ impl Shard {
     }
 
     fn try_release(&mut self, slot: usize, now: Instant) {
+        let exact = self.is_exact();
         let Some(partition) = self.slots.get_mut(slot) else { return };
         let (Some(hold), true) = (&partition.hold, partition.owned && !partition.draining) else { return };
         let Some(index) = partition.table else { return };
@@ -226,6 +241,7 @@ impl Shard {
             }
             Wait::Letters if !partition.letters.is_empty() => return,
             Wait::Letters => {}
+            Wait::Stream => return,
             Wait::Table if table.health.held().is_some() => return,
             Wait::Table => {}
             Wait::Plan(key) => match table.plans.state_of(key) {
@@ -242,7 +258,13 @@ impl Shard {
         if partition.ledger.has_abandoned() {
             // Not before every answer is in: what becomes durable meanwhile need not be read again.
             let Some(rewind) = partition.ledger.rewind() else { return };
-            table.entry.metrics.possible_duplicate_rows.increment(rewind.finished_again_records);
+            partition.run += 1;
+            if exact {
+                // None of them comes a second time.
+                partition.ledger.finished_below(partition.landed_below);
+            }
+            let again = if exact { 0 } else { rewind.finished_again_records };
+            table.entry.metrics.possible_duplicate_rows.increment(again);
         }
         let target = partition.progress.partition.clone();
         if let Some(offset) = partition.resume_offset()
@@ -284,11 +306,13 @@ impl Shard {
             return;
         }
         let mut partitions: Vec<(u32, std::sync::Arc<super::progress::PartitionProgress>)> = Vec::new();
+        let mut run = 0;
         for share in &batch.shares {
             if partitions.iter().all(|(slot, _)| *slot != share.slot)
                 && let Some(partition) = self.slots.get_mut(share.slot as usize)
             {
                 partition.ledger.close_span();
+                run = partition.run;
                 partitions.push((share.slot, partition.progress.clone()));
             }
         }
@@ -307,6 +331,7 @@ impl Shard {
             shard: self.parts.handle.clone(),
             partitions,
             lease,
+            run,
         });
         self.account();
     }
@@ -314,9 +339,13 @@ impl Shard {
     /// Hands closed batches to the writers as far as they have room.
     pub(super) fn dispatch(&mut self) {
         use tokio::sync::mpsc::error::TrySendError;
-        for table in &mut self.tables {
-            while let Some(job) = table.ready.pop_front() {
-                match table.writer.jobs.try_send(job) {
+        let exact = self.is_exact();
+        for index in 0..self.tables.len() {
+            while let Some(job) = self.tables.get_mut(index).and_then(|table| table.ready.pop_front()) {
+                let waits = exact && !self.may_be_announced(&job);
+                let Some(table) = self.tables.get_mut(index) else { break };
+                let sent = if waits { Err(TrySendError::Full(job)) } else { table.writer.jobs.try_send(job) };
+                match sent {
                     Ok(()) => {}
                     // A writer ends only after its shards.
                     Err(TrySendError::Full(job) | TrySendError::Closed(job)) => {
@@ -340,7 +369,13 @@ impl Shard {
                 .slots
                 .iter()
                 .filter_map(current)
-                .filter_map(|partition| Some(NextOffset::plain(partition.progress.partition.clone(), partition.ledger.head()?)))
+                .filter_map(|partition| {
+                    Some(NextOffset {
+                        partition: partition.progress.partition.clone(),
+                        offset: partition.ledger.head()?,
+                        metadata: partition.progress.published.now().0,
+                    })
+                })
                 .collect();
             // Queues go before the answer: the poll thread gives the partitions back as soon as it has it.
             for (slot, _) in &draining.slots {

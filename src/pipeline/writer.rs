@@ -31,6 +31,13 @@ pub struct WriterHandle {
     pub jobs: mpsc::Sender<AppendJob>,
 }
 
+impl WriterHandle {
+    /// The way to no writer: nothing is taken.
+    pub fn closed() -> Self {
+        Self { jobs: mpsc::channel(1).0 }
+    }
+}
+
 /// Starts the writer's task.
 pub fn start(context: Arc<DeliveryContext>, table: Arc<TableEntry>) -> WriterHandle {
     let (jobs, receiver) = mpsc::channel(QUEUE_MAX);
@@ -102,7 +109,7 @@ fn given_up(context: &DeliveryContext, job: &AppendJob, words: &str) -> Delivere
     let abandoned = |share: &Share| ShareOutcome { share: *share, finished: 0, abandoned: share.rows, rejected: 0 };
     let shares = job.shares.iter().map(abandoned).collect();
     let hold = Some((HoldCause::UnknownError, message));
-    Delivered { outcome: Outcome { table: Some(job.table.clone()), shares, hold }, rejected: None }
+    Delivered { outcome: Outcome { table: Some(job.table.clone()), shares, hold, landed_below: None }, rejected: None }
 }
 
 /// While the table holds: looks at it when it is time, and releases it when it is as it must be.

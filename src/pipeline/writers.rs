@@ -12,6 +12,7 @@ use crate::telemetry::metrics::ConnectorMetrics;
 
 use super::dead_letters::DeadLetters;
 use super::delivery::DeliveryContext;
+use super::exact::ExactParts;
 use super::fence::Fence;
 use super::freshness::FreshnessHistogram;
 use super::health::TableHealth;
@@ -39,12 +40,15 @@ pub struct WriterParts {
     pub freshness: Arc<FreshnessHistogram>,
     /// For Prometheus.
     pub metrics: Arc<ConnectorMetrics>,
+    /// Streams, for exactly once.
+    pub exact: Arc<ExactParts>,
     /// Told when a writer ends by a panic.
     pub trouble: Arc<Trouble>,
 }
 
 /// One table's writer as the connector keeps it.
 struct Kept {
+    context: Arc<DeliveryContext>,
     entry: Arc<TableEntry>,
     handle: WriterHandle,
     health: Arc<TableHealth>,
@@ -64,9 +68,18 @@ impl Writers {
 
     /// The writer of a table, and the table's health.
     pub fn of(&self, entry: &Arc<TableEntry>) -> (WriterHandle, Arc<TableHealth>) {
+        self.kept(entry, |kept| (kept.handle.clone(), kept.health.clone()))
+    }
+
+    /// What deliveries to a table share. Its writer looks after the table, whoever sends its rows.
+    pub fn context_of(&self, entry: &Arc<TableEntry>) -> Arc<DeliveryContext> {
+        self.kept(entry, |kept| kept.context.clone())
+    }
+
+    fn kept<R>(&self, entry: &Arc<TableEntry>, look: impl FnOnce(&Kept) -> R) -> R {
         let mut kept = self.kept.lock();
         let seed = kept.len() as u64;
-        let writer = kept.entry((*entry.name).clone()).or_insert_with(|| {
+        look(kept.entry((*entry.name).clone()).or_insert_with(|| {
             let parts = &self.parts;
             let health = Arc::new(TableHealth::new(seed));
             let context = DeliveryContext {
@@ -82,9 +95,14 @@ impl Writers {
                 metrics: parts.metrics.clone(),
                 trouble: parts.trouble.clone(),
             };
-            Kept { entry: entry.clone(), handle: writer::start(Arc::new(context), entry.clone()), health }
-        });
-        (writer.handle.clone(), writer.health.clone())
+            let context = Arc::new(context);
+            Kept { entry: entry.clone(), handle: writer::start(context.clone(), entry.clone()), context, health }
+        }))
+    }
+
+    /// What the streams of the connector's partitions share.
+    pub fn exact(&self) -> &Arc<ExactParts> {
+        &self.parts.exact
     }
 
     /// The tables so far, in order of their names.

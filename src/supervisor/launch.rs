@@ -56,6 +56,7 @@ impl Launcher {
             fleet: self.fleet.clone(),
             tables: self.bigquery.tables(),
             appender: self.bigquery.appender(),
+            streams: self.bigquery.streams(),
             worker: self.shared.clone(),
             prefetch_bytes: slot.prefetch_bytes,
         };

@@ -112,6 +112,18 @@ catalog! {
         "Tables created and columns added or relaxed by this worker.";
     POSSIBLE_DUPLICATE_ROWS = Counter Count "millrace_possible_duplicate_rows_total" ["table"]
         "Rows sent again although an earlier try may have landed: the upper bound of duplicates besides those after a crash.";
+    STREAMS_CREATED = Counter Count "millrace_exact_streams_created_total" ["connector"]
+        "Write streams created for exactly-once partitions.";
+    STREAM_TAKEOVERS = Counter Count "millrace_exact_takeovers_total" ["connector", "landed"]
+        "Partitions taken over from another owner's stream, by how many of the appends that it had announced were found landed: none, some, all.";
+    LANDED_APPENDS_FOUND = Counter Count "millrace_exact_landed_appends_found_total" ["connector"]
+        "Appends that takeovers found landed although nobody had committed that: at least once would have sent their rows again.";
+    STREAMS_ENDED = Counter Count "millrace_exact_streams_ended_total" ["connector"]
+        "Streams that their own writer ended to learn what had landed, after answers were lost or another writer was met.";
+    STREAMS_LOST = Counter Count "millrace_exact_streams_lost_total" ["connector"]
+        "Times that nobody could know what landed: a stream that BigQuery forgot, a row count on no boundary, damaged metadata.";
+    REPLAYED_ROWS = Counter Count "millrace_exact_replayed_rows_total" ["connector"]
+        "Announced rows sent again after that because of on_lost_stream = at-least-once: possible duplicates.";
     APPEND_CONNECTIONS = Gauge Count "millrace_append_connections" []
         "Open connections of the Storage Write API, shared by tables.";
     APPEND_IN_FLIGHT_BYTES = Gauge Bytes "millrace_append_in_flight_bytes" []

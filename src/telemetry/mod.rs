@@ -5,6 +5,7 @@
 
 pub mod catalog;
 pub mod cpu;
+pub mod exact;
 pub mod leader_page;
 pub mod logs;
 pub mod metrics;

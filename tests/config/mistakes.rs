@@ -153,8 +153,8 @@ fn impossible_combinations() {
         ),
         (
             "name = \"shop.orders\"",
-            "name = \"shop.orders\"\n[delivery]\nguarantee = \"exactly-once\"",
-            "10:13: delivery.guarantee: exactly-once is not built yet: only `at-least-once`, with duplicates bounded and counted",
+            "name = \"shop.orders\"\n[delivery]\nguarantee = \"exactly-twice\"",
+            "10:13: delivery.guarantee: `exactly-twice` is not one of `at-least-once`, `exactly-once`; did you mean `exactly-once`?",
         ),
         (
             "name = \"shop.orders\"",

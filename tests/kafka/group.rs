@@ -311,3 +311,31 @@ fn metadata_goes_with_the_offset_and_comes_back_with_the_assignment() {
     assert_eq!((of(0), of(1), of(2)), (Some("m r1 3 7"), Some(long.as_str()), None));
     control.close(Duration::from_secs(20)).unwrap();
 }
+
+/// librdkafka goes on with a commit whose answer came too late for us: a newer one waits for it, so that the older never comes after it.
+#[test]
+fn a_commit_waits_for_one_without_an_answer() {
+    let cluster = MockCluster::new(1).unwrap();
+    cluster.create_topic("late", 1, 1).unwrap();
+    let brokers = cluster.bootstrap_servers();
+    produce(&producer(&brokers), "late", 1, 0, 10);
+    let pipeline = Pipeline::new();
+    let late = settings(&brokers, "late", &["late"], Protocol::Consumer);
+    let control = start_group(late.clone(), Arc::clone(&pipeline) as Arc<dyn GroupListener>).unwrap();
+    wait_until("the partition", Duration::from_secs(20), || pipeline.state.lock().slots.len() == 1);
+    let next = |offset| [NextOffset::plain(TopicPartition::new("late", 0), offset)];
+    assert_eq!(control.commit(&next(1), Duration::from_secs(3)), Ok(vec![]));
+    cluster.broker_round_trip_time(1, Duration::from_millis(700)).unwrap();
+    let first = control.commit(&next(2), Duration::from_millis(100));
+    assert!(matches!(first, Err(GroupError::TimedOut(_))), "{first:?}");
+    let begun = Instant::now();
+    let second = control.commit(&next(3), Duration::from_millis(100));
+    assert!(matches!(second, Err(GroupError::TimedOut(_))), "not sent beside the first: {second:?}");
+    assert_eq!(control.commit(&next(4), Duration::from_secs(5)), Ok(vec![]));
+    assert!(begun.elapsed() > Duration::from_millis(700), "{:?}", begun.elapsed());
+    cluster.broker_round_trip_time(1, Duration::ZERO).unwrap();
+    let committed = LagClient::new(&late).unwrap().query(&[TopicPartition::new("late", 0)], Duration::from_secs(5)).unwrap();
+    assert_eq!(committed[0].committed, Some(4));
+    pipeline.state.lock().slots.clear();
+    control.close(Duration::from_secs(20)).unwrap();
+}

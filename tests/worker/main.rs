@@ -5,6 +5,7 @@
 mod bad_records;
 mod commits;
 mod dead_letter_topic;
+mod exactly_once;
 mod fault_table;
 mod faults;
 mod rig;

@@ -97,6 +97,7 @@ impl Rig {
             schemas: Some(schemas),
             tables: client.tables(),
             appender: client.appender(),
+            streams: client.streams(),
             worker,
             prefetch_bytes: 32 << 20,
         };

@@ -50,17 +50,22 @@ impl Profile {
         shares.first(vec![RegistryFault::Down, RegistryFault::Rubbish, RegistryFault::Slow])
     }
 
-    /// BigQuery's own presets.
-    pub(in crate::cli) fn bigquery(self) -> Faults {
-        match self {
+    /// BigQuery's own presets; for exactly once, the calls that make and end streams fail too.
+    pub(in crate::cli) fn bigquery(self, exact: bool) -> Faults {
+        let mut faults = match self {
             Self::None => Faults::none(),
             Self::Some => Faults::some(),
             Self::Heavy => Faults::heavy(),
+        };
+        if exact && self != Self::None {
+            let classes = [FaultClass::UnaryUnavailable, FaultClass::UnaryAborted, FaultClass::UnaryInternal, FaultClass::UnaryLostAnswer];
+            faults.rates.extend(classes.map(|class| (class, 0.01 * self.factor())));
         }
+        faults
     }
 
     /// All rates in words, one a line; empty without faults.
-    pub(in crate::cli) fn describe(self) -> Vec<String> {
+    pub(in crate::cli) fn describe(self, exact: bool) -> Vec<String> {
         let percent = |share: f64| format!("{:.2}%", share * 100.0);
         let mut lines: Vec<String> = self
             .broker()
@@ -74,7 +79,7 @@ impl Profile {
         lines.extend(
             RegistryFault::ALL.iter().filter(|_| registry > 0.0).map(|f| format!("{} of the requests: {}", percent(registry), f.as_str())),
         );
-        let rates = self.bigquery().rates;
+        let rates = self.bigquery(exact).rates;
         lines.extend(
             rates.iter().map(|(class, rate)| format!("{} of its calls, and its first one: {}", percent(*rate), bigquery_name(*class))),
         );
@@ -91,11 +96,12 @@ pub(super) fn bigquery_name(class: FaultClass) -> String {
 /// Counts of all parts under one roof: every class with a rate, 0 where it has not fired.
 pub(super) fn fired(
     profile: Profile,
+    exact: bool,
     broker: BTreeMap<&'static str, u64>,
     registry: BTreeMap<&'static str, u64>,
     bigquery: &BTreeMap<FaultClass, u64>,
 ) -> BTreeMap<String, u64> {
-    let mut all: BTreeMap<String, u64> = profile.bigquery().rates.keys().map(|class| (bigquery_name(*class), 0)).collect();
+    let mut all: BTreeMap<String, u64> = profile.bigquery(exact).rates.keys().map(|class| (bigquery_name(*class), 0)).collect();
     all.extend(bigquery.iter().map(|(class, count)| (bigquery_name(*class), *count)));
     all.extend(broker.into_iter().chain(registry).map(|(name, count)| (name.to_owned(), count)));
     all

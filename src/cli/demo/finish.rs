@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 
+use super::exact::Takeovers;
 use super::flows::FLOWS;
 use super::kills::rows_at_risk;
 use super::reconcile::{Verdict, reconcile};
@@ -32,10 +33,15 @@ impl Demo<'_> {
         let rows = tokio::task::block_in_place(|| self.landing.finish());
         self.complaints.extend(self.landing.unreadable().map(|u| format!("unreadable row: {u}")));
         let mut verdict = Verdict::default();
-        let mut bound = possible;
+        if self.args.is_exact() && possible > 0 {
+            self.complaints.push(format!("exactly once, and {possible} rows are said to be possible duplicates"));
+        }
+        let mut bound = if self.args.is_exact() { 0 } else { possible };
         for (number, (flow, flow_rows)) in FLOWS.iter().zip(rows).enumerate() {
-            bound += rows_at_risk(number, &flow_rows, &self.kills, SETTLE_MS);
-            bound += rows_at_risk(number, &flow_rows, &self.refused_departures, SETTLE_MS);
+            if !self.args.is_exact() {
+                bound += rows_at_risk(number, &flow_rows, &self.kills, SETTLE_MS);
+                bound += rows_at_risk(number, &flow_rows, &self.refused_departures, SETTLE_MS);
+            }
             let journal = &self.journals[number];
             let entries: Vec<_> = (0..journal.partitions()).map(|p| journal.partition(p)).collect();
             verdict.add(reconcile(flow.topic, &entries, flow_rows, &letters[number]));
@@ -61,6 +67,7 @@ impl Demo<'_> {
             unacknowledged: self.journals.iter().map(|j| j.failed()).sum(),
             freshness_ms: Percentiles { p50, p99 },
             workers: self.alive,
+            takeovers: self.args.is_exact().then(|| Takeovers::in_logs(self.fleet.folder())),
             kills: self.kills.len() as u64,
             leader_kills: self.leader_kills,
             departures: self.departures,

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -49,6 +49,11 @@ pub(super) struct Fleet {
 }
 
 impl Fleet {
+    /// Where the workers' files and logs are.
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// Starts so many workers with the configuration in `folder` (`millrace.toml`, `connectors/`); their logs go there too.
     pub(super) fn start(folder: PathBuf, count: usize) -> Result<Self> {
         let program = std::env::current_exe().context("this program's own path")?;

@@ -3,6 +3,7 @@
 mod committed;
 mod dead_letters;
 mod decisions;
+mod exact;
 mod faults;
 mod finish;
 mod fleet;
@@ -48,6 +49,13 @@ enum Switch {
     Off,
 }
 
+/// What the demo's connectors promise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Promise {
+    AtLeastOnce,
+    ExactlyOnce,
+}
+
 /// What one worker takes a second when the fleet sizes itself: little enough for a load of some ten thousand to need several.
 const SCALING_CAPACITY: u64 = 8_000;
 
@@ -88,6 +96,9 @@ pub struct DemoArgs {
     /// Kill a worker (SIGKILL) this often and start it again; every second time the leader of the fleet.
     #[arg(long, value_parser = arguments::duration)]
     kill_every: Option<Duration>,
+    /// What the connectors promise: exactly once must end without a single duplicate, whatever is killed.
+    #[arg(long, value_enum, default_value = "at-least-once")]
+    guarantee: Promise,
     /// What goes wrong in broker, registry and BigQuery: fixed rates, printed at the start.
     #[arg(long, value_enum, default_value = "none")]
     faults: Profile,
@@ -103,6 +114,11 @@ pub struct DemoArgs {
 }
 
 impl DemoArgs {
+    /// Whether each record must be one row.
+    fn is_exact(&self) -> bool {
+        self.guarantee == Promise::ExactlyOnce
+    }
+
     /// Whether the fleet sizes itself.
     fn scales(&self) -> bool {
         self.scale == Switch::On

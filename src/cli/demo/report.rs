@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::decisions::DecisionLine;
+use super::exact::Takeovers;
 use super::reconcile::Verdict;
 use crate::cli::Exit;
 
@@ -29,6 +30,8 @@ pub(super) struct Report {
     pub(super) unacknowledged: u64,
     pub(super) freshness_ms: Percentiles,
     pub(super) workers: Workers,
+    /// With `--guarantee exactly-once`.
+    pub(super) takeovers: Option<Takeovers>,
     pub(super) kills: u64,
     /// Of these, how many struck the leader of the fleet.
     pub(super) leader_kills: u64,
@@ -107,6 +110,14 @@ impl Report {
         (self, exit)
     }
 
+    fn print_bound(&self) {
+        println!(
+            "  duplicates        {:>10}   (bound {}: rows landed above the committed offset at each kill, plus those that",
+            self.duplicates, self.duplicates_bound
+        );
+        println!("                                 the workers sent again without knowing)");
+    }
+
     /// For people.
     pub(super) fn print(&self) {
         println!("\nreconciliation, record by record:");
@@ -118,11 +129,15 @@ impl Report {
         println!("  missing           {:>10}", self.missing);
         println!("  wrong content     {:>10}", self.wrong_content);
         println!("  unexpected rows   {:>10}", self.unexpected_rows);
-        println!(
-            "  duplicates        {:>10}   (bound {}: rows landed above the committed offset at each kill, plus those that",
-            self.duplicates, self.duplicates_bound
-        );
-        println!("                                 the workers sent again without knowing)");
+        if let Some(takeovers) = self.takeovers {
+            println!("  duplicates        {:>10}   (exactly once: none is allowed)", self.duplicates);
+            println!(
+                "  takeovers         {:>10}   ({} of them found landed appends, {} in all, that nobody had committed)",
+                takeovers.all, takeovers.with_landed_appends, takeovers.landed_appends
+            );
+        } else {
+            self.print_bound();
+        }
         println!(
             "  dead letters      {:>10}   ({} missing, {} wrong, {} twice)",
             self.dead_letters, self.missing_dead_letters, self.wrong_dead_letters, self.duplicate_dead_letters
@@ -171,6 +186,7 @@ mod tests {
             unacknowledged: 0,
             freshness_ms: Percentiles { p50: Some(1), p99: None },
             workers: Workers { min: 1, max: 2 },
+            takeovers: None,
             kills: 0,
             leader_kills: 0,
             departures: 0,

@@ -52,11 +52,11 @@ pub(super) fn run(args: &DemoArgs) -> Result<(Report, Exit)> {
 
 async fn course(args: &DemoArgs) -> Result<(Report, Exit)> {
     let mut folder = tempfile::Builder::new().prefix("millrace-demo-").tempdir().context("a folder for configuration and logs")?;
-    for line in args.faults.describe() {
+    for line in args.faults.describe(args.is_exact()) {
         println!("fault: {line}");
     }
-    let stage = Stage::start(args.faults, args.partitions, args.brokers, args.seed).await?;
-    stage.write_files(folder.path(), &FleetFile::of(args, folder.path())?)?;
+    let stage = Stage::start(args.faults, args.is_exact(), args.partitions, args.brokers, args.seed).await?;
+    stage.write_files(folder.path(), &FleetFile::of(args, folder.path())?, args.is_exact())?;
     println!(
         "broker {} | registry {} | BigQuery {} and {} | workers' files {}",
         stage.broker.bootstrap_servers(),

@@ -23,7 +23,7 @@ pub(super) struct Stage {
 
 impl Stage {
     /// Starts the parts without faults, makes topics and dataset, registers the schema; then the faults begin.
-    pub(super) async fn start(profile: Profile, partitions: i32, brokers: u16, seed: u64) -> Result<Self> {
+    pub(super) async fn start(profile: Profile, exact: bool, partitions: i32, brokers: u16, seed: u64) -> Result<Self> {
         let broker = EmbeddedBroker::start(BrokerSettings { brokers, seed, ..BrokerSettings::default() }).await?;
         let registry = EmbeddedRegistry::start(RegistrySettings { seed, ..RegistrySettings::default() }).await?;
         let bigquery = EmbeddedBigQuery::start(Settings { seed, ..Settings::default() }).await.context("embedded BigQuery")?;
@@ -41,9 +41,9 @@ impl Stage {
         }
         broker.set_faults(profile.broker());
         registry.set_faults(profile.registry());
-        bigquery.faults().set(profile.bigquery());
+        bigquery.faults().set(profile.bigquery(exact));
         // A short run may give a rare class no chance: each strikes its first opportunity too.
-        for class in profile.bigquery().rates.keys() {
+        for class in profile.bigquery(exact).rates.keys() {
             bigquery.faults().fire_next(*class, None);
         }
         Ok(Self { broker, registry, bigquery, schema_id })
@@ -57,8 +57,8 @@ impl Stage {
         }
     }
 
-    /// Writes `millrace.toml`, `connectors/` and `schemas/`: the shipped files as they are, and a fleet configuration for this stage.
-    pub(super) fn write_files(&self, folder: &Path, fleet: &FleetFile) -> Result<()> {
+    /// Writes `millrace.toml`, `connectors/` and `schemas/`: the shipped files (with `exact`, promising that), and a fleet configuration for this stage.
+    pub(super) fn write_files(&self, folder: &Path, fleet: &FleetFile, exact: bool) -> Result<()> {
         let connectors = folder.join("connectors");
         let schemas = folder.join("schemas");
         for made in [&connectors, &schemas] {
@@ -66,7 +66,8 @@ impl Stage {
         }
         let write = |path: std::path::PathBuf, text: &str| std::fs::write(&path, text).with_context(|| path.display().to_string());
         for flow in FLOWS {
-            write(connectors.join(format!("{}.toml", flow.connector)), flow.file)?;
+            let promise = if exact { "[delivery]\nguarantee = \"exactly-once\"\n" } else { "[delivery]\n" };
+            write(connectors.join(format!("{}.toml", flow.connector)), &flow.file.replace("[delivery]\n", promise))?;
         }
         write(schemas.join("SMSPhysicalStockUpdates_values.avsc"), STOCK_UPDATE_SCHEMA)?;
         write(folder.join("millrace.toml"), &fleet.text(self))

@@ -114,7 +114,13 @@ impl Demo<'_> {
 
     pub(super) fn fired(&self) -> BTreeMap<String, u64> {
         let stage = &self.stage;
-        faults::fired(self.args.faults, stage.broker.fired(), stage.registry.fired(), &stage.bigquery.faults().fired())
+        faults::fired(
+            self.args.faults,
+            self.args.is_exact(),
+            stage.broker.fired(),
+            stage.registry.fired(),
+            &stage.bigquery.faults().fired(),
+        )
     }
 
     /// Rates over the last three seconds.

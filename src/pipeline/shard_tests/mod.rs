@@ -19,6 +19,7 @@ use rand::SeedableRng;
 use self::played::{Control, Log, LogQueue, OneTable, Post, Sink};
 use super::dead_letters::{DeadLetters, Letter};
 use super::events::{ShardEvent, ShardHandle};
+use super::exact::ExactParts;
 use super::fence::Fence;
 use super::plans::PlanMaker;
 use super::progress::PartitionProgress;
@@ -33,6 +34,7 @@ use crate::decode::DecodeOptions;
 use crate::flow::{Budget, Tasks};
 use crate::kafka::{Assigned, Epoch, StartOffset};
 use crate::record::TopicPartition;
+use crate::telemetry::exact::ExactMetrics;
 use crate::telemetry::metrics::ConnectorMetrics;
 
 struct Stage {
@@ -127,6 +129,13 @@ fn limited_stage(
             tasks: tasks.clone(),
             freshness: Arc::default(),
             metrics: metrics.clone(),
+            exact: Arc::new(ExactParts {
+                guarantee: config.delivery.guarantee,
+                on_lost: config.delivery.on_lost_stream,
+                streams: sink.clone(),
+                bell: Arc::default(),
+                metrics: Arc::new(ExactMetrics::new("c")),
+            }),
             trouble: trouble.clone(),
         })),
         plans: Arc::new(PlanMaker {

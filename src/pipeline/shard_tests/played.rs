@@ -12,7 +12,9 @@ use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use rand::Rng;
 
-use crate::bigquery::{Append, AppendFailure, Appender, ErrorClass, RowError, TableError, TableSpec, TableState, Tables};
+use crate::bigquery::{
+    Append, AppendFailure, Appender, ErrorClass, RowError, StreamLine, TableError, TableSpec, TableState, Tables, WriteStreams,
+};
 use crate::decode::split_rows;
 use crate::flow::HoldCause;
 use crate::kafka::{Flow, GroupControl, GroupError, NextOffset, PartitionQueue, Taken};
@@ -190,6 +192,20 @@ impl Appender for Sink {
             result
         }
         .boxed()
+    }
+}
+
+/// At least once needs no streams of its own.
+#[async_trait]
+impl WriteStreams for Sink {
+    async fn create(&self, table: &TableName) -> Result<Arc<str>, AppendFailure> {
+        panic!("a stream of {table} was created")
+    }
+    async fn finalize(&self, stream: &str) -> Result<u64, AppendFailure> {
+        panic!("{stream} was finalized")
+    }
+    fn open(&self, stream: &Arc<str>) -> Box<dyn StreamLine> {
+        panic!("{stream} was opened")
     }
 }
 

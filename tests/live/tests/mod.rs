@@ -6,6 +6,7 @@ mod columns;
 mod dead_letters;
 mod embedded;
 mod evolution;
+mod exactly_once;
 mod groups;
 mod handover;
 mod kubernetes;
@@ -46,6 +47,8 @@ pub const ALL: &[Test] = &[
     ("lag::a_thousand_partitions_in_one_look", lag::a_thousand_partitions_in_one_look),
     ("lag::transactions_open_and_aborted", lag::transactions_open_and_aborted),
     ("lag::retention_and_sizes", lag::retention_and_sizes),
+    ("exactly_once::emulator", exactly_once::emulator),
+    ("exactly_once::embedded", exactly_once::embedded),
     ("groups::classic", groups::classic),
     ("groups::consumer", groups::consumer),
     ("handover::classic", handover::classic),
