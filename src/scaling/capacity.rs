@@ -81,14 +81,16 @@ fn waited(view: &View, memory: &mut Memory, id: &str, place: usize, consumed: f6
     known.waiting_since_ms.map_or(0, |at| now - at)
 }
 
-/// What a worker consumed without being known to be busy is a bound from below.
+/// What a worker consumed without being known to be busy is a bound from below. One that is known to be nearly idle could do more: its records cost
+/// no more than all the little that it worked.
 fn prove(view: &View, memory: &mut Memory, place: usize, consumed: &[f64]) {
+    let share = view.workers[place].busy.map_or(1.0, |busy| busy.max(BUSY_ENOUGH));
     for (g, group) in view.groups.iter().enumerate() {
         let late = (0..group.owners.len()).any(|p| group.owners[p] == Some(place) && group.lag_s[p].is_none_or(|lag| lag > 10.0));
         if let Some(known) = memory.groups.get_mut(&group.name)
             && !late
         {
-            known.proven_per_s = known.proven_per_s.max(consumed[g]);
+            known.proven_per_s = known.proven_per_s.max(consumed[g] / share);
         }
     }
 }

@@ -184,3 +184,11 @@ fn what_was_futile_is_forgotten_once_nothing_waits() {
     fleet.run(300, &[Connector { produced: 1_000.0, consumed: 20_000.0, ..WELL }]);
     assert_eq!(until(&fleet), None);
 }
+
+#[test]
+fn a_fleet_that_has_never_been_busy_shrinks() {
+    // Four workers, each busy 5 % of the time: what a record costs was never learnt.
+    let little = Connector { produced: 400.0, consumed: 400.0, ..WELL };
+    let last = Fleet::of(4).run(1_500, &[little]);
+    assert_eq!(last.replicas, 1, "{}", last.reason);
+}
