@@ -6,11 +6,13 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use crate::flow::Tasks;
 use crate::table::TableName;
 
 /// Recent changes of tables' metadata. Write servers see a change seconds to minutes after `tables.get` does, unevenly.
 pub(crate) struct Changes {
     visibility_delay: Duration,
+    tasks: Arc<dyn Tasks>,
     tables: Mutex<HashMap<TableName, Known>>,
 }
 
@@ -22,8 +24,8 @@ struct Known {
 
 impl Changes {
     /// Changes count as recent for `visibility_delay`.
-    pub(crate) fn new(visibility_delay: Duration) -> Self {
-        Self { visibility_delay, tables: Mutex::default() }
+    pub(crate) fn new(visibility_delay: Duration, tasks: Arc<dyn Tasks>) -> Self {
+        Self { visibility_delay, tasks, tables: Mutex::default() }
     }
 
     /// For how long a change counts as recent.
@@ -33,7 +35,7 @@ impl Changes {
 
     /// Notes that the table's metadata changed `ago`. An older change never replaces a younger one.
     pub(crate) fn note_change(&self, table: &TableName, ago: Duration) {
-        let Some(at) = Instant::now().checked_sub(ago) else { return };
+        let Some(at) = self.tasks.now().checked_sub(ago) else { return };
         let mut tables = self.tables.lock();
         let known = tables.entry(table.clone()).or_default();
         known.changed_at = Some(known.changed_at.map_or(at, |before| before.max(at)));
@@ -41,7 +43,8 @@ impl Changes {
 
     /// Whether the last known change is younger than the visibility delay.
     pub(crate) fn is_recent(&self, table: &TableName) -> bool {
-        self.tables.lock().get(table).and_then(|known| known.changed_at).is_some_and(|at| at.elapsed() < self.visibility_delay)
+        let changed_at = self.tables.lock().get(table).and_then(|known| known.changed_at);
+        changed_at.is_some_and(|at| self.tasks.now().duration_since(at) < self.visibility_delay)
     }
 
     /// Notes the location that `tables.get` gave.
@@ -62,14 +65,19 @@ impl Changes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::flow::TokioTasks;
+
+    fn changes() -> Changes {
+        Changes::new(Duration::from_secs(60), Arc::new(TokioTasks::new(tokio::runtime::Handle::current())))
+    }
 
     fn table(name: &str) -> TableName {
         TableName { project: "p".into(), dataset: "d".into(), table: name.into() }
     }
 
-    #[test]
-    fn a_change_is_recent_until_the_delay_is_over() {
-        let changes = Changes::new(Duration::from_secs(60));
+    #[tokio::test]
+    async fn a_change_is_recent_until_the_delay_is_over() {
+        let changes = changes();
         assert!(!changes.is_recent(&table("a")));
         changes.note_change(&table("a"), Duration::from_secs(59));
         assert!(changes.is_recent(&table("a")));
@@ -78,9 +86,9 @@ mod tests {
         assert!(!changes.is_recent(&table("b")));
     }
 
-    #[test]
-    fn an_older_change_does_not_hide_a_younger_one() {
-        let changes = Changes::new(Duration::from_secs(60));
+    #[tokio::test]
+    async fn an_older_change_does_not_hide_a_younger_one() {
+        let changes = changes();
         changes.note_change(&table("a"), Duration::ZERO);
         changes.note_change(&table("a"), Duration::from_secs(120));
         assert!(changes.is_recent(&table("a")));

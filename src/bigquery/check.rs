@@ -39,8 +39,8 @@ impl BigQuery {
     /// Whether the dataset can be read: `Ok` holds its location.
     pub async fn check_dataset(&self, project: &str, dataset: &str) -> Result<String, String> {
         let client = ClientBuilder::new()
-            .with_v2_base_url(self.rest.base().to_owned())
-            .with_client(self.rest.http().clone())
+            .with_v2_base_url(self.rest_endpoint.clone())
+            .with_client(self.http.clone())
             .build_from_authenticator(Arc::new(Tokens(self.tokens.clone())))
             .await
             .map_err(|e| e.to_string())?;

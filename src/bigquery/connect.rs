@@ -2,15 +2,17 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::append::{CreatedStreams, Pool, PoolSettings};
 use super::auth::TokenSource;
 use super::changes::Changes;
-use super::rest::RestClient;
+use super::rest::{HttpTransport, RestClient, RestTransport};
 use super::tables::{EvolutionPace, RestTables};
 use super::trust::Trust;
 use super::{Appender, Tables, WriteStreams};
 use crate::config::BigQueryConfig;
+use crate::flow::{Tasks, TokioTasks};
 
 /// BigQuery's public REST endpoint.
 const REST_ENDPOINT: &str = "https://bigquery.googleapis.com/bigquery/v2";
@@ -52,6 +54,9 @@ pub struct BigQuery {
     pub(super) project: String,
     pub(super) tokens: Arc<TokenSource>,
     pub(super) rest: Arc<RestClient>,
+    pub(super) http: reqwest::Client,
+    /// The address up to `/projects`.
+    pub(super) rest_endpoint: String,
     tables: Arc<RestTables>,
     pool: Pool,
     streams: Arc<CreatedStreams>,
@@ -70,7 +75,8 @@ pub async fn connect(config: &BigQueryConfig, ca_file: Option<&Path>) -> Result<
     let trust = Trust::load(ca_file)?;
     let http = trust.http_client()?;
     let tokens = Arc::new(TokenSource::new(&config.credentials, &http).await?);
-    let changes = Arc::new(Changes::new(config.visibility_delay.get()));
+    let tasks: Arc<dyn Tasks> = Arc::new(TokioTasks::new(tokio::runtime::Handle::current()));
+    let changes = Arc::new(Changes::new(config.visibility_delay.get(), tasks.clone()));
 
     let rest_endpoint = config.rest_endpoint.as_deref().unwrap_or(REST_ENDPOINT);
     reqwest::Url::parse(rest_endpoint).map_err(|e| ConnectError::Endpoint {
@@ -78,8 +84,8 @@ pub async fn connect(config: &BigQueryConfig, ca_file: Option<&Path>) -> Result<
         value: rest_endpoint.to_owned(),
         what: e.to_string(),
     })?;
-    let rest = Arc::new(RestClient::new(http, rest_endpoint, tokens.clone()));
-    let tables = Arc::new(RestTables::new(rest.clone(), changes.clone(), EvolutionPace::default()));
+    let rest = Arc::new(RestClient::new(Arc::new(HttpTransport::new(http.clone(), rest_endpoint, tokens.clone())), tasks.clone()));
+    let tables = Arc::new(RestTables::new(rest.clone(), changes.clone(), EvolutionPace::default(), tasks));
 
     let grpc_endpoint = config.grpc_endpoint.as_deref().unwrap_or(GRPC_ENDPOINT);
     let endpoint = grpc(grpc_endpoint, &trust).map_err(|what| ConnectError::Endpoint {
@@ -89,7 +95,15 @@ pub async fn connect(config: &BigQueryConfig, ca_file: Option<&Path>) -> Result<
     })?;
     let pool = Pool::new(endpoint, tokens.clone(), changes, PoolSettings::from_config(config));
     let streams = Arc::new(CreatedStreams::new(&pool));
-    Ok(BigQuery { project: config.project.clone(), tokens, rest, tables, pool, streams })
+    let rest_endpoint = rest_endpoint.trim_end_matches('/').to_owned();
+    Ok(BigQuery { project: config.project.clone(), tokens, rest, http, rest_endpoint, tables, pool, streams })
+}
+
+/// Tables over another transport than HTTP, in another time than the system's: for a simulation of many workers.
+pub fn tables_over(transport: Arc<dyn RestTransport>, tasks: Arc<dyn Tasks>, visibility_delay: Duration) -> Arc<dyn Tables> {
+    let changes = Arc::new(Changes::new(visibility_delay, tasks.clone()));
+    let rest = Arc::new(RestClient::new(transport, tasks.clone()));
+    Arc::new(RestTables::new(rest, changes, EvolutionPace::default(), tasks))
 }
 
 impl BigQuery {
@@ -110,7 +124,6 @@ impl BigQuery {
 }
 
 fn grpc(address: &str, trust: &Trust) -> Result<tonic::transport::Endpoint, String> {
-    use std::time::Duration;
     let endpoint = tonic::transport::Endpoint::from_shared(address.to_owned()).map_err(|e| e.to_string())?;
     let scheme = endpoint.uri().scheme_str().map(str::to_owned);
     let endpoint = endpoint

@@ -8,7 +8,7 @@ use super::rest::{RestAction, RestError};
 use super::table_json::{TableResource, create_body};
 use super::tables::{Entry, RestTables, Wanted, table_error};
 use super::{TableError, TableState};
-use crate::flow::HoldCause;
+use crate::flow::{HoldCause, even};
 use crate::table::TableName;
 use crate::telemetry::metrics::TableMetrics;
 
@@ -60,14 +60,14 @@ impl RestTables {
                     if !waited {
                         // Others want the same at this moment: wait, so that most of them find it done.
                         waited = true;
-                        jitter(self.pace.patch_jitter).await;
+                        self.jitter(self.pace.patch_jitter).await;
                         continue;
                     }
                     if let Patch::RateLimited(error) = self.patch(table, &entry, &resource).await? {
                         // The same rate holds for all workers: come back at another moment than they, and look what they have done.
                         tracing::debug!(%table, %error, "BigQuery's rate of updates is used up; the table is looked at again");
                         rate_limited = Some(error);
-                        tokio::time::sleep(self.pace.rate_window.mul_f64(0.2 + rand::random::<f64>())).await;
+                        self.tasks.sleep(self.pace.rate_window.mul_f64(0.2 + even(self.tasks.random()))).await;
                         continue;
                     }
                 }
@@ -81,7 +81,7 @@ impl RestTables {
                 None => {
                     if !waited {
                         waited = true;
-                        jitter(self.pace.create_jitter).await;
+                        self.jitter(self.pace.create_jitter).await;
                         continue;
                     }
                     self.create(table, &entry, &wanted).await?;
@@ -92,7 +92,7 @@ impl RestTables {
             {
                 return self.unless_recreated(table, &entry, &resource);
             }
-            jitter(self.pace.patch_jitter / 4).await;
+            self.jitter(self.pace.patch_jitter / 4).await;
         }
         if let Some(error) = rate_limited {
             return Err(table_error(table, "adding columns", &error));
@@ -149,8 +149,8 @@ impl RestTables {
             Err(error) => Err(table_error(table, "creating it", &error)),
         }
     }
-}
 
-async fn jitter(longest: Duration) {
-    tokio::time::sleep(longest.mul_f64(rand::random::<f64>())).await;
+    async fn jitter(&self, longest: Duration) {
+        self.tasks.sleep(longest.mul_f64(even(self.tasks.random()))).await;
+    }
 }

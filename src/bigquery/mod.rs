@@ -22,7 +22,8 @@ mod trust;
 
 pub use action::ActionContext;
 pub use check::Permission;
-pub use connect::{BigQuery, ConnectError, connect};
+pub use connect::{BigQuery, ConnectError, connect, tables_over};
+pub use rest::{NoAnswer, RestCall, RestTransport};
 pub use seam::{
     Action, Append, AppendFailure, Appender, ErrorClass, Gate, RetryPace, RowError, StreamLine, TableError, TableSpec, TableState, Tables,
     TimePartition, WriteStreams,

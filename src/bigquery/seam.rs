@@ -71,7 +71,8 @@ pub trait Tables: Send + Sync + 'static {
     fn changed_recently(&self, table: &TableName) -> bool;
 }
 
-/// Asked right before an append's bytes leave, however long they waited for room: a process that stood still may write no longer.
+/// Asked right before an append's bytes leave, however long they waited for room: a process that stood still may write no longer, nor may one whose
+/// partitions went meanwhile.
 pub trait Gate: std::fmt::Debug + Send + Sync {
     /// Whether the append may leave now. Called under a lock: must not block.
     fn is_open(&self) -> bool;

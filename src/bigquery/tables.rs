@@ -12,7 +12,7 @@ use super::changes::Changes;
 use super::rest::{RestAction, RestClient, RestError};
 use super::table_json::TableResource;
 use super::{TableError, TableSpec, TableState, Tables};
-use crate::flow::HoldCause;
+use crate::flow::{HoldCause, Tasks};
 use crate::table::{Column, TableName};
 
 /// How long an answer of `tables.get` is believed.
@@ -40,6 +40,7 @@ pub(crate) struct RestTables {
     pub(super) rest: Arc<RestClient>,
     pub(super) changes: Arc<Changes>,
     pub(super) pace: EvolutionPace,
+    pub(super) tasks: Arc<dyn Tasks>,
     entries: Mutex<HashMap<TableName, Arc<Entry>>>,
 }
 
@@ -96,8 +97,8 @@ struct Seen {
 }
 
 impl RestTables {
-    pub(crate) fn new(rest: Arc<RestClient>, changes: Arc<Changes>, pace: EvolutionPace) -> Self {
-        Self { rest, changes, pace, entries: Mutex::default() }
+    pub(crate) fn new(rest: Arc<RestClient>, changes: Arc<Changes>, pace: EvolutionPace, tasks: Arc<dyn Tasks>) -> Self {
+        Self { rest, changes, pace, tasks, entries: Mutex::default() }
     }
 
     pub(super) fn entry(&self, table: &TableName) -> Arc<Entry> {
@@ -118,7 +119,7 @@ impl RestTables {
     /// The last look, if it is fresh.
     pub(super) fn remembered(&self, entry: &Entry) -> Option<Arc<TableResource>> {
         let seen = entry.seen.lock();
-        if seen.at?.elapsed() > FRESH { None } else { seen.resource.clone() }
+        if self.tasks.now().duration_since(seen.at?) > FRESH { None } else { seen.resource.clone() }
     }
 
     /// Notes what an answer says of the table; `ours`: it answered a change that we made.
@@ -142,7 +143,7 @@ impl RestTables {
         let mut seen = entry.seen.lock();
         let recreated = seen.creation_time_ms.is_some_and(|before| before != created);
         if recreated {
-            seen.recreated_at = Some(Instant::now());
+            seen.recreated_at = Some(self.tasks.now());
             tracing::warn!(%table, created_ms = created, "table was deleted and made again: rows acknowledged around that time may be lost");
         }
         match &seen.resource {
@@ -154,7 +155,7 @@ impl RestTables {
             // The first look: somebody else may have changed it a moment ago.
             None => {
                 let modified_ms = resource.last_modified_ms().unwrap_or(created).max(created);
-                let ago_ms = chrono::Utc::now().timestamp_millis().saturating_sub(modified_ms).max(0);
+                let ago_ms = (self.tasks.now_wall_us() / 1000).saturating_sub(modified_ms).max(0);
                 let ago = Duration::from_millis(ago_ms.unsigned_abs());
                 if ago < self.changes.visibility_delay() {
                     self.changes.note_change(table, ago);
@@ -162,13 +163,13 @@ impl RestTables {
             }
         }
         seen.creation_time_ms = Some(created);
-        (seen.resource, seen.at) = (Some(resource.clone()), Some(Instant::now()));
+        (seen.resource, seen.at) = (Some(resource.clone()), Some(self.tasks.now()));
         Ok(resource)
     }
 
     /// The hold of a table that was made again: for the visibility delay, since rows sent earlier may be swallowed without an error.
     pub(super) fn recreated(&self, table: &TableName, entry: &Entry) -> Option<TableError> {
-        let since = entry.seen.lock().recreated_at?.elapsed();
+        let since = self.tasks.now().duration_since(entry.seen.lock().recreated_at?);
         let left = self.changes.visibility_delay().checked_sub(since).filter(|left| !left.is_zero())?;
         Some(TableError {
             cause: HoldCause::TableRecreated,

@@ -25,6 +25,7 @@ use super::rebalance;
 use super::seam::{GroupControl, GroupListener};
 use super::settings::{GroupSettings, Topics};
 use super::{start, topics};
+use crate::flow::SystemClock;
 use crate::record::TopicPartition;
 
 /// One poll: the longest that a request waits for the poll thread.
@@ -67,7 +68,7 @@ pub fn start_group(settings: GroupSettings, listener: Arc<dyn GroupListener>) ->
     let member = Arc::new(Member {
         listener,
         events: properties.events,
-        turns: PollTurns::new(session_timeout),
+        turns: PollTurns::new(session_timeout, Arc::new(SystemClock::new())),
         session_timeout,
         fresh: OnceLock::new(),
         commands,

@@ -1,14 +1,16 @@
 //! When the poll thread last came around, and whether the worker stood still long enough to have been fenced.
 
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use crate::flow::Clock;
 
 use crate::watchdog::{Beat, LongStep};
 
 /// The poll thread's turns. A gap over the session timeout is remembered after the thread runs again: it may run before anybody looks.
-pub(super) struct PollTurns {
-    origin: Instant,
+pub struct PollTurns {
+    clock: Arc<dyn Clock>,
     session_timeout: Duration,
     last_ms: AtomicU64,
     /// When the last gap over the session timeout that is not yet disproved ended, ms; 0 without one.
@@ -20,13 +22,14 @@ pub(super) struct PollTurns {
 }
 
 impl PollTurns {
-    pub fn new(session_timeout: Duration) -> Self {
+    /// Turns of a thread that begins now.
+    pub fn new(session_timeout: Duration, clock: Arc<dyn Clock>) -> Self {
         Self {
-            origin: Instant::now(),
             session_timeout,
-            last_ms: AtomicU64::new(0),
+            last_ms: AtomicU64::new(u64::try_from(clock.now_monotonic().as_millis()).unwrap_or(u64::MAX)),
             gap_ms: AtomicU64::new(0),
             ended: AtomicBool::new(false),
+            clock,
             beat: OnceLock::new(),
         }
     }
@@ -76,7 +79,7 @@ impl PollTurns {
     }
 
     fn now_ms(&self) -> u64 {
-        u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX)
+        u64::try_from(self.clock.now_monotonic().as_millis()).unwrap_or(u64::MAX)
     }
 
     fn limit_ms(&self) -> u64 {
@@ -108,11 +111,12 @@ impl PollTurns {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::flow::ManualClock;
 
     #[test]
     fn a_gap_is_seen_after_the_thread_runs_again_until_a_commit_or_a_session_disproves_it() {
         let session = Duration::from_secs(10);
-        let turns = PollTurns::new(session);
+        let turns = PollTurns::new(session, Arc::new(ManualClock::default()));
         turns.turn_at(1_000);
         assert_eq!(turns.since_at(1_050), Duration::from_millis(50));
         turns.turn_at(15_000);
@@ -130,14 +134,14 @@ mod tests {
 
     #[test]
     fn a_thread_that_stands_still_is_seen_at_once() {
-        let turns = PollTurns::new(Duration::from_secs(10));
+        let turns = PollTurns::new(Duration::from_secs(10), Arc::new(ManualClock::default()));
         turns.turn_at(1_000);
         assert_eq!(turns.since_at(12_000), Duration::from_secs(11));
     }
 
     #[test]
     fn a_thread_that_has_ended_stands_still_without_alarm() {
-        let turns = PollTurns::new(Duration::from_secs(10));
+        let turns = PollTurns::new(Duration::from_secs(10), Arc::new(ManualClock::default()));
         turns.turn_at(1_000);
         turns.turn_at(20_000);
         assert!(turns.since_at(20_001) > Duration::from_secs(10));

@@ -32,6 +32,7 @@ mod trust;
 pub use check::{Tried, check_connector};
 pub use consumer::start_group;
 pub use error::KafkaError;
+pub use fence::PollTurns;
 pub use lag::{HighWatermarks, LagClient, PartitionOffsets};
 pub use log_reader::{LogReader, LogRecord, LogStart};
 pub use log_topic::{Kept, LogTopic, ensure_log_topics};

@@ -4,12 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
+use crate::bigquery::Gate;
 use crate::decode::{ClosedRows, RowBuffer, RowRoom};
 use crate::flow::Lease;
 use crate::kafka::Epoch;
 use crate::table::SharedLayout;
 
 use super::events::ShardHandle;
+use super::fence::Fence;
 use super::freshness::Timestamps;
 use super::ledger::SpanId;
 use super::progress::PartitionProgress;
@@ -113,6 +115,13 @@ impl AppendJob {
             .is_none_or(|(_, progress)| progress.is_gone() || progress.epoch != share.epoch)
     }
 
+    /// The gate of an append of this job: closed while the fence is up, and once an assignment that is not over now is, also when that happens
+    /// while the append waits for room. Make it before rows of assignments that are over are left out.
+    pub fn gate(&self, fence: &Arc<Fence>) -> Arc<dyn Gate> {
+        let present = self.partitions.iter().map(|(_, progress)| progress).filter(|progress| !progress.is_gone());
+        Arc::new(JobGate { fence: fence.clone(), partitions: present.cloned().collect() })
+    }
+
     /// The assignment that a share was taken in.
     pub fn partition_of(&self, share: &Share) -> Option<&Arc<PartitionProgress>> {
         self.partitions.iter().find(|(slot, _)| *slot == share.slot).map(|(_, progress)| progress)
@@ -125,6 +134,20 @@ impl AppendJob {
             end += share.rows;
             row < end
         })
+    }
+}
+
+/// See [`AppendJob::gate`].
+#[derive(Debug)]
+struct JobGate {
+    fence: Arc<Fence>,
+    partitions: Vec<Arc<PartitionProgress>>,
+}
+
+impl Gate for JobGate {
+    fn is_open(&self) -> bool {
+        // The fence first: who asks it comes around.
+        self.fence.is_open() && !self.partitions.iter().any(|progress| progress.is_gone())
     }
 }
 

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use crate::bigquery::{Action, ActionContext, Append, AppendFailure, Appender, ErrorClass, Gate, RetryPace, TableSpec, Tables};
+use crate::bigquery::{Action, ActionContext, Append, AppendFailure, Appender, ErrorClass, RetryPace, TableSpec, Tables};
 use crate::config::BadRecords;
 use crate::decode::{row_to_json, split_rows};
 use crate::flow::{Backoff, BudgetKind, HoldCause, Tasks};
@@ -150,6 +150,7 @@ impl Run<'_> {
         }
         // Rows go out a second time without knowing that the first time failed: from here, or from whoever owns their partition now.
         self.count_duplicates(&part);
+        let gate = self.job.gate(&self.context.fence);
         let Some(mut part) = self.without_gone(Part { maybe_durable: false, ..part }) else { return Step::Done };
         let table = &self.job.table;
         let append = Append {
@@ -157,7 +158,7 @@ impl Run<'_> {
             layout: self.job.rows.layout.clone(),
             rows: part.rows.clone(),
             row_count: part.indices.len(),
-            gate: Some(self.context.fence.clone() as Arc<dyn Gate>),
+            gate: Some(gate),
         };
         let sent_at = self.context.tasks.now();
         table.metrics.appends.increment(1);
@@ -167,7 +168,7 @@ impl Run<'_> {
                 self.durable(&part);
                 Step::Done
             }
-            // Its turn came after a pause: what is to be sent now, if anything, is seen when the fence is down.
+            // Its turn came after a pause, or after its partition went: what is to be sent now, if anything, is seen when the fence is down.
             Err(failure) if failure.class == ErrorClass::Withheld => Step::Again(vec![part]),
             Err(failure) => {
                 table.metrics.error(failure.class.as_str());

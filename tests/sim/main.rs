@@ -5,5 +5,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod leadership;
+mod pipeline;
 mod seeds;
 mod world;

@@ -5,7 +5,7 @@ use std::collections::BinaryHeap;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
@@ -17,6 +17,8 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 const EPOCH_US: i64 = 1_790_000_000_000_000;
+/// More polls than this while no time passes are a loop without end.
+const POLLS_MAX: u64 = 100_000;
 
 /// A machine's number.
 pub type MachineId = usize;
@@ -35,9 +37,16 @@ struct Inner {
     sequence: u64,
     machines: Vec<Machine>,
     tasks: Vec<Option<Task>>,
+    free: Vec<usize>,
     new_tasks: Vec<Task>,
+    spawned: u64,
+    woken: Arc<Mutex<Vec<Woken>>>,
+    /// Woken and not chosen yet, perhaps since their machine stands still.
+    ready: Vec<Woken>,
     pauses: Pauses,
     trace: Option<Vec<String>>,
+    /// Polls since the time moved last.
+    polls: u64,
 }
 
 /// How often a machine stops where a task could go on, and for how long at most.
@@ -62,6 +71,8 @@ struct Machine {
     /// True time that its monotonic clock missed, and the suspension that goes on.
     missed: Duration,
     suspended_from: Option<Duration>,
+    /// Its process was killed: nothing of it runs any more.
+    dead: bool,
 }
 
 struct Task {
@@ -70,11 +81,25 @@ struct Task {
     ready: Arc<Ready>,
 }
 
-struct Ready(AtomicBool);
+/// A task that was woken: its slot, and its number, which no other task ever has.
+type Woken = (usize, u64);
+
+struct Ready {
+    woken: AtomicBool,
+    slot: AtomicUsize,
+    number: u64,
+    list: Arc<Mutex<Vec<Woken>>>,
+}
 
 impl Wake for Ready {
     fn wake(self: Arc<Self>) {
-        self.0.store(true, Ordering::Relaxed);
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if !self.woken.swap(true, Ordering::Relaxed) {
+            self.list.lock().push((self.slot.load(Ordering::Relaxed), self.number));
+        }
     }
 }
 
@@ -111,9 +136,14 @@ impl World {
             sequence: 0,
             machines: Vec::new(),
             tasks: Vec::new(),
+            free: Vec::new(),
             new_tasks: Vec::new(),
+            spawned: 0,
+            woken: Arc::default(),
+            ready: Vec::new(),
             pauses: Pauses::default(),
             trace: traced.then(Vec::new),
+            polls: 0,
         };
         Self { inner: Arc::new(Mutex::new(inner)) }
     }
@@ -128,6 +158,11 @@ impl World {
     /// Sets how often machines stop.
     pub fn set_pauses(&self, pauses: Pauses) {
         self.inner.lock().pauses = pauses;
+    }
+
+    /// Whether tasks wake each other for ever while no time passes.
+    pub fn is_spinning(&self) -> bool {
+        self.inner.lock().polls > POLLS_MAX
     }
 
     /// The true time.
@@ -169,20 +204,46 @@ impl World {
 
     /// Starts a task on a machine.
     pub fn spawn(&self, machine: MachineId, future: impl Future<Output = ()> + Send + 'static) {
-        let task = Task { machine, future: Box::pin(future), ready: Arc::new(Ready(AtomicBool::new(true))) };
-        self.inner.lock().new_tasks.push(task);
+        let mut inner = self.inner.lock();
+        if inner.machines[machine].dead {
+            drop(inner); // the future's destructor may ask the world something
+            return;
+        }
+        inner.spawned += 1;
+        let list = inner.woken.clone();
+        let ready = Ready { woken: AtomicBool::new(false), slot: AtomicUsize::new(0), number: inner.spawned, list };
+        inner.new_tasks.push(Task { machine, future: Box::pin(future), ready: Arc::new(ready) });
+    }
+
+    /// Ends a machine for good: its process was killed, and whatever starts again is another machine.
+    pub fn destroy(&self, machine: MachineId) {
+        self.inner.lock().machines[machine].dead = true;
+        self.kill(machine);
+    }
+
+    /// Time that passes on no machine.
+    pub fn pass(&self, span: Duration) -> impl Future<Output = ()> + Send + use<> {
+        let (over, passed) = tokio::sync::oneshot::channel();
+        // Whoever waited may be gone.
+        self.after(span, move |_| over.send(()).unwrap_or_default());
+        async move { passed.await.unwrap_or_default() }
     }
 
     /// Ends all tasks of a machine where they stand: its process was killed.
     pub fn kill(&self, machine: MachineId) {
         let mut inner = self.inner.lock();
         let mut dead: Vec<Task> = Vec::new();
-        for slot in &mut inner.tasks {
-            if slot.as_ref().is_some_and(|task| task.machine == machine) {
-                dead.extend(slot.take());
+        let (gone, stay) = std::mem::take(&mut inner.new_tasks).into_iter().partition(|task| task.machine == machine);
+        inner.new_tasks = stay;
+        dead.extend::<Vec<Task>>(gone);
+        for slot in 0..inner.tasks.len() {
+            if inner.tasks[slot].as_ref().is_some_and(|task| task.machine == machine) {
+                dead.extend(inner.tasks[slot].take());
+                inner.free.push(slot);
             }
         }
         drop(inner); // their destructors may ask the world something
+        drop(dead);
     }
 
     /// Stops a machine: SIGSTOP. Its clocks go on.
@@ -239,13 +300,26 @@ impl World {
     pub fn run(&self, until: Duration, mut check: impl FnMut(&World)) {
         loop {
             if let Some((index, mut task)) = self.choose() {
-                task.ready.0.store(false, Ordering::Relaxed);
+                task.ready.woken.store(false, Ordering::Relaxed);
                 let waker = Waker::from(Arc::clone(&task.ready));
                 let done = Pin::new(&mut task.future).poll(&mut Context::from_waker(&waker)).is_ready();
-                if !done {
-                    self.inner.lock().tasks[index] = Some(task);
-                }
+                let spins = {
+                    let mut inner = self.inner.lock();
+                    inner.polls += 1;
+                    if done || inner.machines[task.machine].dead {
+                        inner.free.push(index);
+                        drop(inner);
+                        drop(task); // its destructor may ask the world something
+                        false
+                    } else {
+                        inner.tasks[index] = Some(task);
+                        inner.polls > POLLS_MAX
+                    }
+                };
                 check(self);
+                if spins {
+                    return;
+                }
                 continue;
             }
             let action = {
@@ -258,6 +332,9 @@ impl World {
                     }
                 }
                 let Some(Reverse(event)) = inner.events.pop() else { return };
+                if inner.now < event.at {
+                    inner.polls = 0;
+                }
                 inner.now = event.at;
                 event.action
             };
@@ -270,25 +347,27 @@ impl World {
         loop {
             let mut inner = self.inner.lock();
             while let Some(new) = inner.new_tasks.pop() {
-                match inner.tasks.iter().position(Option::is_none) {
-                    Some(free) => inner.tasks[free] = Some(new),
+                let slot = inner.free.pop().unwrap_or(inner.tasks.len());
+                new.ready.slot.store(slot, Ordering::Relaxed);
+                new.ready.wake_by_ref();
+                match inner.tasks.get_mut(slot) {
+                    Some(free) => *free = Some(new),
                     None => inner.tasks.push(Some(new)),
                 }
             }
-            let mut ready = Vec::new();
-            for (index, slot) in inner.tasks.iter().enumerate() {
-                if let Some(task) = slot
-                    && task.ready.0.load(Ordering::Relaxed)
-                    && inner.machines[task.machine].frozen_until <= inner.now
-                {
-                    ready.push(index);
-                }
-            }
-            let index = match ready.len() {
+            let woken = std::mem::take(&mut *inner.woken.lock());
+            inner.ready.extend(woken);
+            let Inner { ready, tasks, machines, now, random, .. } = &mut *inner;
+            ready.retain(|(slot, number)| tasks[*slot].as_ref().is_some_and(|task| task.ready.number == *number));
+            let runs = |(slot, _): &Woken| tasks[*slot].as_ref().is_some_and(|task| machines[task.machine].frozen_until <= *now);
+            let count = ready.iter().filter(|woken| runs(woken)).count();
+            let nth = match count {
                 0 => return None,
-                1 => ready[0],
-                several => ready[inner.random.random_range(0..several)],
+                1 => 0,
+                several => random.random_range(0..several),
             };
+            let place = ready.iter().enumerate().filter(|(_, woken)| runs(woken)).nth(nth).map(|(place, _)| place)?;
+            let index = ready[place].0;
             let pauses = inner.pauses;
             if inner.random.random_bool(pauses.anywhere) {
                 let machine = inner.tasks[index].as_ref()?.machine;
@@ -298,6 +377,7 @@ impl World {
                 self.freeze(machine, span);
                 continue;
             }
+            inner.ready.swap_remove(place);
             return inner.tasks[index].take().map(|task| (index, task));
         }
     }
@@ -306,8 +386,9 @@ impl World {
         let inner = self.inner.lock();
         let (now, machine) = (inner.now, &inner.machines[machine]);
         let missed = machine.missed + machine.suspended_from.map_or(Duration::ZERO, |from| now - from);
-        let monotonic = (now - missed).mul_f64(machine.rate);
-        let wall = EPOCH_US + machine.wall_offset_us + i64::try_from(now.mul_f64(machine.rate).as_micros()).unwrap();
+        let passed = |span: Duration| if machine.rate == 1.0 { span } else { span.mul_f64(machine.rate) };
+        let monotonic = passed(now - missed);
+        let wall = EPOCH_US + machine.wall_offset_us + i64::try_from(passed(now).as_micros()).unwrap();
         (monotonic, wall, machine.rate)
     }
 }
@@ -360,7 +441,9 @@ impl Future for Sleep {
         }
         if self.waker.lock().replace(context.waker().clone()).is_none() {
             let waker = Arc::clone(&self.waker);
-            let span = (self.deadline - local).div_f64(rate) + Duration::from_nanos(10); // rounding must not wake it for nothing
+            let left = self.deadline - local;
+            // Rounding must not wake it for nothing.
+            let span = if rate == 1.0 { left } else { left.div_f64(rate) + Duration::from_nanos(10) };
             self.world.after(span, move |_| {
                 if let Some(waker) = waker.lock().take() {
                     waker.wake();

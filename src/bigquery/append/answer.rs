@@ -12,7 +12,7 @@ pub(super) type Outcome = Result<(), AppendFailure>;
 
 /// The append's gate was closed when it was to leave: nothing of it was sent.
 pub(super) fn withheld() -> AppendFailure {
-    let message = "not sent: this process stood still for longer than its session".to_owned();
+    let message = "not sent: this process stood still for longer than its session, or the rows' partition went".to_owned();
     AppendFailure { class: ErrorClass::Withheld, message, row_errors: Vec::new(), maybe_durable: false }
 }
 

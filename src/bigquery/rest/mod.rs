@@ -2,21 +2,22 @@
 
 mod error;
 mod pace;
+mod transport;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use reqwest::Method;
-use reqwest::header::{CONTENT_TYPE, IF_MATCH};
 use serde_json::Value;
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, sleep};
 
 pub(crate) use error::{RestAction, RestError};
 use pace::Pace;
+pub(crate) use transport::HttpTransport;
+pub use transport::{NoAnswer, RestCall, RestTransport};
 
-use super::auth::TokenSource;
-use crate::flow::Backoff;
+use crate::flow::{Backoff, Tasks};
 use crate::table::TableName;
 
 /// How long one call goes on trying. Longer troubles are a hold, which is tried again by the pipeline and shown.
@@ -26,28 +27,16 @@ const CONCURRENT_CALLS: usize = 16;
 
 /// A client for the REST API with tokens, retries bounded in time, and BigQuery's rate limits.
 pub(crate) struct RestClient {
-    http: reqwest::Client,
-    base: String,
-    tokens: Arc<TokenSource>,
+    transport: Arc<dyn RestTransport>,
+    tasks: Arc<dyn Tasks>,
     pace: Pace,
     concurrent: Semaphore,
 }
 
 impl RestClient {
-    /// `base` is the address up to `/projects`.
-    pub(crate) fn new(http: reqwest::Client, base: &str, tokens: Arc<TokenSource>) -> Self {
-        let base = base.trim_end_matches('/').to_owned();
-        Self { http, base, tokens, pace: Pace::default(), concurrent: Semaphore::new(CONCURRENT_CALLS) }
-    }
-
-    /// The address up to `/projects`.
-    pub(crate) fn base(&self) -> &str {
-        &self.base
-    }
-
-    /// The HTTP client below.
-    pub(crate) fn http(&self) -> &reqwest::Client {
-        &self.http
+    /// Over this transport, in this time.
+    pub(crate) fn new(transport: Arc<dyn RestTransport>, tasks: Arc<dyn Tasks>) -> Self {
+        Self { transport, pace: Pace::new(tasks.clone()), tasks, concurrent: Semaphore::new(CONCURRENT_CALLS) }
     }
 
     /// `tables.get`; `None` when it does not exist.
@@ -92,8 +81,8 @@ impl RestClient {
         body: Option<&Value>,
         again: impl Fn(&RestError) -> bool + Send,
     ) -> Result<Value, RestError> {
-        let deadline = Instant::now() + CALL_DEADLINE;
-        let mut backoff = Backoff::new(Duration::from_millis(250), 2.0, Duration::from_secs(8), rand::random());
+        let deadline = self.tasks.now() + CALL_DEADLINE;
+        let mut backoff = Backoff::new(Duration::from_millis(250), 2.0, Duration::from_secs(8), self.tasks.random());
         let mut new_token = false;
         loop {
             let error = match self.once(method.clone(), path, if_match, body).await {
@@ -108,49 +97,34 @@ impl RestClient {
                 }
                 _ => return Err(error),
             };
-            if Instant::now() + wait >= deadline {
+            if self.tasks.now() + wait >= deadline {
                 return Err(error);
             }
             tracing::debug!(%method, path, %error, wait_ms = wait.as_millis() as u64, "BigQuery call is tried again");
-            sleep(wait).await;
+            self.tasks.sleep(wait).await;
         }
     }
 
     async fn once(&self, method: Method, path: &str, if_match: Option<&str>, body: Option<&Value>) -> Result<Value, RestError> {
         let _turn = self.concurrent.acquire().await.map_err(|e| RestError::no_answer(e.to_string()))?;
         self.pace.call().await;
-        let auth = self.tokens.headers().await.map_err(|e| RestError::no_token(e.message, e.transient))?;
-        let mut request = self.http.request(method, format!("{}{path}", self.base)).headers(auth.headers);
-        if let Some(etag) = if_match {
-            request = request.header(IF_MATCH, etag);
+        let bytes = |body: &Value| serde_json::to_vec(body).map(Bytes::from).map_err(|e| RestError::bad_answer(e.to_string()));
+        let call = RestCall { method, path, if_match, body: body.map(bytes).transpose()? };
+        let (status, bytes) = self.transport.send(call).await.map_err(|error| match error {
+            NoAnswer::Token { message, transient } => RestError::no_token(message, transient),
+            NoAnswer::Network(message) => RestError::no_answer(message),
+        })?;
+        if !(200..300).contains(&status) {
+            return Err(RestError::from_answer(status, &bytes));
         }
-        if let Some(body) = body {
-            let bytes = serde_json::to_vec(body).map_err(|e| RestError::bad_answer(e.to_string()))?;
-            request = request.header(CONTENT_TYPE, "application/json").body(bytes);
+        if bytes.is_empty() {
+            return Ok(Value::Null);
         }
-        let no_answer = |e: reqwest::Error| {
-            let words = source_chain(&e.without_url());
-            let advice = super::trust::advice(&words);
-            RestError::no_answer(format!("{words}{advice}"))
-        };
-        let response = request.send().await.map_err(no_answer)?;
-        let status = response.status();
-        let bytes = response.bytes().await.map_err(no_answer)?;
-        if status.is_success() {
-            if bytes.is_empty() {
-                return Ok(Value::Null);
-            }
-            return serde_json::from_slice(&bytes).map_err(|e| RestError::bad_answer(format!("the answer is no JSON: {e}")));
-        }
-        let error = RestError::from_answer(status.as_u16(), &bytes);
-        if error.action() == RestAction::NewToken {
-            self.tokens.invalidate(auth.generation);
-        }
-        Err(error)
+        serde_json::from_slice(&bytes).map_err(|e| RestError::bad_answer(format!("the answer is no JSON: {e}")))
     }
 }
 
-/// The path of a table below `base`.
+/// The path of a table behind the endpoint's address.
 pub(crate) fn table_path(table: &TableName) -> String {
     format!("/projects/{}/datasets/{}/tables/{}", encode(&table.project), encode(&table.dataset), encode(&table.table))
 }

@@ -1,12 +1,12 @@
 //! Keeping below BigQuery's rates: 100 calls a second for each user and method, 5 metadata updates in 10 s for each table name.
 
 use std::collections::{HashMap, VecDeque};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
-use tokio::time::{Instant, sleep_until};
-
+use crate::flow::Tasks;
 use crate::table::TableName;
+use parking_lot::Mutex;
 
 /// The time between two calls of this process: half of what a user may do, since other workers are the same user.
 const CALL_SPACING: Duration = Duration::from_millis(20);
@@ -15,26 +15,33 @@ const UPDATES: usize = 5;
 /// ... in this time (counted by name; making the table again does not reset it).
 const UPDATES_WINDOW: Duration = Duration::from_secs(10);
 
-#[derive(Default)]
 pub(crate) struct Pace {
+    tasks: Arc<dyn Tasks>,
     next_call: Mutex<Option<Instant>>,
     updates: Mutex<HashMap<TableName, VecDeque<Instant>>>,
 }
 
 impl Pace {
+    pub(crate) fn new(tasks: Arc<dyn Tasks>) -> Self {
+        Self { tasks, next_call: Mutex::default(), updates: Mutex::default() }
+    }
+
     /// Waits for the turn of one call.
     pub(crate) async fn call(&self) {
-        sleep_until(self.call_at(Instant::now())).await;
+        let now = self.tasks.now();
+        self.tasks.sleep(self.call_at(now) - now).await;
     }
 
     /// Waits until the table's metadata may be updated.
     pub(crate) async fn update(&self, table: &TableName) {
-        sleep_until(self.update_at(table, Instant::now())).await;
+        let now = self.tasks.now();
+        self.tasks.sleep(self.update_at(table, now) - now).await;
     }
 
     /// Waits until [`Self::update`] would not, without taking its turn.
     pub(crate) async fn update_due(&self, table: &TableName) {
-        sleep_until(self.update_due_at(table, Instant::now())).await;
+        let now = self.tasks.now();
+        self.tasks.sleep(self.update_due_at(table, now) - now).await;
     }
 
     fn update_due_at(&self, table: &TableName, now: Instant) -> Instant {
@@ -63,10 +70,15 @@ impl Pace {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::flow::TokioTasks;
 
-    #[test]
-    fn a_table_is_updated_five_times_in_ten_seconds() {
-        let pace = Pace::default();
+    fn pace() -> Pace {
+        Pace::new(Arc::new(TokioTasks::new(tokio::runtime::Handle::current())))
+    }
+
+    #[tokio::test]
+    async fn a_table_is_updated_five_times_in_ten_seconds() {
+        let pace = pace();
         let table = TableName { project: "p".into(), dataset: "d".into(), table: "t".into() };
         let now = Instant::now();
         assert_eq!(pace.update_due_at(&table, now), now);
@@ -78,9 +90,9 @@ mod tests {
         assert_eq!(pace.update_at(&other, now), now);
     }
 
-    #[test]
-    fn calls_are_spaced() {
-        let pace = Pace::default();
+    #[tokio::test]
+    async fn calls_are_spaced() {
+        let pace = pace();
         let now = Instant::now();
         assert_eq!(pace.call_at(now), now);
         assert_eq!(pace.call_at(now), now + CALL_SPACING);

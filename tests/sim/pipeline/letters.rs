@@ -1,0 +1,87 @@
+//! The dead-letter topic, played, and whoever reads records again for it.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use millrace::pipeline::{Letter, LetterBox, LetterError, Rereader};
+use millrace::record::{OwnedRecord, TopicPartition};
+use parking_lot::Mutex;
+use rand::Rng;
+
+use super::mutants::Mutant;
+use super::scene::Scene;
+
+/// The topic's state.
+#[derive(Default)]
+pub struct Topic {
+    refuses_until: Mutex<Duration>,
+    silent_until: Mutex<Duration>,
+}
+
+impl Topic {
+    /// It refuses letters until then, or (`silent`) does not answer.
+    pub fn down(&self, until: Duration, silent: bool) {
+        let mut down = if silent { self.silent_until.lock() } else { self.refuses_until.lock() };
+        *down = until.max(*down);
+    }
+}
+
+/// A process's way to the topic.
+pub struct Post(pub Scene);
+
+impl Post {
+    fn chance(&self, share: f64) -> bool {
+        self.0.world.draw(|random| random.random_bool(share))
+    }
+
+    async fn way(&self) {
+        let world = &self.0.world;
+        world.pass(world.draw_span(Duration::from_millis(40))).await;
+    }
+}
+
+#[async_trait]
+impl LetterBox for Post {
+    async fn put(&self, _topic: &str, letter: Letter) -> Result<(), LetterError> {
+        let (scene, world) = (&self.0, &self.0.world);
+        self.way().await;
+        while *scene.letters.silent_until.lock() > world.now() {
+            world.pass(Duration::from_millis(500)).await;
+        }
+        let down = *scene.letters.refuses_until.lock() > world.now();
+        if down && self.chance(0.8) {
+            return if scene.mutant == Mutant::ForgetLetter { Ok(()) } else { Err(LetterError::Refused("as told".to_owned())) };
+        }
+        let header = |name: &str| {
+            let value = letter.headers.iter().rev().find(|(header, _)| header == name).and_then(|(_, value)| value.clone());
+            value.and_then(|value| std::str::from_utf8(&value).ok()?.parse::<i64>().ok())
+        };
+        match (header("__connect.errors.partition"), header("__connect.errors.offset")) {
+            (Some(partition), Some(offset)) => {
+                let record = scene.log.reread(partition as i32, offset);
+                if record.is_none_or(|record| record.value != letter.value) {
+                    scene.oracle.complain(format!("the dead letter of {partition}:{offset} does not hold its record"));
+                }
+                world.note(|| format!("letter of {partition}:{offset}"));
+                scene.oracle.letter(partition as i32, offset);
+            }
+            _ => scene.oracle.complain(format!("a dead letter without its record's place: {:?}", letter.headers)),
+        }
+        self.way().await;
+        if down { Err(LetterError::Refused("the answer is lost".to_owned())) } else { Ok(()) }
+    }
+}
+
+#[async_trait]
+impl Rereader for Post {
+    async fn reread(&self, partition: &TopicPartition, offsets: &[i64]) -> Result<Vec<Option<OwnedRecord>>, String> {
+        self.way().await;
+        if *self.0.letters.refuses_until.lock() > self.0.world.now() && self.chance(0.5) {
+            if self.0.mutant == Mutant::UnreadIsGone {
+                return Ok(Vec::new());
+            }
+            return Err("as told".to_owned());
+        }
+        Ok(offsets.iter().map(|offset| self.0.log.reread(partition.partition, *offset)).collect())
+    }
+}

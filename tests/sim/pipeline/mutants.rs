@@ -1,0 +1,59 @@
+//! What the simulation breaks on purpose, to show that it would see it: at the seams, so that the product has no such switches.
+
+/// One way to be wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mutant {
+    /// Nothing is broken.
+    None,
+    /// What was taken is committed, not what is finished.
+    CommitTaken,
+    /// A revocation commits what was taken, drained or not.
+    RevokeWithoutDrain,
+    /// All assignments have the same epoch: answers of a former one count.
+    SameEpoch,
+    /// An append counts as acknowledged as soon as it left.
+    AckBeforeDurable,
+    /// A lost answer counts as success.
+    LostAnswerIsSuccess,
+    /// A lost answer counts as a refusal: the rows that it doubles are not counted.
+    LostAnswerIsRefusal,
+    /// A dead letter that the topic refused counts as delivered.
+    ForgetLetter,
+    /// Records of rejected rows that cannot be read now count as gone from Kafka: their letters hold something else.
+    UnreadIsGone,
+    /// A process that stood still goes on as if nothing were.
+    NoFence,
+    /// The last look at the fence, right before the bytes leave, is left out.
+    NoGate,
+    /// Partitions that were lost go on being committed.
+    DeafToLoss,
+    /// Commits that were refused at a revocation are not heard of.
+    DeafToRefusal,
+    /// A hold ends without going back.
+    ResumeWithoutSeek,
+    /// A table is patched whatever its version is.
+    PatchAnyVersion,
+    /// Rows of one append land although others of it are rejected.
+    PartOfAnAppend,
+}
+
+impl Mutant {
+    /// Every one of them.
+    pub const ALL: [Self; 15] = [
+        Self::CommitTaken,
+        Self::RevokeWithoutDrain,
+        Self::SameEpoch,
+        Self::AckBeforeDurable,
+        Self::LostAnswerIsSuccess,
+        Self::LostAnswerIsRefusal,
+        Self::ForgetLetter,
+        Self::UnreadIsGone,
+        Self::NoFence,
+        Self::NoGate,
+        Self::DeafToLoss,
+        Self::DeafToRefusal,
+        Self::ResumeWithoutSeek,
+        Self::PatchAnyVersion,
+        Self::PartOfAnAppend,
+    ];
+}
