@@ -8,11 +8,14 @@ mod check;
 mod check_schemas;
 mod check_streams;
 mod check_table;
+mod connectors;
 mod datagen;
+mod dead_letters;
 mod decide;
 mod demo;
 mod embedded;
 mod keys;
+mod offsets;
 mod parent;
 mod run;
 mod schema;
@@ -78,6 +81,15 @@ enum Command {
     Simulate(simulate::SimulateArgs),
     /// Show the fleet: workers, connectors, lag, what is decided and why. Any worker answers for all.
     Status(status::StatusArgs),
+    /// Pause, resume, restart or stop connectors on every worker, and list what they do.
+    #[command(subcommand)]
+    Connectors(connectors::ConnectorsCommand),
+    /// Show a connector's offsets, or set them while it is stopped.
+    #[command(subcommand)]
+    Offsets(offsets::OffsetsCommand),
+    /// List, show and replay dead letters, while the fleet runs.
+    #[command(subcommand, name = "dead-letters")]
+    DeadLetters(dead_letters::DeadLettersCommand),
     /// Print the JSON Schema of millrace.toml, of a connector's file, or of what `decide` reads and writes.
     Schema(schema::SchemaArgs),
 }
@@ -94,6 +106,9 @@ pub fn main() -> Exit {
         Command::Decide(args) => decide::decide(&args),
         Command::Simulate(args) => simulate::simulate(&args),
         Command::Status(args) => status::status(&args),
+        Command::Connectors(command) => connectors::connectors(&command),
+        Command::Offsets(command) => offsets::offsets(&command),
+        Command::DeadLetters(command) => dead_letters::dead_letters(&command),
         Command::Schema(args) => schema::schema(&args),
     }
 }

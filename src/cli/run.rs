@@ -28,17 +28,19 @@ impl ConfigArgs {
             Exit::Usage
         })
     }
+
+    /// Reads both, and leaves out connector files with mistakes where there is another one. Mistakes go to stderr, one a line.
+    pub fn load_usable(&self) -> Result<Loaded, Exit> {
+        self.load().or_else(|exit| config::load_usable(&self.config, &self.connectors).ok_or(exit))
+    }
 }
 
 /// Runs a worker. Connector files with mistakes are left out, where there is another one to run: they are named on stderr and in `/status`,
 /// and taken when they are mended.
 pub fn run(args: &ConfigArgs) -> Exit {
-    let loaded = match args.load() {
+    let loaded = match args.load_usable() {
         Ok(loaded) => loaded,
-        Err(exit) => match config::load_usable(&args.config, &args.connectors) {
-            Some(loaded) => loaded,
-            None => return exit,
-        },
+        Err(exit) => return exit,
     };
     if let Err(error) = authorities::trust(&loaded.fleet) {
         eprintln!("millrace: {error}");

@@ -7,10 +7,13 @@ use clap::Args;
 use super::Exit;
 use super::status_table;
 
+/// Holds the token of a worker that wants one: a command line would show it to everybody on the machine.
+const TOKEN: &str = "MILLRACE_API_TOKEN";
+
 /// How long a worker may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Which worker is asked, and how the answer is shown.
+/// Which worker is asked, and how the answer is shown. A worker with `[worker] api_token` wants it in the variable MILLRACE_API_TOKEN.
 #[derive(Debug, Args)]
 pub struct StatusArgs {
     /// Where a worker of the fleet serves its status: any one answers for all.
@@ -96,10 +99,15 @@ async fn get(client: &reqwest::Client, url: &str) -> Result<Option<serde_json::V
         let cause = std::iter::successors(std::error::Error::source(&error), |error| error.source()).last();
         format!("{url}: {}", cause.map_or_else(|| error.to_string(), ToString::to_string))
     };
-    let answer = client.get(url).send().await.map_err(failed)?;
+    let mut request = client.get(url);
+    if let Ok(token) = std::env::var(TOKEN) {
+        request = request.bearer_auth(token.trim());
+    }
+    let answer = request.send().await.map_err(failed)?;
     match answer.status() {
         reqwest::StatusCode::NOT_FOUND => Ok(None),
         code if code.is_success() => answer.json().await.map(Some).map_err(failed),
+        reqwest::StatusCode::UNAUTHORIZED => Err(format!("{url}: the worker wants its token: put [worker] api_token into {TOKEN}")),
         code => Err(format!("{url}: {code}")),
     }
 }

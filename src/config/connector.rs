@@ -358,7 +358,7 @@ pub enum OnLostStream {
 }
 
 /// `[errors]`.
-#[derive(Debug, Clone, PartialEq, Default, Deserialize, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ErrorsConfig {
     /// What happens to a record that cannot become a row.
@@ -367,6 +367,21 @@ pub struct ErrorsConfig {
     pub dead_letter_topic: Option<String>,
     /// A dead letter too large for its topic: leave out optional headers, then the value, instead of holding the partition.
     pub truncate_oversized: bool,
+    /// The share of the last 1,000 records, judged from 100 on, above which dead letters hold the connector instead of emptying the topic into the
+    /// dead-letter topic; 1 never holds. Each shard of each worker judges its own records.
+    pub max_dead_share: f64,
+}
+
+impl Default for ErrorsConfig {
+    fn default() -> Self {
+        Self {
+            bad_records: BadRecords::default(),
+            dead_letter_topic: None,
+            truncate_oversized: false,
+            // A wrong schema or rule kills nearly all records, bad producers a few in a hundred: half lies far from both.
+            max_dead_share: 0.5,
+        }
+    }
 }
 
 /// What happens to a record that cannot become a row.

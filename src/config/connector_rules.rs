@@ -113,6 +113,7 @@ fn check_delivery(connector: &ConnectorConfig, complaints: &mut Complaints<'_>) 
 
 fn check_errors(connector: &ConnectorConfig, complaints: &mut Complaints<'_>) {
     let errors = &connector.errors;
+    complaints.within(&at("errors.max_dead_share"), errors.max_dead_share, 0.0, 1.0);
     if connector.tombstones == Tombstones::DeadLetter && errors.bad_records != BadRecords::DeadLetter {
         complaints.add_unless(
             &at("tombstones"),

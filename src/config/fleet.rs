@@ -154,6 +154,9 @@ pub struct WorkerConfig {
     pub memory: ByteSize,
     /// Where health, metrics and status are served.
     pub listen: String,
+    /// The bearer token of the HTTP server, at least 16 characters. With it `/status`, `/fleet` and every writing verb need
+    /// `Authorization: Bearer <token>`; health and metrics stay open. Without it nothing can be written over HTTP.
+    pub api_token: Option<Secret>,
     /// Threads that decode, for each connector.
     pub shards: u32,
     /// The most records a second that this worker takes, all connectors together: to leave something of a broker or of a sink's quota to others,
@@ -176,6 +179,7 @@ impl Default for WorkerConfig {
         Self {
             memory: ByteSize::mib(512),
             listen: "127.0.0.1:8080".to_owned(),
+            api_token: None,
             shards: 1,
             max_records_per_s: None,
             ca_file: None,

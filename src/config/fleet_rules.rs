@@ -12,6 +12,9 @@ use super::scaling::{ScalingConfig, ScalingMode};
 use super::shape::nearest;
 use super::values::{ByteSize, HumanDuration};
 
+/// Guessing 16 characters of hexadecimal digits takes longer than anybody has.
+const API_TOKEN_CHARS_MIN: usize = 16;
+
 /// Complains about everything that the types cannot say.
 pub(super) fn check_fleet(fleet: &FleetConfig, complaints: &mut Complaints<'_>) {
     if !fleet.kafka.contains_key("bootstrap.servers") && !fleet.kafka.contains_key("metadata.broker.list") {
@@ -122,6 +125,12 @@ fn check_bigquery(bigquery: &BigQueryConfig, complaints: &mut Complaints<'_>) {
 }
 
 fn check_worker(worker: &WorkerConfig, complaints: &mut Complaints<'_>) {
+    if worker.api_token.as_ref().is_some_and(|token| token.expose().trim().len() < API_TOKEN_CHARS_MIN) {
+        complaints.add(&at("worker.api_token"), format!("is shorter than {API_TOKEN_CHARS_MIN} characters: it could be guessed"));
+    }
+    if worker.api_token.as_ref().is_some_and(|token| !token.expose().trim().bytes().all(|byte| byte.is_ascii_graphic())) {
+        complaints.add(&at("worker.api_token"), "holds more than visible ASCII characters: no HTTP header carries it");
+    }
     let place = at("worker.listen");
     if worker.listen.parse::<SocketAddr>().is_err() {
         let shown = complaints.show(&place, &worker.listen);

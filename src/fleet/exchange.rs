@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::desired::DesiredConnector;
 use super::report::Note;
-use super::state::{DesiredConnector, LeaderMemory, MEMORY, PublishedDecision, decision_key};
+use super::state::{LeaderMemory, MEMORY, PublishedDecision, connector_key, decision_key};
 use super::view::FleetView;
 use crate::config::ScalingConfig;
 use crate::flow::Backoff;
@@ -94,7 +95,7 @@ impl Exchange {
     /// As [`Exchange::report`].
     pub async fn wish(&self, connector: &str, desired: Option<&DesiredConnector>) -> Result<(), KafkaError> {
         let value = desired.map(serde_json::to_vec).transpose().map_err(|error| unwritable(&error))?;
-        self.write(&self.state_topic, &format!("connector/{connector}"), value.as_deref()).await
+        self.write(&self.state_topic, &connector_key(connector), value.as_deref()).await
     }
 
     /// Whether the topics are known to be there.
@@ -198,10 +199,14 @@ impl Reading {
         // Where each topic has been read to; a compacted or expired one may hold nothing up to its end.
         let ends = [reader.end_at_open(&self.report), reader.end_at_open(&self.state)];
         let mut behind = [ends[0] > 0, ends[1] > 0];
+        self.view.state_begins();
         // When a record last came that stood there before the topics were opened; none has while nothing was heard.
         let mut old_at: Option<Instant> = None;
         while !self.shared.stop.load(SeqCst) {
             beat.beat();
+            if !behind[1] {
+                self.view.state_read();
+            }
             if let Some(record) = reader.next(WAIT)? {
                 let of_report = record.topic == self.report;
                 let end = ends[usize::from(!of_report)];
@@ -218,6 +223,7 @@ impl Reading {
             // What expired or was deleted at the end never comes, however many new records do.
             if behind == [false, false] || old_at.is_some_and(|at| at.elapsed() > OLD_MAX) {
                 self.view.caught_up();
+                self.view.state_read();
                 backoff.reset();
             }
             self.view.forget();

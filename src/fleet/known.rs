@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::desired::DesiredConnector;
 use super::measure::FleetMeasure;
 use super::report::{Origin, VERSION, WorkerReport};
-use super::state::{DECISIONS_KEPT, DesiredConnector, LeaderMemory, PublishedDecision, StateNote};
+use super::state::{DECISIONS_KEPT, LeaderMemory, PublishedDecision, StateNote};
 
 /// Workers that are remembered at most; the one that was not heard for longest goes first.
 const WORKERS_MAX: usize = 1_000;
@@ -69,6 +70,8 @@ pub(super) struct Known {
     /// By term and number: the last is the one that counts.
     pub decisions: BTreeMap<(u64, u64), Arc<PublishedDecision>>,
     pub desired: BTreeMap<String, DesiredConnector>,
+    /// What stands in the state topic, while it is read from its beginning: the past of a connector must not be followed once more.
+    pub staged: Option<BTreeMap<String, DesiredConnector>>,
     /// A leader's memory, and when it came; not known when for one that was there before the reading began.
     pub memory: Option<(Arc<LeaderMemory>, Option<Duration>)>,
     /// Notes that this version does not understand.
@@ -169,14 +172,33 @@ impl Known {
                     self.decisions.pop_first();
                 }
             }
-            StateNote::Connector(name, Some(desired)) if self.desired.len() < CONNECTORS_MAX || self.desired.contains_key(&name) => {
-                self.desired.insert(name, desired);
-            }
-            StateNote::Connector(_, Some(_)) => self.passed_over += 1,
-            StateNote::Connector(name, None) => {
-                self.desired.remove(&name);
+            StateNote::Replayed => {}
+            StateNote::Connector(name, wish) => {
+                let wishes = self.staged.as_mut().unwrap_or(&mut self.desired);
+                match wish {
+                    Some(wish) if wishes.len() < CONNECTORS_MAX || wishes.contains_key(&name) => {
+                        wishes.insert(name, wish);
+                    }
+                    Some(_) => self.passed_over += 1,
+                    None => {
+                        wishes.remove(&name);
+                    }
+                }
             }
         }
+    }
+
+    /// The state topic is read from its beginning: what it says about connectors counts when [`Known::state_read`] is called.
+    pub fn state_begins(&mut self) {
+        self.staged = Some(BTreeMap::new());
+    }
+
+    /// The state topic has been read to its end. `true` when that changed what connectors are wished to do.
+    pub fn state_read(&mut self) -> bool {
+        let Some(staged) = self.staged.take() else { return false };
+        let changed = staged != self.desired;
+        self.desired = staged;
+        changed
     }
 
     /// Forgets workers that are gone: those that left, after as long as three reports take; those that fell silent, after ten minutes.

@@ -4,28 +4,35 @@
 //! every worker: reporter.rs -> report topic (an hour)      -> exchange.rs -> view.rs -> GET /fleet, `millrace status`, the leader
 //! the leader:   measure.rs  -> report topic                ->
 //!               state.rs    -> state topic (compacted)     ->
+//! people:       desired.rs  -> state topic                 -> every worker follows what connectors are wished to do
 //! ```
 //! Nobody needs an address of anybody, and any worker answers for all. What one worker says of itself is believed; its clock is not: whether
 //! a worker is stale is measured by the arrival of its reports here.
 //!
 //! What does not belong here: asking the broker what only the leader asks (`leader`), and what follows from the numbers (`scaling`).
 
+mod desired;
 mod exchange;
 mod identity;
 mod known;
 mod measure;
 mod rates;
+mod replayed;
 mod report;
 mod reporter;
 mod state;
+mod state_topic;
 mod status;
 mod view;
 
+pub use desired::{DesiredConnector, DesiredState, Verb};
 pub use exchange::Exchange;
 pub use identity::Identity;
 pub use measure::{ConnectorMeasure, Decided, FleetMeasure, PartitionMeasure};
+pub use replayed::{Replayed, letter_hash, replayed_key};
 pub use report::{ConnectorReport, MemoryReport, Note, PartitionReport, VERSION, WorkerReport};
 pub use reporter::{Reporter, WorkerLook};
-pub use state::{DesiredConnector, LeaderMemory, PublishedDecision, StateNote, decision_key};
+pub use state::{LeaderMemory, PublishedDecision, StateNote, connector_key, decision_key};
+pub use state_topic::StateTopic;
 pub use status::{ConnectorSeen, FleetStatus, LeaderSeen, WorkerPresence, WorkerSeen};
-pub use view::{FleetView, Hearing, LiveWorker};
+pub use view::{FleetView, Hearing, LiveWorker, Wishes};

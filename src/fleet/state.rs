@@ -2,17 +2,26 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::desired::DesiredConnector;
+
 /// Decisions that stand in the topic: the keys go round.
 pub(super) const DECISIONS_KEPT: u64 = 32;
 
 const DECISION: &str = "decision/";
 const CONNECTOR: &str = "connector/";
+/// The keys of [`super::Replayed`].
+pub(super) const REPLAYED: &str = "replayed/";
 /// The key of [`LeaderMemory`].
 pub(super) const MEMORY: &str = "leader/memory";
 
 /// The key of a decision: its number, going round after 32, so that compaction keeps the last ones.
 pub fn decision_key(number: u64) -> String {
     format!("{DECISION}{:02}", number % DECISIONS_KEPT)
+}
+
+/// The key of a connector's wish.
+pub fn connector_key(name: &str) -> String {
+    format!("{CONNECTOR}{name}")
 }
 
 /// A decision that changed something: the number of workers, or what is said about it.
@@ -62,17 +71,6 @@ pub struct LeaderMemory {
     pub memory: serde_json::Value,
 }
 
-/// What a connector is wished to do.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DesiredConnector {
-    /// The shapes' version.
-    pub v: u32,
-    /// `running`, `paused` or `stopped`; a later version may say more.
-    pub state: String,
-    /// When it was wished, by the clock of the worker that was asked, milliseconds since the epoch.
-    pub at_ms: i64,
-}
-
 /// A record of the state topic, understood.
 #[derive(Debug, Clone, PartialEq)]
 pub enum StateNote {
@@ -80,6 +78,8 @@ pub enum StateNote {
     Decision(Box<PublishedDecision>),
     /// A leader's memory.
     Memory(Box<LeaderMemory>),
+    /// Which dead letters were replayed: nothing to a worker.
+    Replayed,
     /// A connector's wished state; `None` when the wish was taken back (it runs).
     Connector(String, Option<DesiredConnector>),
 }
@@ -97,6 +97,9 @@ impl StateNote {
         if key == MEMORY {
             return Some(Self::Memory(Box::new(serde_json::from_slice(value?).ok()?)));
         }
+        if key.starts_with(REPLAYED) {
+            return Some(Self::Replayed);
+        }
         key.strip_prefix(DECISION)?;
         Some(Self::Decision(Box::new(serde_json::from_slice(value?).ok()?)))
     }
@@ -112,7 +115,10 @@ mod tests {
         assert_eq!((decision_key(3), decision_key(35)), ("decision/03".to_owned(), "decision/03".to_owned()));
         let wish = br#"{"v":1,"state":"paused","at_ms":5,"by":"someone"}"#;
         let read = StateNote::read(b"connector/stock", Some(wish)).unwrap();
-        assert_eq!(read, StateNote::Connector("stock".to_owned(), Some(DesiredConnector { v: 1, state: "paused".to_owned(), at_ms: 5 })));
+        assert_eq!(
+            read,
+            StateNote::Connector("stock".to_owned(), Some(DesiredConnector { v: 1, state: "paused".to_owned(), at_ms: 5, restart: 0 }))
+        );
         assert_eq!(StateNote::read(b"connector/stock", None), Some(StateNote::Connector("stock".to_owned(), None)));
         assert_eq!(StateNote::read(b"weather/today", Some(b"{}")), None);
         assert_eq!(StateNote::read(b"decision/01", Some(b"{}")), None);

@@ -1,9 +1,11 @@
 //! The answer to `GET /fleet`, from any worker.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::desired::DesiredConnector;
 use super::measure::{ConnectorMeasure, Decided};
 use super::report::WorkerReport;
 use super::state::PublishedDecision;
@@ -26,6 +28,8 @@ pub struct FleetStatus {
     pub leader: Option<LeaderSeen>,
     /// The leader's last decision: how many workers are to be there, and why.
     pub decided: Option<Decided>,
+    /// What connectors are wished to do, where somebody wished something: by `millrace connectors` or over HTTP.
+    pub wishes: BTreeMap<String, DesiredConnector>,
     /// Workers whose reports come.
     pub live_workers: usize,
     /// Workers that missed three reports.

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
+use super::desired::DesiredConnector;
 use super::identity::Identity;
 use super::known::{Known, Presence, stale_after};
 use super::measure::Decided;
@@ -35,6 +37,15 @@ pub struct LiveWorker {
     pub age: Duration,
 }
 
+/// What is known of the wishes about connectors; a change of it is worth a look at [`FleetView::desired`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Wishes {
+    /// The state topic has been read to its end at least once.
+    pub known: bool,
+    /// Counts changes.
+    pub changes: u64,
+}
+
 #[derive(Default)]
 struct Inner {
     known: Known,
@@ -51,6 +62,7 @@ pub struct FleetView {
     fleet_id: String,
     interval: Duration,
     inner: Mutex<Inner>,
+    wishes: watch::Sender<Wishes>,
 }
 
 impl FleetView {
@@ -58,7 +70,15 @@ impl FleetView {
     pub fn new(identity: Identity, scaling: &ScalingConfig, clock: Arc<dyn Clock>) -> Self {
         let inner = Mutex::new(Inner { trouble: Some("the fleet's topics have not been read yet".to_owned()), ..Inner::default() });
         let fleet_id = scaling.fleet_id.clone();
-        Self { clock, identity, mode: scaling.mode, fleet_id, interval: scaling.report_interval.get(), inner }
+        Self {
+            clock,
+            identity,
+            mode: scaling.mode,
+            fleet_id,
+            interval: scaling.report_interval.get(),
+            inner,
+            wishes: watch::Sender::default(),
+        }
     }
 
     /// This worker.
@@ -92,7 +112,13 @@ impl FleetView {
         let note = if value_read.is_none() && value.is_some() { None } else { StateNote::read(key, value_read) };
         let mut inner = self.inner.lock();
         match note {
-            Some(note) => inner.known.hear_state(note, now, replayed),
+            Some(note) => {
+                let wish = matches!(note, StateNote::Connector(..));
+                inner.known.hear_state(note, now, replayed);
+                if wish && inner.known.staged.is_none() {
+                    self.wishes.send_modify(|wishes| wishes.changes += 1);
+                }
+            }
             // A deletion of something that is not known here deletes nothing.
             None if value.is_none() => {}
             None => inner.known.passed_over += 1,
@@ -113,6 +139,27 @@ impl FleetView {
             }
         }
         None
+    }
+
+    /// The state topic is read from its beginning, once more perhaps: wishes stay what they were until [`FleetView::state_read`].
+    pub fn state_begins(&self) {
+        self.inner.lock().known.state_begins();
+    }
+
+    /// The state topic has been read to where it ended: the wishes are known.
+    pub fn state_read(&self) {
+        let changed = self.inner.lock().known.state_read();
+        self.wishes.send_if_modified(|wishes| {
+            let news = changed || !wishes.known;
+            wishes.changes += u64::from(news);
+            wishes.known = true;
+            news
+        });
+    }
+
+    /// Tells about changes of what connectors are wished to do.
+    pub fn wishes(&self) -> watch::Receiver<Wishes> {
+        self.wishes.subscribe()
     }
 
     /// Everything that was there has been read: what comes now is new.
@@ -188,6 +235,18 @@ impl FleetView {
         inner.known.memory.as_ref().map(|(memory, at)| (memory.clone(), at.map(|at| now.saturating_sub(at))))
     }
 
+    /// What a connector is wished to do, where somebody wished something.
+    pub fn desired(&self, connector: &str) -> Option<DesiredConnector> {
+        self.inner.lock().known.desired.get(connector).cloned()
+    }
+
+    /// Whether a worker that is there has such a connector, or somebody wished something of it.
+    pub fn knows(&self, connector: &str) -> bool {
+        let inner = self.inner.lock();
+        let reported = |heard: &super::known::Heard| heard.report.connectors.iter().any(|report| report.connector == connector);
+        inner.known.desired.contains_key(connector) || inner.known.workers.values().any(reported)
+    }
+
     /// The wished state of a connector, where somebody wished one.
     pub fn desired_state(&self, connector: &str) -> Option<String> {
         self.inner.lock().known.desired.get(connector).map(|desired| desired.state.clone())
@@ -242,6 +301,7 @@ impl FleetView {
                 LeaderSeen { worker: measure.leader.clone(), term: measure.term, age_ms: millis(age), stale }
             }),
             decided,
+            wishes: known.desired.clone(),
             live_workers: count(WorkerPresence::Live),
             stale_workers: count(WorkerPresence::Stale),
             workers,

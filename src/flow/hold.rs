@@ -31,6 +31,8 @@ pub enum HoldCause {
     DeadLetterTopic,
     /// A bad record, and `bad_records = "stop"`.
     BadRecord,
+    /// More than `max_dead_share` of the records became dead letters.
+    DeadShare,
     /// Records were deleted by retention before they were read, and `on_lost_range = "hold"`.
     LostRange,
     /// Exactly once: what the partition's former owner appended is being found out. Short.
@@ -41,7 +43,7 @@ pub enum HoldCause {
 
 impl HoldCause {
     /// Every cause.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::PlanPending,
         Self::SchemaSourceUnavailable,
         Self::SchemaFileMissing,
@@ -56,6 +58,7 @@ impl HoldCause {
         Self::UnknownError,
         Self::DeadLetterTopic,
         Self::BadRecord,
+        Self::DeadShare,
         Self::LostRange,
         Self::TakingOver,
         Self::StreamLost,
@@ -78,6 +81,7 @@ impl HoldCause {
             Self::UnknownError => "unknown_error",
             Self::DeadLetterTopic => "dead_letter_topic",
             Self::BadRecord => "bad_record",
+            Self::DeadShare => "dead_share",
             Self::LostRange => "lost_range",
             Self::TakingOver => "taking_over",
             Self::StreamLost => "stream_lost",

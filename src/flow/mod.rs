@@ -6,6 +6,7 @@
 mod backoff;
 mod budget;
 mod clock;
+mod dead_share;
 mod hold;
 mod pace;
 mod tasks;
@@ -13,6 +14,7 @@ mod tasks;
 pub use backoff::Backoff;
 pub use budget::{Budget, BudgetKind, Lease, ProcessMemory};
 pub use clock::{Clock, ManualClock, SystemClock};
+pub use dead_share::{DeadShare, Lets};
 pub use hold::HoldCause;
 pub use pace::Pace;
 pub use tasks::{Tasks, TokioTasks, even};

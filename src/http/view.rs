@@ -107,13 +107,12 @@ impl Readiness {
             let message = connector.message.as_deref().unwrap_or("no more is known");
             let line = format!("connector `{}` is {}: {message}", connector.name, connector.state.as_str());
             match connector.state {
-                ConnectorState::Running | ConnectorState::Idle => {}
+                // What was told to rest does what it should.
+                ConnectorState::Running | ConnectorState::Idle | ConnectorState::Paused | ConnectorState::Stopped => {}
                 ConnectorState::Holding => holds.extend(holds_of(connector)),
-                ConnectorState::Starting
-                | ConnectorState::Stalled
-                | ConnectorState::Unreachable
-                | ConnectorState::Stopped
-                | ConnectorState::Failed => reasons.push(line),
+                ConnectorState::Starting | ConnectorState::Stalled | ConnectorState::Unreachable | ConnectorState::Failed => {
+                    reasons.push(line)
+                }
             }
         }
         let configuration = &worker.configuration;

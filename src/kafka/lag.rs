@@ -113,7 +113,7 @@ fn complete(known: topics::Known, seen: &mut HashSet<String>) -> Result<Vec<Topi
     Ok(known.partitions)
 }
 
-fn list_offsets(
+pub(super) fn list_offsets(
     asker: &Outsider,
     settings: &GroupSettings,
     partitions: &[TopicPartition],
@@ -133,7 +133,7 @@ fn failed(asker: &Outsider, settings: &GroupSettings, what: &str, error: &rdkafk
 }
 
 /// Offsets that were answered without an error.
-fn by_partition(list: &TopicPartitionList) -> HashMap<TopicPartition, i64> {
+pub(super) fn by_partition(list: &TopicPartitionList) -> HashMap<TopicPartition, i64> {
     let answered = list.elements().into_iter().filter(|element| element.error().is_ok());
     answered
         .filter_map(|element| match element.offset() {

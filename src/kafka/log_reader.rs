@@ -1,7 +1,7 @@
 //! Reading the fleet's own topics from a bounded way back, by everyone, without a group.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError as RdKafkaError, RDKafkaErrorCode as Code};
@@ -41,6 +41,7 @@ pub struct LogRecord {
 /// A consumer of partition 0 of some topics. Belongs to one thread, which may block. Fetches at most 1 MiB ahead.
 pub struct LogReader {
     consumer: ConsumerHandle<ClientEvents>,
+    starts: HashMap<String, i64>,
     ends: HashMap<String, i64>,
 }
 
@@ -54,7 +55,7 @@ impl LogReader {
         let consumer: BaseConsumer<ClientEvents> =
             properties.config.create_with_context(properties.events).map_err(properties::creation_error)?;
         let consumer = ConsumerHandle::new(consumer);
-        let mut ends = HashMap::new();
+        let (mut starts, mut ends) = (HashMap::new(), HashMap::new());
         let mut list = TopicPartitionList::with_capacity(topics.len());
         for (topic, start) in topics {
             let failed = |error: RdKafkaError| {
@@ -67,16 +68,42 @@ impl LogReader {
                 LogStart::Last(count) => low.max(end - count),
             };
             list.add_partition_offset(topic, PARTITION, Offset::Offset(from)).map_err(failed)?;
+            starts.insert(topic.clone(), from);
             ends.insert(topic.clone(), end);
         }
         let what = || topics.iter().map(|(topic, _)| topic.as_str()).collect::<Vec<_>>().join(", ");
         consumer.assign(&list).map_err(|error| KafkaError::from_rdkafka(format!("reading {}", what()), &error, timeout))?;
-        Ok(Self { consumer, ends })
+        Ok(Self { consumer, starts, ends })
     }
 
     /// The topic's end when it was opened: records at or above it came later.
     pub fn end_at_open(&self, topic: &str) -> i64 {
         self.ends.get(topic).copied().unwrap_or(0)
+    }
+
+    /// Reads what stood in the topics when they were opened. Blocks; for a command, not for a worker.
+    ///
+    /// # Errors
+    /// As [`LogReader::next`]; nothing came for `quiet_max` though the end was not reached.
+    pub fn read_to_end(&self, quiet_max: Duration) -> Result<Vec<LogRecord>, KafkaError> {
+        let (mut records, mut left) = (Vec::new(), self.ends.clone());
+        left.retain(|topic, end| *end > self.starts.get(topic).copied().unwrap_or(0));
+        let mut heard = Instant::now();
+        while !left.is_empty() {
+            let Some(record) = self.next(Duration::from_millis(100))? else {
+                if heard.elapsed() > quiet_max {
+                    let what = format!("reading {} to its end", left.keys().cloned().collect::<Vec<_>>().join(", "));
+                    return Err(KafkaError::TimedOut { what, within: quiet_max });
+                }
+                continue;
+            };
+            heard = Instant::now();
+            if left.get(&record.topic).is_some_and(|end| record.offset + 1 >= *end) {
+                left.remove(&record.topic);
+            }
+            records.push(record);
+        }
+        Ok(records)
     }
 
     /// The next record, or `None` when none came within `wait` (or librdkafka met an error from which it recovers by itself).

@@ -10,6 +10,7 @@ mod context;
 mod control;
 mod error;
 mod fence;
+mod group_offsets;
 mod lag;
 mod log_reader;
 mod log_topic;
@@ -26,6 +27,7 @@ mod sample;
 mod seam;
 mod settings;
 mod start;
+mod topic_scan;
 mod topics;
 mod trust;
 
@@ -33,6 +35,7 @@ pub use check::{Tried, check_connector};
 pub use consumer::start_group;
 pub use error::KafkaError;
 pub use fence::PollTurns;
+pub use group_offsets::{CommittedPartition, GroupOffsets, NotSet};
 pub use lag::{HighWatermarks, LagClient, PartitionOffsets};
 pub use log_reader::{LogReader, LogRecord, LogStart};
 pub use log_topic::{Kept, LogTopic, ensure_log_topics};
@@ -44,3 +47,4 @@ pub use seam::{
     Assigned, Epoch, Flow, GroupControl, GroupError, GroupListener, NextOffset, PartitionQueue, QueueEvent, StartOffset, Taken,
 };
 pub use settings::{ClusterSettings, GroupSettings, Topics};
+pub use topic_scan::TopicScan;

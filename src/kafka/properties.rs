@@ -189,7 +189,7 @@ pub(super) fn merge(cluster: &ClusterSettings, purpose: &Purpose<'_>) -> Result<
             }
         }
     }
-    if matches!(purpose, Purpose::Outsider { name: "reread" | "sample", .. }) {
+    if matches!(purpose, Purpose::Outsider { name: "reread" | "sample" | super::topic_scan::NAME, .. }) {
         config.set("enable.partition.eof", "true");
     }
     if matches!(purpose, Purpose::Outsider { name: super::sample::NAME, .. }) {

@@ -22,6 +22,7 @@ use super::exact::ExactParts;
 use super::fence::Fence;
 use super::freshness::FreshnessHistogram;
 use super::listener::Rebalances;
+use super::pause::Pause;
 use super::plans::PlanMaker;
 use super::progress::Ownership;
 use super::route::TableRoutes;
@@ -63,6 +64,7 @@ pub struct Assembly {
     pub(super) freshness: Arc<FreshnessHistogram>,
     pub(super) metrics: Arc<ConnectorMetrics>,
     pub(super) trouble: Arc<Trouble>,
+    pub(super) pause: Arc<Pause>,
     parts: AssemblyParts,
     fence: Arc<Fence>,
     routes: Arc<TableRoutes>,
@@ -133,7 +135,11 @@ impl Assembly {
             exact: exact.clone(),
             trouble: trouble.clone(),
         }));
-        let shards: Vec<_> = (0..parts.fleet.worker.shards.max(1)).map(|_| ShardHandle::new()).collect();
+        let pause = Arc::new(Pause::default());
+        let shards: Vec<_> = (0..parts.fleet.worker.shards.max(1))
+            .map(|_| ShardHandle::new())
+            .map(|(handle, events)| (handle.pausing_with(pause.clone()), events))
+            .collect();
         let routes = Arc::new(TableRoutes::new(&config.table, &parts.fleet.bigquery.project));
         let listener = Arc::new(Rebalances {
             connector: name,
@@ -156,6 +162,7 @@ impl Assembly {
             freshness,
             metrics,
             trouble,
+            pause,
             parts,
             fence,
             routes,

@@ -19,6 +19,7 @@ use super::events::ShardHandle;
 use super::freshness::FreshnessHistogram;
 use super::half_started::{HalfStarted, end_shards};
 use super::lag::{self, LagParts};
+use super::pause::Pause;
 use super::progress::Ownership;
 use super::shard_thread;
 use super::stall::StallWatch;
@@ -47,6 +48,8 @@ pub struct ConnectorParts {
     pub worker: Arc<WorkerShared>,
     /// Memory that its consumer's queues may take.
     pub prefetch_bytes: u64,
+    /// It begins paused: it joins its group and takes nothing.
+    pub paused: bool,
 }
 
 /// Why a connector does not start or stop as it should.
@@ -91,6 +94,8 @@ pub struct Connector {
     pub(super) dead_letters: Arc<DeadLetters>,
     pub(super) freshness: Arc<FreshnessHistogram>,
     pub(super) stall: Arc<StallWatch>,
+    pub(super) pause: Arc<Pause>,
+    clock: Arc<dyn Clock>,
     pub(super) metrics: Arc<ConnectorMetrics>,
     pub(super) trouble: Arc<Trouble>,
     runtime: tokio::runtime::Handle,
@@ -124,6 +129,7 @@ impl Connector {
             rereader: clients.clone(),
             worker: parts.worker,
         })?;
+        assembly.pause.set(parts.paused, clock.now_wall_us() / 1000);
         let control = start_group(settings, assembly.listener.clone())
             .map_err(|error| ConnectorError::Kafka { connector: name.clone(), message: error.to_string() })?;
         let mut half_started = HalfStarted::new(control.clone());
@@ -134,7 +140,7 @@ impl Connector {
             half_started.shards.push((handle, thread));
         }
         let committer = Committer::start(committer).map_err(thread_error)?;
-        let Assembly { ownership, writers, dead_letters, freshness, metrics, trouble, .. } = assembly;
+        let Assembly { ownership, writers, dead_letters, freshness, metrics, trouble, pause, .. } = assembly;
         let shards = half_started.complete();
         let stall = Arc::new(StallWatch::default());
         let lag_task = runtime.spawn(lag::run(LagParts {
@@ -146,6 +152,7 @@ impl Connector {
             freshness: freshness.clone(),
             stall: stall.clone(),
             trouble: trouble.clone(),
+            pause: pause.clone(),
             clock: clock.clone(),
         }));
         let leave_task = runtime.spawn(leave_when_failed(name.clone(), trouble.clone(), control.clone()));
@@ -162,11 +169,22 @@ impl Connector {
             dead_letters,
             freshness,
             stall,
+            pause,
+            clock,
             metrics,
             trouble,
             runtime,
             _prefetch: prefetch,
         })
+    }
+
+    /// Takes nothing more, or goes on: within a turn of its shards (50 ms). It stays a member of its group, keeps its partitions, and finishes and commits
+    /// what it took.
+    pub fn pause(&self, paused: bool) {
+        if self.pause.set(paused, self.clock.now_wall_us() / 1000) {
+            tracing::info!(connector = self.name, paused, "told to pause or to go on");
+            self.shards.iter().for_each(|(handle, _)| handle.wake());
+        }
     }
 
     /// Drains and leaves the group: appends in flight are awaited until the revoke deadline, heads are committed, and the group is left at once.

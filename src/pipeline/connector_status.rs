@@ -74,6 +74,11 @@ impl Connector {
             );
             return (ConnectorState::Unreachable, unreachable.since_ms, Some(message));
         }
+        if let Some(since_ms) = self.pause.since_ms() {
+            let name = &self.name;
+            let message = format!("told to pause: it keeps its partitions and takes nothing; `millrace connectors resume {name}`");
+            return (ConnectorState::Paused, since_ms, Some(message));
+        }
         // A hold for a plan or a takeover lasts milliseconds as a rule and is no news.
         let short = [HoldCause::PlanPending.as_str(), HoldCause::TakingOver.as_str()];
         let news = |hold: &&HoldStatus| !short.contains(&hold.cause) || now_ms - hold.since_ms > PLAN_PENDING_MAX_MS;

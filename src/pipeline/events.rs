@@ -16,6 +16,7 @@ use crate::table::TableName;
 
 use super::batch::Share;
 use super::exact::StreamNews;
+use super::pause::Pause;
 use super::plans::PlanAnswer;
 use super::progress::PartitionProgress;
 use super::work::WorkTimes;
@@ -110,13 +111,26 @@ pub struct ShardHandle {
     events: mpsc::Sender<ShardEvent>,
     waker: Arc<RwLock<Option<Waker>>>,
     work: Arc<WorkTimes>,
+    pause: Arc<Pause>,
 }
 
 impl ShardHandle {
     /// A handle and the shard's end of the channel.
     pub fn new() -> (Self, mpsc::Receiver<ShardEvent>) {
         let (events, receiver) = mpsc::channel(EVENTS_MAX);
-        (Self { events, waker: Arc::new(RwLock::new(None)), work: Arc::default() }, receiver)
+        (Self { events, waker: Arc::new(RwLock::new(None)), work: Arc::default(), pause: Arc::default() }, receiver)
+    }
+
+    /// The shard takes nothing while `pause` is on.
+    #[must_use]
+    pub fn pausing_with(mut self, pause: Arc<Pause>) -> Self {
+        self.pause = pause;
+        self
+    }
+
+    /// Whether the shard is to take nothing.
+    pub fn is_paused(&self) -> bool {
+        self.pause.is_on()
     }
 
     /// How the shard's thread spends its time.
@@ -143,7 +157,8 @@ impl ShardHandle {
         sent
     }
 
-    fn wake(&self) {
+    /// Has the shard look at once.
+    pub fn wake(&self) {
         if let Some(waker) = self.waker.read().as_ref() {
             waker.wake_by_ref();
         }

@@ -15,6 +15,7 @@ use crate::telemetry::standing::StandingGauges;
 
 use super::clients::ConnectorClients;
 use super::freshness::FreshnessHistogram;
+use super::pause::Pause;
 use super::progress::{Ownership, PartitionProgress};
 use super::stall::{LastMove, StallWatch};
 use super::trouble::Trouble;
@@ -42,6 +43,8 @@ pub struct LagParts {
     pub stall: Arc<StallWatch>,
     /// Told whether the brokers answer.
     pub trouble: Arc<Trouble>,
+    /// While it is on, records wait because they are meant to.
+    pub pause: Arc<Pause>,
     /// Faded now and then.
     pub freshness: Arc<FreshnessHistogram>,
     /// What time it is.
@@ -117,6 +120,9 @@ async fn look(parts: &LagParts, histories: &mut Histories) {
         progress.lag_records.store(lag, Relaxed);
         let records = progress.records.load(Relaxed).max(1);
         let mean_bytes = progress.bytes.load(Relaxed) as f64 / records as f64;
+        if parts.pause.is_on() {
+            *last_move = None;
+        }
         let since = LastMove::look(last_move, progress, lag, now_ms);
         stalled_since = stalled_since.into_iter().chain(since).min();
         metrics.lag_records.set(lag as f64);

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 
 use crate::config::ConnectorConfig;
 use crate::decode::Framing;
-use crate::flow::{Budget, BudgetKind, HoldCause, Lease, Tasks};
+use crate::flow::{Budget, BudgetKind, DeadShare, HoldCause, Lease, Tasks};
 use crate::kafka::{Epoch, GroupControl, NextOffset};
 use crate::record::TopicPartition;
 use crate::table::TableName;
@@ -84,6 +84,10 @@ pub struct Shard {
     pub(super) rest_turns: RestTurns,
     /// Where its thread stands.
     pub(super) place: Arc<ShardPlace>,
+    /// `[errors] max_dead_share`.
+    pub(super) dead_share: DeadShare,
+    /// Why a record died last.
+    pub(super) last_death: Option<String>,
     open_lease: Lease,
     plans_lease: Lease,
 }
@@ -92,12 +96,15 @@ impl Shard {
     /// A shard without partitions.
     pub fn new(parts: ShardParts) -> Self {
         let budget = &parts.worker.budget;
+        let dead_share = DeadShare::new(parts.config.errors.max_dead_share, parts.tasks.random());
         Self {
             framing: Framing::of(&parts.config.value),
             open_lease: budget.lease(BudgetKind::OpenBuffers, 0),
             plans_lease: budget.lease(BudgetKind::Plans, 0),
             rest_turns: RestTurns::new(parts.tasks.now()),
             place: Arc::new(ShardPlace::new(&parts.config.name)),
+            dead_share,
+            last_death: None,
             parts,
             slots: Vec::new(),
             slot_of: HashMap::new(),

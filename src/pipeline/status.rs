@@ -20,6 +20,8 @@ pub enum ConnectorState {
     Stalled,
     /// The brokers do not answer: whether records wait cannot be known.
     Unreachable,
+    /// A member of its group that takes nothing, because it was told to.
+    Paused,
     /// Drained and left its group, because it was told to.
     Stopped,
     /// Ended by an error that only a person can mend.
@@ -36,6 +38,7 @@ impl ConnectorState {
             Self::Holding => "holding",
             Self::Stalled => "stalled",
             Self::Unreachable => "unreachable",
+            Self::Paused => "paused",
             Self::Stopped => "stopped",
             Self::Failed => "failed",
         }

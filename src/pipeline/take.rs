@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::{BadRecords, Tombstones};
 use crate::decode::{RowOrigin, SchemaKey};
-use crate::flow::{BudgetKind, HoldCause, Pace};
+use crate::flow::{BudgetKind, HoldCause, Lets, Pace};
 use crate::kafka::{Flow, QueueEvent, Taken};
 use crate::record::{Record, RecordError, RecordErrorClass, Stage};
 
@@ -60,6 +60,13 @@ struct Turn {
 impl Shard {
     /// Takes from each partition that may move, once, in turn. Returns how many records came.
     pub fn take_turn(&mut self, now: Instant) -> u64 {
+        if self.parts.handle.is_paused() {
+            self.waits_for_sink = false;
+            return 0;
+        }
+        if self.share_lets(now) == Lets::Nothing {
+            return 0;
+        }
         self.waits_for_sink = !self.slots.is_empty() && self.budget().over_limit();
         if self.slots.is_empty() || self.waits_for_sink {
             return 0;
@@ -147,6 +154,9 @@ impl Shard {
         let framing = &self.framing;
         let batch_bytes = usize::try_from(config.delivery.batch_bytes.bytes()).unwrap_or(usize::MAX);
         let batch_rows = config.delivery.batch_rows as usize;
+        let bad_records = self.bad_records_now();
+        // While it is tried whether records die no more: one at a time.
+        let bytes_max = if self.dead_share.is_trying() { 0 } else { TURN_BYTES_MAX };
         let (Some(partition), Some(table)) = (self.slots.get_mut(slot), self.tables.get_mut(table)) else { return Taken::default() };
         let ShardTable { plans, batch: open, room, .. } = table;
         let Partition { ledger, last_plan, progress, suspect, .. } = partition;
@@ -157,7 +167,7 @@ impl Shard {
         let slot = u32::try_from(slot).unwrap_or(u32::MAX);
 
         let bad_record = |record: &Record<'_>, error: RecordError, ledger: &mut super::ledger::Ledger, turn: &mut Turn| -> Flow {
-            match config.errors.bad_records {
+            match bad_records {
                 BadRecords::Skip => {
                     ledger.enter_finished(record.offset);
                     turn.skipped.push(error.class.as_str());
@@ -261,7 +271,7 @@ impl Shard {
                 turn.records += 1;
                 turn.bytes += size as u64;
             }
-            if turn.bytes >= TURN_BYTES_MAX
+            if turn.bytes >= bytes_max
                 || (turn.records.is_multiple_of(LOOK_EVERY)
                     && (turn.records >= records_max || tasks.now().duration_since(began) >= TURN_TIME_MAX))
             {
@@ -291,6 +301,9 @@ impl Shard {
         if let Some(partition) = self.slots.get_mut(slot) {
             turn.bad.iter().for_each(|bad| partition.letters.sent(bad.share.span, 1, now));
         }
+        if self.parts.config.errors.bad_records == BadRecords::DeadLetter && turn.records > 0 {
+            self.count_dead(turn.records, turn.bad.len() as u64, turn.bad.last().map(|bad| &bad.error), now);
+        }
         self.bad_backlog.extend(turn.bad);
         self.send_bad();
         match turn.stopped {
@@ -301,6 +314,7 @@ impl Shard {
                 self.hold_for_plan(slot, table, key, offset, now);
             }
             Some(Stopped::NeedsPlan(key, offset)) => self.hold_for_plan(slot, table, key, offset, now),
+            Some(Stopped::AtBadRecord(error, offset)) if self.dead_share.is_trying() => self.still_dies(slot, offset, &error, now),
             Some(Stopped::AtBadRecord(error, offset)) => {
                 let wait = self.slots.get_mut(slot).map_or(Duration::from_secs(30), |partition| partition.backoff.next_delay());
                 let message = format!("bad_records = \"stop\", offset {offset}: {error}");

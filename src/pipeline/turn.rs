@@ -92,6 +92,10 @@ impl Shard {
     fn settle(&mut self, outcome: Outcome, now: Instant) {
         let mut given_up = Vec::new();
         let exact = self.is_exact();
+        let rejected = outcome.shares.iter().map(|share| u64::from(share.rejected)).sum();
+        if rejected > 0 {
+            self.count_rejected(rejected, now);
+        }
         for share in &outcome.shares {
             let Some(partition) = self.slots.get_mut(share.share.slot as usize) else { continue };
             if !partition.is_current(share.share.epoch) {

@@ -1,7 +1,7 @@
 //! The worker's part in the fleet: it reports, it hears the others, it stands for election, and decides where it is elected. None of it is
 //! needed for moving records: what goes wrong here is said, and tried again.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -11,9 +11,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::worker::Worker;
 use crate::config::{FleetConfig, ScalingMode};
-use crate::fleet::{Exchange, FleetStatus, FleetView, Identity, MemoryReport, Reporter, WorkerLook};
+use crate::fleet::{DesiredConnector, Exchange, FleetStatus, FleetView, Identity, MemoryReport, Reporter, Verb, WorkerLook};
 use crate::flow::{Clock, SystemClock};
-use crate::http::WorkerState;
+use crate::http::{Refusal, WorkerState};
 use crate::kafka::ClusterSettings;
 use crate::leader::{Election, Ended, Leadership, Monitor, SystemTimer};
 use crate::pipeline::WorkerShared;
@@ -37,9 +37,31 @@ pub(super) struct FleetPart {
     /// Why there is no election.
     electing: Mutex<Option<String>>,
     leadership: Mutex<Option<watch::Receiver<Leadership>>>,
+    /// Writes to the fleet's topics, while it runs.
+    exchange: Mutex<Weak<Exchange>>,
 }
 
 impl FleetPart {
+    /// Tells a connector something; gives what is wished of it now.
+    pub async fn tell(&self, connector: &str, verb: Verb, now_ms: i64) -> Result<DesiredConnector, Refusal> {
+        let exchange = self.exchange.lock().upgrade().filter(|exchange| exchange.is_ready());
+        // What stood there before is part of what is written: without it a restart would be forgotten.
+        let known = self.view.wishes().borrow().known;
+        let Some(exchange) = exchange.filter(|_| known) else {
+            let why = self.view.status().trouble.unwrap_or_default();
+            return Err(Refusal::Unavailable(format!("the fleet's state topic is not there yet: {why}")));
+        };
+        let before = self.view.desired(connector);
+        let wish = DesiredConnector::after(before.as_ref(), verb, now_ms, rand::random()).map_err(Refusal::Conflict)?;
+        exchange.wish(connector, Some(&wish)).await.map_err(|error| Refusal::Unavailable(error.to_string()))?;
+        Ok(wish)
+    }
+
+    /// The fleet as it is seen here.
+    pub fn view(&self) -> &Arc<FleetView> {
+        &self.view
+    }
+
     /// `GET /fleet`.
     pub fn status(&self) -> FleetStatus {
         let mut status = self.view.status();
@@ -87,6 +109,7 @@ pub(super) fn start(fleet: &Arc<FleetConfig>, worker: &Arc<Worker>, shared: Arc<
         reporting: Arc::default(),
         electing: Mutex::new(None),
         leadership: Mutex::new(None),
+        exchange: Mutex::default(),
     });
     if worker.fleet.set(part.clone()).is_err() {
         tracing::error!("the worker's part in its fleet is started already");
@@ -163,6 +186,7 @@ async fn live(
             () = tokio::time::sleep(AGAIN) => {}
         }
     };
+    *part.exchange.lock() = Arc::downgrade(&exchange);
     let asked = worker.clone();
     let look = move || look(&asked, &shared);
     let reporter = Reporter::new(part.view.identity().clone(), &fleet.scaling, exchange.clone(), clock, look, part.reporting.clone());

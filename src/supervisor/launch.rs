@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::slots::Slot;
+use super::desired;
+use super::slots::{Slot, Turn};
 use super::sources::SchemaSources;
 use super::worker::Worker;
 use crate::bigquery::BigQuery;
 use crate::config::{ConnectorConfig, FleetConfig};
+use crate::fleet::DesiredState;
 use crate::http::WorkerState;
 use crate::pipeline::{Connector, ConnectorParts, ConnectorState, WorkerShared};
 
@@ -37,9 +39,13 @@ impl Launcher {
         Self { worker, fleet, bigquery, sources, shared }
     }
 
-    /// Starts every slot of the worker at the same time; then the worker is running.
+    /// Starts every slot of the worker at the same time, when it is known what the fleet wishes of them; then the worker is running.
     pub(super) async fn start_all(&self) {
-        let starts = self.worker.slots().into_iter().map(|slot| self.start(slot));
+        desired::until_known(&self.worker).await;
+        let starts = self.worker.slots().into_iter().map(|slot| async {
+            let turn = slot.turn().await;
+            self.start(slot, &turn).await;
+        });
         futures::future::join_all(starts).await;
         let mut state = self.worker.state.lock();
         if *state == WorkerState::Starting {
@@ -47,8 +53,18 @@ impl Launcher {
         }
     }
 
-    /// Starts what the slot's file says, on a thread that may block: Kafka is asked for partitions. What goes wrong is the slot's state.
-    pub(super) async fn start(&self, slot: Arc<Slot>) {
+    /// Starts what the slot's file says, on a thread that may block: Kafka is asked for partitions. What goes wrong is the slot's state. A connector
+    /// that the fleet wishes to be stopped is not started, one that it wishes to be paused begins so.
+    pub(super) async fn start(&self, slot: Arc<Slot>, _turn: &Turn) {
+        let wish = self.worker.wish(&slot.name);
+        if let Some(wish) = wish {
+            slot.wished(wish);
+            slot.follows(wish);
+            if wish.state == DesiredState::Stopped {
+                slot.end(ConnectorState::Stopped, self.worker.now_ms(), Some(desired::stopped_words(&slot.name)));
+                return;
+            }
+        }
         let config = slot.config.lock().clone();
         let parts = ConnectorParts {
             schemas: self.sources.of(&config),
@@ -59,6 +75,7 @@ impl Launcher {
             streams: self.bigquery.streams(),
             worker: self.shared.clone(),
             prefetch_bytes: slot.prefetch_bytes,
+            paused: wish.is_some_and(|wish| wish.state == DesiredState::Paused),
         };
         let started = {
             let slot = slot.clone();

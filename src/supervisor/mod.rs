@@ -4,6 +4,7 @@
 //! (`pipeline/`), who decides about the fleet (`leader/`).
 
 mod configuration;
+mod desired;
 mod fleet;
 mod launch;
 mod reload;
@@ -24,7 +25,7 @@ use tokio_util::task::TaskTracker;
 use crate::bigquery::{self, ConnectError};
 use crate::config::{ConnectorConfig, Loaded};
 use crate::flow::{Budget, Clock, SystemClock};
-use crate::http::{self, ListenError, Server, WorkerState};
+use crate::http::{self, ApiToken, ListenError, Server, WorkerState};
 use crate::schema::RegistrySetupError;
 use configuration::Configuration;
 use launch::Launcher;
@@ -94,7 +95,8 @@ pub async fn run(loaded: Loaded, prometheus: PrometheusHandle) -> Result<(), Sup
         prometheus,
         fleet: OnceLock::new(),
     });
-    let server = Server::start(listener, http::router(worker.clone())).map_err(system("the socket's address"))?;
+    let server = Server::start(listener, http::router(worker.clone(), worker.clone(), ApiToken::new(fleet.worker.api_token.as_ref())))
+        .map_err(system("the socket's address"))?;
     tracing::info!(address = %server.address(), connectors = loaded.connectors.len(), memory = ?fleet.worker.memory, "worker started");
     let beating = tokio::spawn(watch::beat_of_runtime());
     let watch = tokio::spawn(watch::watch(worker.clone()));
@@ -103,8 +105,10 @@ pub async fn run(loaded: Loaded, prometheus: PrometheusHandle) -> Result<(), Sup
     let launcher = Arc::new(Launcher::new(worker.clone(), fleet.clone(), bigquery, sources));
     let fleet_life = fleet::start(&fleet, &worker, launcher.shared.clone());
     let reload = Reload::new(worker.clone(), launcher.clone(), &loaded);
+    let following = worker.clone();
     worker.changes.spawn(async move {
         launcher.start_all().await;
+        tokio::spawn(desired::follow(following, launcher));
         tokio::spawn(reload.follow(hangup));
     });
     let signal = tokio::select! {

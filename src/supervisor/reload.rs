@@ -12,7 +12,7 @@ use tokio::signal::unix::Signal;
 
 use super::launch::Launcher;
 use super::reload_plan::{ReloadPlan, plan};
-use super::slots::{NotStopped, Slot};
+use super::slots::{NotStopped, Slot, Turn};
 use super::worker::Worker;
 use crate::config::{ConnectorConfig, ConnectorFolder, Loaded, Look, load_folder};
 use crate::http::FileMistake;
@@ -158,6 +158,13 @@ async fn change(worker: Arc<Worker>, launcher: Arc<Launcher>, metrics: ReloadMet
     let deadline = launcher.fleet.worker.shutdown_deadline.get();
     let slots: BTreeMap<String, Arc<Slot>> = worker.slots().into_iter().map(|slot| (slot.name.clone(), slot)).collect();
 
+    // In the order of their names: nobody else waits for two of them.
+    let concerned = slots.values().filter(|slot| remove.contains(&slot.name) || restart.iter().any(|config| config.name == slot.name));
+    let mut turns: BTreeMap<String, Turn> = BTreeMap::new();
+    for slot in concerned {
+        turns.insert(slot.name.clone(), slot.turn().await);
+    }
+
     // All of the stops first: a file that was renamed, or two that swapped their topics, must not meet in one group.
     let removals = remove.iter().filter_map(|name| slots.get(name)).map(|slot| {
         tracing::info!(connector = slot.name, "connector file removed: draining");
@@ -183,13 +190,20 @@ async fn change(worker: Arc<Worker>, launcher: Arc<Launcher>, metrics: ReloadMet
     for (config, stopped) in restart.into_iter().zip(restarted) {
         let Some(slot) = slots.get(&config.name).filter(|_| gone(&stopped)) else { continue };
         metrics.count(&config.name, ReloadOutcome::Restarted);
-        *slot.config.lock() = Arc::new(config);
-        starts.push(slot.clone());
+        *slot.config.lock() = Arc::new(config.clone());
+        starts.extend(turns.remove(&config.name).map(|turn| (slot.clone(), turn)));
     }
     for config in start {
         tracing::info!(connector = config.name, "new connector file: starting");
         metrics.count(&config.name, ReloadOutcome::Started);
-        starts.push(worker.add(launcher.slot(config)));
+        let slot = launcher.slot(config);
+        let turn = slot.turn().await;
+        starts.push((worker.add(slot), turn));
     }
-    futures::future::join_all(starts.into_iter().map(|slot| launcher.start(slot))).await;
+    drop(turns);
+    let launcher = &launcher;
+    futures::future::join_all(starts.into_iter().map(|(slot, turn)| async move {
+        launcher.start(slot, &turn).await;
+    }))
+    .await;
 }

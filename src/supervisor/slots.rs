@@ -1,13 +1,17 @@
 //! A slot per connector: what runs in it, what it says about itself, started and stopped on its own.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 
 use super::SupervisorError;
+use super::desired::Wish;
 use super::worker::Worker;
 use crate::config::ConnectorConfig;
+use crate::fleet::DesiredState;
 use crate::pipeline::{Connector, ConnectorState, ConnectorStatus};
 use crate::telemetry::metrics::ConnectorMetrics;
 
@@ -24,7 +28,18 @@ pub(super) struct Slot {
     pub(super) prefetch_bytes: u64,
     phase: Mutex<Phase>,
     pub(super) metrics: ConnectorMetrics,
+    /// Held by whoever starts or stops its connector: a reload, a wish of the fleet, the worker's start.
+    turn: Arc<AsyncMutex<()>>,
+    /// Somebody waits for the turn to do what the fleet wishes.
+    queued: AtomicBool,
+    /// What the fleet wished last.
+    wish: Mutex<Wish>,
+    /// The wish that the last start or stop did; `None` when there was none, or it was not known.
+    done: Mutex<Option<Wish>>,
 }
+
+/// The right to start or stop a slot's connector.
+pub(super) struct Turn(#[allow(dead_code, reason = "held, not read")] OwnedMutexGuard<()>);
 
 /// How a connector did not stop as it should.
 #[derive(Debug, thiserror::Error)]
@@ -65,7 +80,55 @@ impl Slot {
             config: Mutex::new(config),
             prefetch_bytes,
             phase: Mutex::new(Phase::Starting { since_ms: now_ms, message: None }),
+            turn: Arc::default(),
+            queued: AtomicBool::new(false),
+            wish: Mutex::default(),
+            done: Mutex::default(),
         }
+    }
+
+    /// Waits for the right to start or stop its connector.
+    pub(super) async fn turn(&self) -> Turn {
+        let turn = Turn(self.turn.clone().lock_owned().await);
+        self.queued.store(false, SeqCst);
+        turn
+    }
+
+    /// `true` for the first who asks: one that waits for the turn sees every wish that comes until it has it.
+    pub(super) fn queue_for_change(&self) -> bool {
+        !self.queued.swap(true, SeqCst)
+    }
+
+    /// Notes what the fleet wishes; a pause, or its end, takes effect at once.
+    pub(super) fn wished(&self, wish: Wish) {
+        *self.wish.lock() = wish;
+        self.pause_as_wished();
+    }
+
+    fn pause_as_wished(&self) {
+        // One that is to stop takes nothing from now on either, whatever else it waits for.
+        let paused = self.wish.lock().state != DesiredState::Running;
+        if let Phase::Running(connector) = &*self.phase.lock() {
+            connector.pause(paused);
+        }
+    }
+
+    /// Whether something must start or stop for this wish. The restart that was wished before the first start is done by that start.
+    pub(super) fn needs_change(&self, wish: Wish) -> bool {
+        let stopped = |wish: Wish| wish.state == DesiredState::Stopped;
+        let mut done = self.done.lock();
+        let before = *done.get_or_insert(Wish { restart: wish.restart, ..Wish::default() });
+        stopped(before) != stopped(wish) || (before.restart != wish.restart && !stopped(wish))
+    }
+
+    /// The wish that what runs here follows from now on.
+    pub(super) fn follows(&self, wish: Wish) {
+        *self.done.lock() = Some(wish);
+    }
+
+    /// 1 where the fleet wishes that it does not run.
+    pub(super) fn asked_to_rest(&self) -> bool {
+        self.wish.lock().state != DesiredState::Running
     }
 
     /// What the connector says about itself, or what is known when it does not run.
@@ -96,6 +159,8 @@ impl Slot {
 
     pub(super) fn run(&self, connector: Connector) {
         *self.phase.lock() = Phase::Running(connector);
+        // A wish that came while it started.
+        self.pause_as_wished();
     }
 
     pub(super) fn end(&self, state: ConnectorState, now_ms: i64, message: Option<String>) {

@@ -8,6 +8,7 @@ use super::worker::Worker;
 use crate::flow::{Budget, BudgetKind};
 use crate::pipeline::ConnectorState;
 use crate::telemetry::metrics::{self, MemoryMetrics, resident_bytes};
+use crate::telemetry::wishes;
 use crate::watchdog;
 
 /// How often gauges are set and connectors are looked at. Well below [`crate::telemetry::metrics::GAUGE_IDLE`].
@@ -64,6 +65,7 @@ pub(super) async fn watch(worker: Arc<Worker>) {
             let status = slot.status();
             let runs = !matches!(status.state, ConnectorState::Failed | ConnectorState::Stopped);
             slot.metrics.running.set(if runs { 1.0 } else { 0.0 });
+            wishes::asked_to_rest(&slot.name, slot.asked_to_rest());
             let now = (status.state, status.message);
             if known.get(&slot.name) != Some(&now) {
                 log_state(&slot.name, now.0, now.1.as_deref());

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
+use async_trait::async_trait;
 use metrics_exporter_prometheus::PrometheusHandle;
 use parking_lot::{Mutex, RwLock};
 use tokio_util::sync::CancellationToken;
@@ -10,9 +11,9 @@ use tokio_util::task::TaskTracker;
 use super::configuration::Configuration;
 use super::fleet::FleetPart;
 use super::slots::Slot;
-use crate::fleet::FleetStatus;
+use crate::fleet::{DesiredConnector, FleetStatus, Verb};
 use crate::flow::{Budget, BudgetKind, Clock, SystemClock};
-use crate::http::{MemoryStatus, Status, WorkerState, WorkerStatus};
+use crate::http::{Control, MemoryStatus, Refusal, Status, WorkerState, WorkerStatus};
 use crate::telemetry::metrics::resident_bytes;
 use crate::watchdog;
 
@@ -59,6 +60,22 @@ impl Worker {
     /// Its clock, milliseconds since the epoch.
     pub(super) fn now_ms(&self) -> i64 {
         self.clock.now_wall_us() / 1000
+    }
+}
+
+#[async_trait]
+impl Control for Worker {
+    async fn tell(&self, connector: &str, verb: Verb) -> Result<DesiredConnector, Refusal> {
+        let Some(fleet) = self.fleet.get() else {
+            return Err(Refusal::Conflict(
+                "[scaling] mode = \"off\": workers follow no wishes; \"observe\" resizes nothing and does".to_owned(),
+            ));
+        };
+        let known = self.slots().iter().any(|slot| slot.name == connector) || fleet.view().knows(connector);
+        if !known {
+            return Err(Refusal::Unknown(connector.to_owned()));
+        }
+        fleet.tell(connector, verb, self.now_ms()).await
     }
 }
 

@@ -82,6 +82,8 @@ catalog! {
         "Errors that librdkafka reported for the whole consumer, such as a broker that is away.";
     CONNECTOR_RUNNING = Gauge Count "millrace_connector_running" ["connector"]
         "1 while the connector runs, 0 when it failed or stopped.";
+    CONNECTOR_ASKED_TO_REST = Gauge Count "millrace_connector_asked_to_rest" ["connector"]
+        "1 while the fleet was told to pause or stop the connector, else 0.";
     CONNECTOR_STALLED = Gauge Count "millrace_connector_stalled" ["connector"]
         "1 while records wait and none was finished for too long, else 0.";
     CONNECTOR_STALLED_SECONDS = Gauge Seconds "millrace_connector_stalled_seconds" ["connector"]

@@ -12,3 +12,4 @@ pub mod metrics;
 pub mod panics;
 pub mod reload;
 pub mod standing;
+pub mod wishes;

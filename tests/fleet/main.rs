@@ -1,9 +1,11 @@
 //! Workers that know of each other, and a leader that measures, decides and resizes: the real program on the embedded broker, in local mode.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+mod administration;
 mod observe;
 mod rig;
 mod wedged;
+mod wishes;
 
 use std::sync::Arc;
 use std::thread;

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use millrace::embedded::bigquery::{EmbeddedBigQuery, Settings, Stall};
+use millrace::embedded::bigquery::{Cell, EmbeddedBigQuery, Settings};
 use millrace::embedded::broker::{BrokerSettings, EmbeddedBroker};
 use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
@@ -204,6 +204,40 @@ impl Rig {
     /// Runs the program with these arguments.
     pub fn program(&self, arguments: &[&str]) -> Output {
         Command::new(env!("CARGO_BIN_EXE_millrace")).args(arguments).stdin(Stdio::null()).output().unwrap()
+    }
+
+    /// Writes records and waits until the broker has them.
+    pub fn send(&self, partition: i32, values: &[String]) {
+        let producer: BaseProducer = ClientConfig::new().set("bootstrap.servers", self.broker.bootstrap_servers()).create().unwrap();
+        for value in values {
+            producer.send(BaseRecord::<(), str>::to("numbers").partition(partition).payload(value)).unwrap();
+        }
+        producer.flush(Duration::from_secs(20)).unwrap();
+    }
+
+    /// Adds a column to the table.
+    pub fn add_column(&self, name: &str) {
+        let fields =
+            serde_json::json!({ "schema": { "fields": [{ "name": "n", "type": "INTEGER" }, { "name": name, "type": "INTEGER" }] } });
+        let url = format!("{}/projects/p/datasets/d/tables/numbers", self._bigquery.rest_url());
+        self.runtime.block_on(async {
+            let answer = reqwest::Client::new().patch(url).body(fields.to_string()).send().await.unwrap();
+            assert!(answer.status().is_success(), "{}", answer.text().await.unwrap());
+        });
+    }
+
+    /// The numbers in a column of the table, in order; nulls left out.
+    pub fn column(&self, name: &str) -> Vec<i64> {
+        let mut numbers = Vec::new();
+        // Without the column there are none.
+        let _missing = self._bigquery.books().read("p", "d", "numbers", &[name], |row| {
+            if let Cell::Int(n) = row[0] {
+                numbers.push(n);
+            }
+            true
+        });
+        numbers.sort_unstable();
+        numbers
     }
 
     pub fn replicas(&self) -> u32 {

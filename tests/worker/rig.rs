@@ -100,6 +100,7 @@ impl Rig {
             streams: client.streams(),
             worker,
             prefetch_bytes: 32 << 20,
+            paused: false,
         };
         let _inside = self.runtime.enter();
         Running { rig: self, connector: Some(Connector::start(parts).unwrap()) }

@@ -97,6 +97,17 @@ impl Installation {
         Ok((fine, std::fs::read_to_string(&log)?))
     }
 
+    /// Runs a command of the program, `words` and then where the files are: its exit code and what it printed.
+    pub fn command(&self, words: &[&str]) -> anyhow::Result<(Option<i32>, String)> {
+        let (number, config, _) = self.written()?;
+        let log = self.folder.join(format!("command-{number}.log"));
+        let mut command = Process::start("millrace", env!("CARGO_BIN_EXE_millrace"), &log, |command| {
+            command.args(words).arg("--config").arg(config).arg("--connectors").arg(self.folder.join("connectors"));
+        })?;
+        let code = command.wait(Duration::from_secs(120))?.code();
+        Ok((code, std::fs::read_to_string(&log)?))
+    }
+
     /// Writes the next `millrace.toml`: its number, its path, and the port on which a worker with it listens.
     fn written(&self) -> anyhow::Result<(u32, PathBuf, u16)> {
         let number = self.started.get() + 1;

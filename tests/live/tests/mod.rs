@@ -11,6 +11,7 @@ mod groups;
 mod handover;
 mod kubernetes;
 mod lag;
+mod offsets;
 mod registry;
 mod schema_folder;
 mod security;
@@ -37,6 +38,7 @@ pub const ALL: &[Test] = &[
     ("check::schemas_are_held_against_the_table", check::schemas_are_held_against_the_table),
     ("registry::a_registry_that_is_down_holds", registry::a_registry_that_is_down_holds),
     ("dead_letters::bad_records_read_back_with_their_headers", dead_letters::bad_records_read_back_with_their_headers),
+    ("offsets::are_set_only_while_nobody_reads", offsets::are_set_only_while_nobody_reads),
     ("security::scram_over_tls_with_a_private_authority", security::scram_over_tls_with_a_private_authority),
     ("security::plain_over_tls_with_a_private_authority", security::plain_over_tls_with_a_private_authority),
     (

@@ -1,0 +1,206 @@
+//! Connectors paused, resumed, restarted and stopped on every worker, by the command and over HTTP; and what HTTP gives away.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::rig::Rig;
+
+/// How soon every worker follows.
+const FOLLOWED_WITHIN_MS: i64 = 2_000;
+const TOKEN: &str = "token-that-nobody-sees-0123456789";
+const SECRETS: [&str; 5] =
+    [TOKEN, "kafka-password-nobody-sees", "registry-password-nobody-sees", "key-password-nobody-sees", "connector-password-nobody-sees"];
+
+fn command(rig: &Rig, arguments: &[&str]) -> std::process::Output {
+    let (config, connectors) = (rig.path("millrace.toml"), rig.path("connectors"));
+    let mut all = vec!["connectors", arguments[0]];
+    all.extend(["--config", config.to_str().unwrap(), "--connectors", connectors.to_str().unwrap()]);
+    all.extend(&arguments[1..]);
+    rig.program(&all)
+}
+
+/// Tells by the command; gives when, by this machine's clock, milliseconds since the epoch.
+fn tell(rig: &Rig, verb: &str) -> i64 {
+    let told = command(rig, &[verb, "numbers", "--json"]);
+    let text = String::from_utf8(told.stdout).unwrap();
+    assert!(told.status.success(), "{text}{}", String::from_utf8_lossy(&told.stderr));
+    let told: Value = serde_json::from_str(&text).unwrap();
+    told[0]["wish"]["at_ms"].as_i64().unwrap()
+}
+
+/// The code, the head and the body of a request with the token, where one is given.
+fn ask(rig: &Rig, number: usize, method: &str, path: &str, token: Option<&str>) -> (u16, String) {
+    let url = rig.url(number);
+    let mut stream = TcpStream::connect(url.trim_start_matches("http://")).unwrap();
+    let header = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
+    write!(stream, "{method} {path} HTTP/1.0\r\nHost: x\r\n{header}Content-Length: 0\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    (answer.split(' ').nth(1).unwrap().parse().unwrap(), answer)
+}
+
+fn connector(rig: &Rig, number: usize) -> Value {
+    let (code, answer) = ask(rig, number, "GET", "/status", Some(TOKEN));
+    assert_eq!(code, 200, "{answer}");
+    let status: Value = serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap();
+    status["connectors"][0].clone()
+}
+
+fn state(rig: &Rig, number: usize) -> String {
+    connector(rig, number)["state"].as_str().unwrap().to_owned()
+}
+
+fn taken(rig: &Rig, number: usize) -> i64 {
+    connector(rig, number)["partitions"].as_array().unwrap().iter().map(|partition| partition["position"].as_i64().unwrap()).sum()
+}
+
+/// Waits for the state on these workers; since when they were in it must be within the bound after the wish.
+fn wait_for(rig: &Rig, numbers: &[usize], wanted: &str, wished_ms: i64) {
+    for number in numbers {
+        rig.wait_until(wanted, |rig| state(rig, *number) == wanted);
+        let since_ms = connector(rig, *number)["since_ms"].as_i64().unwrap();
+        assert!(since_ms - wished_ms <= FOLLOWED_WITHIN_MS, "worker {number} {wanted} {} ms after the wish", since_ms - wished_ms);
+    }
+}
+
+fn starts(rig: &Rig, number: usize) -> usize {
+    fs::read_to_string(rig.path(&format!("log.{number}"))).unwrap().matches("connector started").count()
+}
+
+fn stands_still(rig: &Rig, numbers: &[usize]) {
+    // What was taken before the pause reached the shard's next turn.
+    thread::sleep(Duration::from_millis(200));
+    let before: Vec<i64> = numbers.iter().map(|number| taken(rig, *number)).collect();
+    thread::sleep(Duration::from_secs(1));
+    let after: Vec<i64> = numbers.iter().map(|number| taken(rig, *number)).collect();
+    assert_eq!(before, after);
+}
+
+fn moves(rig: &Rig, numbers: &[usize]) {
+    for number in numbers {
+        rig.wait_until("records taken", |rig| state(rig, *number) == "running");
+        let before = taken(rig, *number);
+        rig.wait_until("more records taken", |rig| taken(rig, *number) > before);
+    }
+}
+
+fn with_secrets() -> Rig {
+    let more = format!("min = 2\nmax = 2\n[registry]\nurls = [\"http://127.0.0.1:1\"]\nusername = \"u\"\npassword = \"{}\"\n", SECRETS[2]);
+    let rig = Rig::new(&more);
+    let text = fs::read_to_string(rig.path("millrace.toml")).unwrap();
+    // Over plaintext neither is used; both are part of what must not be shown.
+    let kafka = format!("[kafka]\n\"sasl.password\" = \"{}\"\n\"ssl.key.password\" = \"{}\"\n", SECRETS[1], SECRETS[3]);
+    let text = text.replace("[kafka]\n", &kafka).replace("[worker]\n", &format!("[worker]\napi_token = \"{TOKEN}\"\n"));
+    fs::write(rig.path("millrace.toml"), text).unwrap();
+    let file = fs::read_to_string(rig.path("connectors/numbers.toml")).unwrap();
+    let kafka = format!("[kafka]\n\"sasl.password\" = \"{}\"\n[value]\n", SECRETS[4]);
+    fs::write(rig.path("connectors/numbers.toml"), file.replace("[value]\n", &kafka)).unwrap();
+    rig
+}
+
+#[test]
+fn every_worker_follows_within_two_seconds_and_after_restarts() {
+    let mut rig = with_secrets();
+    let _flow = rig.produce(400);
+    rig.start(0);
+    rig.start(1);
+    moves(&rig, &[0, 1]);
+
+    let wished = tell(&rig, "pause");
+    wait_for(&rig, &[0, 1], "paused", wished);
+    stands_still(&rig, &[0, 1]);
+    assert_eq!(ask(&rig, 0, "GET", "/health/ready", None).0, 200, "what was told to rest does what it should");
+    rig.wait_until("the gauge", |rig| rig.metric(0, "millrace_connector_asked_to_rest{connector=\"numbers\"}") == Some(1.0));
+
+    // A worker that starts later reads it before it starts the connector.
+    rig.kill(1);
+    rig.start(1);
+    rig.wait_until("a paused start", |rig| state(rig, 1) == "paused");
+    rig.wait_until("its partitions", |rig| connector(rig, 1)["partitions"].as_array().is_some_and(|all| all.len() == 2));
+    assert_eq!(connector(&rig, 1)["partitions"].as_array().unwrap().iter().map(|p| p["records"].as_i64().unwrap()).sum::<i64>(), 0);
+    stands_still(&rig, &[0, 1]);
+
+    tell(&rig, "resume");
+    moves(&rig, &[0, 1]);
+
+    // Once on every worker, and not again when a worker comes later.
+    let before = [starts(&rig, 0), starts(&rig, 1)];
+    tell(&rig, "restart");
+    rig.wait_until("both restarted", |rig| starts(rig, 0) == before[0] + 1 && starts(rig, 1) == before[1] + 1);
+    moves(&rig, &[0, 1]);
+    rig.kill(1);
+    rig.start(1);
+    moves(&rig, &[1]);
+    assert_eq!((starts(&rig, 0), starts(&rig, 1)), (before[0] + 1, 1));
+
+    // Over HTTP, by one worker for both.
+    let (code, answer) = ask(&rig, 1, "POST", "/connectors/numbers/stop", Some(TOKEN));
+    assert_eq!(code, 202, "{answer}");
+    let answer: Value = serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap();
+    wait_for(&rig, &[0, 1], "stopped", answer["wish"]["at_ms"].as_i64().unwrap());
+    assert_eq!(ask(&rig, 0, "POST", "/connectors/numbers/restart", Some(TOKEN)).0, 409, "what is stopped cannot restart");
+    assert_eq!(ask(&rig, 0, "POST", "/connectors/nobody/stop", Some(TOKEN)).0, 404);
+    assert_eq!(ask(&rig, 0, "POST", "/connectors/numbers/resume", None).0, 401);
+    rig.terminate(0);
+    rig.wait_for_end(0);
+    rig.start(0);
+    rig.wait_until("it stays stopped", |rig| state(rig, 0) == "stopped");
+    assert_eq!(starts(&rig, 0), 0);
+
+    let listed = command(&rig, &["list", "--json"]);
+    let listed: Value = serde_json::from_slice(&listed.stdout).unwrap();
+    assert_eq!((&listed[0]["connector"], &listed[0]["desired"]), (&"numbers".into(), &"stopped".into()), "{listed}");
+    rig.wait_until("both in the list", |rig| {
+        let listed: Value = serde_json::from_slice(&command(rig, &["list", "--json"]).stdout).unwrap();
+        let workers = listed[0]["workers"].as_object().unwrap();
+        workers.len() == 2 && workers.values().all(|worker| worker["state"] == "stopped")
+    });
+    let table = String::from_utf8(command(&rig, &["list"]).stdout).unwrap();
+    assert!(["numbers", "stopped", "worker-0", "worker-1"].iter().all(|part| table.contains(part)), "{table}");
+
+    tell(&rig, "resume");
+    moves(&rig, &[0, 1]);
+
+    let unknown = command(&rig, &["pause", "nubmers"]);
+    assert_eq!(unknown.status.code(), Some(2));
+    assert!(String::from_utf8(unknown.stderr).unwrap().contains("there are numbers"));
+}
+
+#[test]
+fn no_answer_holds_a_secret() {
+    let mut rig = with_secrets();
+    // A file with a mistake and a secret is shown with its place, not with its text.
+    let wrong = "topics = [\"numbers\"]\n[kafka]\n\"sasl.password\" = \"connector-password-nobody-sees\"\n\"sasl.pasword\" = \"key-password-nobody-sees\"\n";
+    fs::write(rig.path("connectors/wrong.toml"), wrong).unwrap();
+    rig.start(0);
+    rig.wait_until("a running connector", |rig| state(rig, 0) == "running");
+    let mut seen = BTreeSet::new();
+    let paths =
+        ["/", "/status", "/fleet", "/metrics", "/health/live", "/health/ready", "/nothing", "/connectors/numbers/pause", "/connectors/x/y"];
+    for path in paths {
+        for method in ["GET", "POST"] {
+            for token in [None, Some(TOKEN), Some("wrong-token-0123456789")] {
+                let (code, answer) = ask(&rig, 0, method, path, token);
+                seen.insert(code);
+                for secret in SECRETS {
+                    assert!(!answer.contains(secret), "{method} {path} shows {secret}: {answer}");
+                }
+            }
+        }
+    }
+    assert!([200, 202, 401, 404, 405].iter().all(|code| seen.contains(code)), "{seen:?}");
+    // It listens where it was told to, and nowhere else.
+    let port = rig.url(0).rsplit(':').next().unwrap().to_owned();
+    assert!(rig.url(0).starts_with("http://127.0.0.1:"));
+    let begun = Instant::now();
+    assert!(TcpStream::connect(format!("127.0.0.2:{port}")).is_err() && begun.elapsed() < Duration::from_secs(5));
+    for secret in SECRETS {
+        assert!(!fs::read_to_string(rig.path("log.0")).unwrap().contains(secret), "the log shows {secret}");
+    }
+}
