@@ -173,7 +173,7 @@ fn a_committer_that_waits_for_a_lock() {
     let held = wedge.lock();
     let other = {
         let (ownership, wedge) = (ownership.clone(), wedge.clone());
-        std::thread::spawn(move || ownership.with_commits(true, |_, _| wait_for(&wedge)))
+        std::thread::spawn(move || ownership.with_commits(true, |_, _, _| wait_for(&wedge)))
     };
     let parts = &stage.shard.parts;
     let committer = Committer::start(CommitterParts {
@@ -185,6 +185,8 @@ fn a_committer_that_waits_for_a_lock() {
         metrics: parts.metrics.clone(),
         tasks: parts.tasks.clone(),
         interval: Duration::from_millis(10),
+        bell: Arc::default(),
+        tries: std::sync::atomic::AtomicU32::new(0),
     });
     let said = words(&heard);
     drop(held);
