@@ -50,7 +50,7 @@ mod tests {
             idle_timeout: Duration::from_millis(400),
             location: None,
         };
-        let tasks = Arc::new(crate::flow::TokioTasks::new(tokio::runtime::Handle::current()));
+        let tasks = Arc::new(crate::flow::TokioTasks::new(runtime.handle().clone()));
         let pool = Pool::new(endpoint, Arc::new(tokens), Arc::new(Changes::new(Duration::ZERO, tasks)), settings);
         let table = TableName { project: "p".into(), dataset: "d".into(), table: "t".into() };
         let connection = Connection::open(770_077, None, &table, pool.shared().clone());

@@ -19,6 +19,7 @@ use super::mutants::Mutant;
 use super::oracle::Row;
 use super::run::FAULTS;
 use super::scene::{ProcessId, Scene};
+use super::streams::Streams;
 use crate::world::World;
 
 /// Servers that take appends.
@@ -61,13 +62,15 @@ struct Table {
 pub struct Warehouse {
     world: World,
     table: Mutex<Table>,
+    /// Streams of their own.
+    pub streams: Streams,
 }
 
 impl Warehouse {
     /// No table yet.
     pub fn new(world: &World) -> Self {
         let rows_max = world.draw(|random| random.random_range(4..40));
-        Self { world: world.clone(), table: Mutex::new(Table { rows_max, ..Table::default() }) }
+        Self { world: world.clone(), table: Mutex::new(Table { rows_max, ..Table::default() }), streams: Streams::default() }
     }
 
     /// Adds to its troubles.
@@ -75,7 +78,8 @@ impl Warehouse {
         add(&mut self.table.lock().troubles);
     }
 
-    fn chance(&self, share: f64) -> bool {
+    /// Whether something of this probability happens.
+    pub fn chance(&self, share: f64) -> bool {
         self.world.draw(|random| random.random_bool(share))
     }
 
@@ -127,8 +131,13 @@ impl Warehouse {
         }
     }
 
+    /// One of the servers.
+    pub fn any_server(&self) -> usize {
+        self.world.draw(|random| random.random_range(0..SERVERS))
+    }
+
     /// Lets an append land on a server, or says why not.
-    fn land(&self, scene: &Scene, process: ProcessId, server: usize, append: &Append) -> Result<(), AppendFailure> {
+    pub fn land(&self, scene: &Scene, process: ProcessId, server: usize, append: &Append) -> Result<(), AppendFailure> {
         let refuse = |class| Err(AppendFailure { class, message: "as told".to_owned(), row_errors: Vec::new(), maybe_durable: false });
         let table = self.table.lock();
         let now = self.world.now();
@@ -197,11 +206,16 @@ fn decode(layout: &Layout, mut bytes: &[u8]) -> Row {
     row
 }
 
+/// An append that failed.
+pub fn failure(class: ErrorClass, maybe_durable: bool) -> AppendFailure {
+    AppendFailure { class, message: "as told".to_owned(), row_errors: Vec::new(), maybe_durable }
+}
+
 /// A process's way to BigQuery.
 #[derive(Clone)]
 pub struct Client {
-    scene: Scene,
-    process: ProcessId,
+    pub scene: Scene,
+    pub process: ProcessId,
 }
 
 impl Client {
@@ -210,12 +224,13 @@ impl Client {
         Self { scene: scene.clone(), process }
     }
 
-    fn troubles(&self) -> Troubles {
+    /// What is wrong with BigQuery.
+    pub fn troubles(&self) -> Troubles {
         self.scene.warehouse.table.lock().troubles
     }
 
     /// How long one way takes.
-    fn way(&self) -> Duration {
+    pub fn way(&self) -> Duration {
         let slow = self.troubles().slow > self.scene.world.now();
         self.scene.world.draw_span(Duration::from_millis(if slow { 3000 } else { 60 }))
     }
@@ -229,11 +244,10 @@ impl Appender for Client {
 }
 
 impl Client {
-    async fn send(self, append: Append) -> Result<(), AppendFailure> {
-        let Self { scene, process } = &self;
+    /// The way of an append to the network: room on the connection, then the gate, right before its bytes leave.
+    pub async fn leave(&self, append: &Append) -> Result<(), AppendFailure> {
+        let Self { scene, process } = self;
         let (world, warehouse) = (&scene.world, &scene.warehouse);
-        let fail = |class, maybe_durable| AppendFailure { class, message: "as told".to_owned(), row_errors: Vec::new(), maybe_durable };
-        // Room on the connection.
         world.pass(world.draw_span(Duration::from_millis(20))).await;
         if world.now() < FAULTS && warehouse.chance(scene.pause_share) {
             scene.freeze(*process, world.draw_span(Duration::from_secs(12)));
@@ -241,12 +255,19 @@ impl Client {
         }
         if append.gate.as_ref().is_some_and(|gate| !gate.is_open()) && scene.mutant != Mutant::NoGate {
             scene.oracle.see(|seen| seen.withheld += 1);
-            return Err(fail(ErrorClass::Withheld, false));
+            return Err(failure(ErrorClass::Withheld, false));
         }
         scene.oracle.leaves(*process);
+        Ok(())
+    }
+
+    async fn send(self, append: Append) -> Result<(), AppendFailure> {
+        self.leave(&append).await?;
+        let Self { scene, process } = &self;
+        let (world, warehouse) = (&scene.world, &scene.warehouse);
         let troubles = self.troubles();
         let now = world.now();
-        let server = world.draw(|random| random.random_range(0..SERVERS));
+        let server = warehouse.any_server();
         if troubles.dead > now {
             // Whether it lands is known when the servers are back, if it does at all; its sender hears nothing.
             if warehouse.chance(0.5) {
@@ -258,7 +279,7 @@ impl Client {
                 });
             }
             world.pass(APPEND_TIMEOUT).await;
-            return self.unanswered(fail(ErrorClass::AnswerTimeout, true));
+            return self.unanswered(failure(ErrorClass::AnswerTimeout, true));
         }
         if scene.mutant == Mutant::AckBeforeDurable && warehouse.chance(0.2) {
             let (scene, process) = (scene.clone(), *process);
@@ -269,7 +290,7 @@ impl Client {
         if flaky && warehouse.chance(0.3) {
             world.pass(self.way()).await;
             scene.oracle.see(|seen| seen.refused += 1);
-            return Err(fail(ErrorClass::Transient, false));
+            return Err(failure(ErrorClass::Transient, false));
         }
         // The answer is known when the rows are there, and may be lost: then its sender may hear of it before they are.
         let (answer, answered) = tokio::sync::oneshot::channel();
@@ -278,9 +299,9 @@ impl Client {
         if flaky && warehouse.chance(0.25) {
             world.pass(self.way()).await;
             scene.oracle.see(|seen| seen.lost_answers += 1);
-            return self.unanswered(fail(ErrorClass::Transient, true));
+            return self.unanswered(failure(ErrorClass::Transient, true));
         }
-        let outcome = answered.await.unwrap_or_else(|_| Err(fail(ErrorClass::Transient, true)));
+        let outcome = answered.await.unwrap_or_else(|_| Err(failure(ErrorClass::Transient, true)));
         world.pass(self.way()).await;
         if outcome.is_err() {
             scene.oracle.see(|seen| seen.refused += 1);
@@ -289,7 +310,7 @@ impl Client {
     }
 
     /// A lost answer, and what mutants make of it.
-    fn unanswered(&self, failure: AppendFailure) -> Result<(), AppendFailure> {
+    pub fn unanswered(&self, failure: AppendFailure) -> Result<(), AppendFailure> {
         match self.scene.mutant {
             Mutant::LostAnswerIsSuccess => Ok(()),
             Mutant::LostAnswerIsRefusal => Err(AppendFailure { maybe_durable: false, ..failure }),

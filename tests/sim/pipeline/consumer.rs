@@ -15,7 +15,7 @@ use millrace::record::{NoHeaders, Record, TopicPartition};
 use parking_lot::Mutex;
 use rand::Rng;
 
-use super::group::{Group, MemberId, SESSION};
+use super::group::{Committed, Group, MemberId, SESSION};
 use super::log::{TOPIC, named};
 use super::mutants::Mutant;
 use super::scene::{ProcessId, Scene};
@@ -170,10 +170,10 @@ impl Consumer {
         }
     }
 
-    fn begin(&self, listener: &Arc<Rebalances>, starts: &[(i32, Option<i64>)]) {
+    fn begin(&self, listener: &Arc<Rebalances>, starts: &[(i32, Option<Committed>)]) {
         let mut given = Vec::new();
         for (partition, committed) in starts {
-            let fetch = Arc::new(Mutex::new(Fetch { position: committed.unwrap_or(0), paused: false }));
+            let fetch = Arc::new(Mutex::new(Fetch { position: committed.as_ref().map_or(0, |committed| committed.0), paused: false }));
             let mut shared = self.shared.lock();
             shared.epochs += 1;
             let epoch = if self.scene.mutant == Mutant::SameEpoch { Epoch(1) } else { Epoch(shared.epochs) };
@@ -181,8 +181,8 @@ impl Consumer {
             given.push(Assigned {
                 partition: named(*partition),
                 epoch,
-                start: committed.map_or(StartOffset::Earliest, StartOffset::Committed),
-                metadata: None,
+                start: committed.as_ref().map_or(StartOffset::Earliest, |committed| StartOffset::Committed(committed.0)),
+                metadata: committed.as_ref().and_then(|committed| committed.1.clone()),
                 queue: Box::new(Queue { scene: self.scene.clone(), process: self.process, partition: *partition, fetch }),
             });
         }
@@ -265,12 +265,14 @@ impl Consumer {
         // It stays this member's all the while.
         self.shared.lock().letting_go.insert(partition);
         self.lose(listener, BTreeSet::from([partition]), false).await;
-        let start = offset.map(Some).or_else(|| self.group().fetch(partition));
-        if let Some(start) = start
-            && self.shared.lock().member == Some(id)
-            && !self.shared.lock().fenced
-        {
-            self.begin(listener, &[(partition, start)]);
+        let is_member = || {
+            let shared = self.shared.lock();
+            shared.member == Some(id) && !shared.fenced
+        };
+        if let Some(committed) = self.group().fetch(partition).filter(|_| is_member()) {
+            // What stands beside the committed offset is told wherever it begins.
+            let elsewhere = offset.map(|offset| (offset, committed.as_ref().and_then(|committed| committed.1.clone())));
+            self.begin(listener, &[(partition, elsewhere.or(committed))]);
         }
         self.shared.lock().letting_go.clear();
     }

@@ -36,7 +36,7 @@ struct State {
     members: BTreeMap<MemberId, Membership>,
     joined: MemberId,
     owner: BTreeMap<i32, MemberId>,
-    committed: BTreeMap<i32, i64>,
+    committed: BTreeMap<i32, Committed>,
     /// Everybody lets go of everything, since then.
     syncing: Option<Duration>,
     changed_at: Duration,
@@ -53,17 +53,22 @@ pub struct Group {
     oracle: Arc<Oracle>,
     partitions: i32,
     eager: bool,
+    forgets_metadata: bool,
     state: Mutex<State>,
 }
+
+/// What a group has of a partition: the offset, and what stands beside it.
+pub type Committed = (i64, Option<Arc<str>>);
 
 /// The coordinator does not know the member (any more).
 pub struct Unknown;
 
 impl Group {
     /// A group without members or offsets.
-    pub fn new(world: &World, oracle: &Arc<Oracle>, partitions: i32) -> Arc<Self> {
+    pub fn new(world: &World, oracle: &Arc<Oracle>, partitions: i32, forgets_metadata: bool) -> Arc<Self> {
         let eager = world.draw(|random| random.random_bool(0.25));
-        let group = Arc::new(Self { world: world.clone(), oracle: oracle.clone(), partitions, eager, state: Mutex::default() });
+        let group =
+            Arc::new(Self { world: world.clone(), oracle: oracle.clone(), partitions, eager, forgets_metadata, state: Mutex::default() });
         group.clone().look_later();
         group
     }
@@ -105,7 +110,7 @@ impl Group {
 
     /// The committed offset of each partition.
     pub fn committed(&self) -> BTreeMap<i32, i64> {
-        self.state.lock().committed.clone()
+        self.state.lock().committed.iter().map(|(partition, committed)| (*partition, committed.0)).collect()
     }
 
     fn is_away(&self, state: &State) -> bool {
@@ -171,14 +176,14 @@ impl Group {
     }
 
     /// The committed offset of a partition for whoever begins there; outer `None`: no answer.
-    pub fn fetch(&self, partition: i32) -> Option<Option<i64>> {
+    pub fn fetch(&self, partition: i32) -> Option<Option<Committed>> {
         let mut state = self.state.lock();
         if self.is_away(&state) {
             return None;
         }
         // An epoch begins: what was sent in a former one is stale.
         state.late.iter_mut().for_each(|(_, offsets)| offsets.retain(|next| next.partition.partition != partition));
-        Some(state.committed.get(&partition).copied())
+        Some(state.committed.get(&partition).cloned())
     }
 
     /// A commit. The coordinator knows the member and its generation, not who owns which partition.
@@ -222,7 +227,8 @@ impl Group {
     fn apply(&self, state: &mut State, id: MemberId, offsets: &[NextOffset]) {
         for next in offsets {
             let partition = next.partition.partition;
-            let before = state.committed.insert(partition, next.offset);
+            let metadata = next.metadata.clone().filter(|_| !self.forgets_metadata);
+            let before = state.committed.insert(partition, (next.offset, metadata)).map(|before| before.0);
             self.oracle.committed(partition, before, next.offset, state.owner.get(&partition) == Some(&id), id);
         }
     }

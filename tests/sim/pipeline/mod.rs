@@ -12,6 +12,7 @@ mod mutants;
 mod oracle;
 mod run;
 mod scene;
+mod streams;
 mod tasks;
 
 use std::time::Instant;

@@ -35,11 +35,19 @@ pub enum Mutant {
     PatchAnyVersion,
     /// Rows of one append land although others of it are rejected.
     PartOfAnAppend,
+    /// Exactly once: intents are not committed with the offset.
+    SkipIntents,
+    /// Exactly once: a takeover counts the rows of the former owner's stream, but does not end it.
+    NoFinalize,
+    /// Exactly once: rows are appended wherever the stream ends, whatever place they were numbered for.
+    NumbersIgnored,
+    /// Exactly once: ALREADY_EXISTS counts as success, whosever rows these are.
+    ExistsIsSuccess,
 }
 
 impl Mutant {
     /// Every one of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 19] = [
         Self::CommitTaken,
         Self::RevokeWithoutDrain,
         Self::SameEpoch,
@@ -55,5 +63,9 @@ impl Mutant {
         Self::ResumeWithoutSeek,
         Self::PatchAnyVersion,
         Self::PartOfAnAppend,
+        Self::SkipIntents,
+        Self::NoFinalize,
+        Self::NumbersIgnored,
+        Self::ExistsIsSuccess,
     ];
 }

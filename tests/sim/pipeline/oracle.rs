@@ -45,6 +45,8 @@ pub struct Seen {
     /// Columns added, patches refused for their version.
     pub columns: u64,
     pub conflicts: u64,
+    /// Streams that were ended and counted.
+    pub takeovers: u64,
 }
 
 impl Seen {
@@ -67,6 +69,7 @@ impl Seen {
         self.rebalances += other.rebalances;
         self.columns += other.columns;
         self.conflicts += other.conflicts;
+        self.takeovers += other.takeovers;
     }
 }
 
@@ -97,13 +100,14 @@ struct Facts {
 pub struct Oracle {
     world: World,
     log: Arc<Log>,
+    exactly_once: bool,
     facts: Mutex<Facts>,
 }
 
 impl Oracle {
     /// Nothing has happened yet.
-    pub fn new(world: &World, log: &Arc<Log>) -> Arc<Self> {
-        Arc::new(Self { world: world.clone(), log: log.clone(), facts: Mutex::default() })
+    pub fn new(world: &World, log: &Arc<Log>, exactly_once: bool) -> Arc<Self> {
+        Arc::new(Self { world: world.clone(), log: log.clone(), exactly_once, facts: Mutex::default() })
     }
 
     /// Counts.
@@ -292,6 +296,9 @@ impl Oracle {
     /// What is wrong with the number of rows, if so many possible duplicates were counted.
     pub fn uncounted(&self, counted: u64) -> Option<String> {
         let (copies, expected) = self.copies(counted);
+        if self.exactly_once {
+            return (copies > 0).then(|| format!("{copies} rows too many, and none was promised"));
+        }
         (copies > expected).then(|| {
             format!(
                 "{copies} rows too many: {counted} possible duplicates were counted, {} come from processes that ended",

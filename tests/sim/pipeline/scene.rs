@@ -8,7 +8,7 @@ use std::task::{Poll, Wake, Waker};
 use std::time::Duration;
 
 use millrace::bigquery::tables_over;
-use millrace::config::{ConnectorConfig, FleetConfig, HumanDuration};
+use millrace::config::{ConnectorConfig, FleetConfig, Guarantee, HumanDuration};
 use millrace::flow::{Budget, Tasks};
 use millrace::kafka::GroupControl;
 use millrace::pipeline::{AfterTurn, Assembly, AssemblyParts, CommitterParts, ShardLoop, WorkerShared};
@@ -57,6 +57,8 @@ pub struct Scene {
     pub mutant: Mutant,
     /// How often a process stands still right before rows leave it.
     pub pause_share: f64,
+    /// What the connector promises.
+    pub guarantee: Guarantee,
     /// When the last process that stands still goes on.
     pub frozen_until: Arc<Mutex<Duration>>,
 }
@@ -66,10 +68,12 @@ impl Scene {
     pub fn new(world: World, records_until: Duration, mutant: Mutant) -> Self {
         let partitions = world.draw(|random| random.random_range(1..5));
         let log = Arc::new(Log::draw(&world, partitions, records_until));
-        let oracle = Oracle::new(&world, &log);
+        let exact = world.draw(|random| random.random_bool(0.4));
+        let guarantee = if exact { Guarantee::ExactlyOnce } else { Guarantee::AtLeastOnce };
+        let oracle = Oracle::new(&world, &log, exact);
         let pause_share = world.draw(|random| if random.random_bool(0.5) { 0.02 } else { 0.0 });
         Self {
-            group: Group::new(&world, &oracle, log.partitions()),
+            group: Group::new(&world, &oracle, log.partitions(), mutant == Mutant::SkipIntents),
             warehouse: Arc::new(Warehouse::new(&world)),
             letters: Arc::default(),
             registry: Arc::new(Registry::new(&world)),
@@ -79,6 +83,7 @@ impl Scene {
             world,
             mutant,
             pause_share,
+            guarantee,
             frozen_until: Arc::default(),
         }
     }
@@ -94,7 +99,8 @@ impl Scene {
             fleet: Arc::new(fleet),
             schemas: Some(self.registry.clone()),
             tables: tables_over(client.clone(), tasks.clone(), VISIBILITY_DELAY),
-            appender: client,
+            appender: client.clone(),
+            streams: client,
             letters: Arc::new(Post(self.clone())),
             rereader: Arc::new(Post(self.clone())),
             worker: Arc::new(WorkerShared::with_tasks(Budget::new(64 << 20), tasks.clone(), false)),
@@ -127,6 +133,7 @@ impl Scene {
         let (mut connector, mut fleet) = FILES.get_or_init(parse).clone();
         self.world.draw(|random| {
             connector.delivery.linger = HumanDuration::from_millis(random.random_range(5..250));
+            connector.delivery.guarantee = self.guarantee;
             connector.delivery.batch_rows = random.random_range(2..12);
             fleet.worker.shards = random.random_range(1..3);
         });
@@ -266,8 +273,18 @@ async fn turn(mut shard: ShardLoop, tasks: Arc<dyn Tasks>, stopping: Arc<AtomicB
 
 /// The committer's thread.
 async fn commit(committer: CommitterParts, tasks: Arc<dyn Tasks>, stopping: Arc<AtomicBool>) {
+    let nudge = Arc::new(Nudge { nudged: AtomicBool::new(false), task: Mutex::default() });
+    committer.bell.set_waker(Waker::from(nudge.clone()));
+    let mut wait = committer.interval;
     while !stopping.load(SeqCst) {
-        tasks.sleep(committer.interval).await;
-        committer.turn();
+        let mut sleep = tasks.sleep(wait);
+        poll_fn(|context| {
+            *nudge.task.lock() = Some(context.waker().clone());
+            if nudge.nudged.swap(false, SeqCst) | committer.bell.has_rung() { Poll::Ready(()) } else { sleep.as_mut().poll(context) }
+        })
+        .await;
+        wait = committer.turn();
+        // Appends that are announced meanwhile share the next commit, as in the thread.
+        tasks.sleep(Duration::from_millis(10)).await;
     }
 }
