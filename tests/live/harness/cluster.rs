@@ -1,6 +1,7 @@
 //! Apache Kafka: a controller of its own and three brokers, replication 3, min.insync.replicas 2, on loopback.
 //!
-//! Each broker has three listeners: plaintext, SASL_SSL (SCRAM-SHA-512, PLAIN, OAUTHBEARER), and TLS that wants a client's certificate.
+//! Each broker has four listeners: plaintext, SASL_SSL (SCRAM-SHA-512, PLAIN, OAUTHBEARER), TLS that wants a client's certificate, and plaintext
+//! that is advertised at another port, where a test may put a [`Wire`].
 
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -18,6 +19,7 @@ use super::kafka_node::{CLUSTER_ID, common_properties, java_arguments};
 use super::process::{Process, free_ports, wait_for};
 use super::registry::block;
 use super::tokens::{AUDIENCE, ISSUER};
+use super::wire::Wire;
 
 /// The user that SCRAM knows.
 pub const SCRAM_USER: &str = "warehouse";
@@ -29,6 +31,8 @@ pub const PLAIN_USER: &str = "shelf";
 /// Its password.
 pub const PLAIN_PASSWORD: &str = "plain word & more";
 
+/// Ports of a broker: its four listeners, and where the last one is advertised.
+const PORTS: usize = 5;
 const CONTROLLER: usize = 9;
 const JAVA_OPTIONS: [&str; 6] =
     ["-Xms64m", "-Xmx256m", "-XX:+UseSerialGC", "-XX:MaxMetaspaceSize=160m", "-XX:ReservedCodeCacheSize=64m", "-Xss512k"];
@@ -38,7 +42,7 @@ pub struct Cluster {
     lib: PathBuf,
     folder: PathBuf,
     keys: PathBuf,
-    ports: [u16; 9],
+    ports: [u16; 3 * PORTS],
     brokers: Mutex<[Option<Process>; 3]>,
     _controller: Process,
 }
@@ -48,7 +52,7 @@ impl Cluster {
     ///
     /// `keys` is the file with the public keys of whoever signs tokens.
     pub fn start(lib: &Path, folder: &Path, certificates: &Certificates, keys: &Path) -> anyhow::Result<Self> {
-        let ports: [u16; 10] = free_ports()?;
+        let ports: [u16; 3 * PORTS + 1] = free_ports()?;
         let [controller_port, broker_ports @ ..] = ports;
         let mut formats = Vec::new();
         for node in [CONTROLLER, 1, 2, 3] {
@@ -96,8 +100,14 @@ impl Cluster {
         self.listeners(2)
     }
 
+    /// A wire in front of the brokers, and the `bootstrap.servers` of clients that are to reach them through it.
+    pub fn wire(&self) -> anyhow::Result<(Wire, String)> {
+        let ways: Vec<(u16, u16)> = self.ports.chunks(PORTS).map(|ports| (ports[4], ports[3])).collect();
+        Ok((Wire::open(&ways)?, self.listeners(4)))
+    }
+
     fn listeners(&self, kind: usize) -> String {
-        self.ports.chunks(3).map(|ports| format!("127.0.0.1:{}", ports[kind])).collect::<Vec<_>>().join(",")
+        self.ports.chunks(PORTS).map(|ports| format!("127.0.0.1:{}", ports[kind])).collect::<Vec<_>>().join(",")
     }
 
     /// SIGKILL to broker 1, 2 or 3.
@@ -226,7 +236,14 @@ fn java(
     })
 }
 
-fn properties(node: usize, controller_port: u16, ports: &[u16; 9], folder: &Path, certificates: &Certificates, keys: &Path) -> String {
+fn properties(
+    node: usize,
+    controller_port: u16,
+    ports: &[u16; 3 * PORTS],
+    folder: &Path,
+    certificates: &Certificates,
+    keys: &Path,
+) -> String {
     let mut text = format!(
         "node.id={node}\ncontroller.quorum.voters={CONTROLLER}@127.0.0.1:{controller_port}\nlog.dirs={}\n{}{MORE_PROPERTIES}",
         folder.join("data").display(),
@@ -236,8 +253,10 @@ fn properties(node: usize, controller_port: u16, ports: &[u16; 9], folder: &Path
         text += &format!("process.roles=controller\nlisteners=CONTROLLER://127.0.0.1:{controller_port}\n");
         text += "listener.security.protocol.map=CONTROLLER:PLAINTEXT\n";
     } else {
-        let [plain, sasl, mutual] = [0, 1, 2].map(|kind| ports[(node - 1) * 3 + kind]);
-        text += &format!("process.roles=broker\nlisteners=PLAIN://127.0.0.1:{plain},SASL://127.0.0.1:{sasl},MUTUAL://127.0.0.1:{mutual}\n");
+        let [plain, sasl, mutual, wired, wire] = [0, 1, 2, 3, 4].map(|kind| ports[(node - 1) * PORTS + kind]);
+        let direct = format!("PLAIN://127.0.0.1:{plain},SASL://127.0.0.1:{sasl},MUTUAL://127.0.0.1:{mutual}");
+        text += &format!("process.roles=broker\nlisteners={direct},WIRED://127.0.0.1:{wired}\n");
+        text += &format!("advertised.listeners={direct},WIRED://127.0.0.1:{wire}\n");
         text += &format!("ssl.keystore.type=PEM\nssl.keystore.location={}\n", certificates.server_pem.display());
         text += &format!("ssl.truststore.type=PEM\nssl.truststore.location={}\n", certificates.ca.display());
         text += BROKER_PROPERTIES;
@@ -252,7 +271,7 @@ fn properties(node: usize, controller_port: u16, ports: &[u16; 9], folder: &Path
 
 const BROKER_PROPERTIES: &str = "\
 inter.broker.listener.name=PLAIN
-listener.security.protocol.map=PLAIN:PLAINTEXT,SASL:SASL_SSL,MUTUAL:SSL,CONTROLLER:PLAINTEXT
+listener.security.protocol.map=PLAIN:PLAINTEXT,SASL:SASL_SSL,MUTUAL:SSL,WIRED:PLAINTEXT,CONTROLLER:PLAINTEXT
 listener.name.sasl.sasl.enabled.mechanisms=SCRAM-SHA-512,PLAIN,OAUTHBEARER
 listener.name.sasl.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
 listener.name.sasl.oauthbearer.sasl.jaas.config=org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule required;

@@ -19,6 +19,7 @@ pub mod registry;
 pub mod release;
 pub mod servers;
 pub mod tokens;
+pub mod wire;
 pub mod worker;
 
 use std::process::ExitCode;

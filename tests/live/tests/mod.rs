@@ -7,6 +7,7 @@ mod dead_letters;
 mod embedded;
 mod evolution;
 mod exactly_once;
+mod faults;
 mod groups;
 mod handover;
 mod kubernetes;
@@ -56,6 +57,7 @@ pub const ALL: &[Test] = &[
     ("handover::classic", handover::classic),
     ("handover::consumer", handover::consumer),
     ("brokers::one_is_killed_while_records_flow", brokers::one_is_killed_while_records_flow),
+    ("faults::one_fleet_through_all_of_them", faults::one_fleet_through_all_of_them),
     ("kubernetes::the_chart_is_accepted_and_its_role_is_narrow", kubernetes::objects::the_chart_is_accepted_and_its_role_is_narrow),
     ("kubernetes::upgrades_leave_the_replicas_alone", kubernetes::objects::upgrades_leave_the_replicas_alone),
     ("kubernetes::a_pod_leads_with_its_own_credentials", kubernetes::in_cluster::a_pod_leads_with_its_own_credentials),

@@ -1,0 +1,94 @@
+//! Processes that die, stand still, or do not know what time it is.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, bail, ensure};
+
+use super::stage::{RATE, Stage, WORKERS};
+use crate::harness::process::wait_for;
+
+/// What is promised after a worker's death, at a session of 10 s.
+const MOVED_WITHIN: Duration = Duration::from_secs(15);
+const JUMP_S: i64 = 3600;
+
+/// Compiles `parts/clock_jump.c` for preloading.
+pub fn clock_shim(folder: &Path) -> anyhow::Result<PathBuf> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/live/parts/clock_jump.c");
+    let shim = folder.join("clock_jump.so");
+    let made = Command::new("cc").args(["-shared", "-fPIC", "-O1", "-o"]).arg(&shim).arg(source).arg("-ldl").output().context("no cc")?;
+    if !made.status.success() {
+        bail!("cc: {}", String::from_utf8_lossy(&made.stderr));
+    }
+    Ok(shim)
+}
+
+/// One worker's wall clock goes an hour ahead, then an hour behind, then right again.
+pub fn a_clock_that_jumps(stage: &mut Stage<'_>) -> anyhow::Result<()> {
+    let clock_of =
+        |stage: &Stage<'_>| -> anyhow::Result<i64> { stage.fleet[0].status()?["now_ms"].as_i64().context("no clock in /status") };
+    for (seconds, what) in [(JUMP_S, "a clock an hour ahead"), (-JUMP_S, "a clock an hour behind"), (0, "a clock that is right again")] {
+        stage.set_clock(seconds)?;
+        let apart_ms = clock_of(stage)? - now_ms();
+        ensure!((apart_ms - seconds * 1000).abs() < 5_000, "its clock is {apart_ms} ms apart, not {seconds} s");
+        std::thread::sleep(Duration::from_secs(2));
+        stage.flows(what, Instant::now(), Duration::from_secs(10))?;
+        stage.all_live()?;
+        stage.fleet[0].process().check_running()?;
+    }
+    ensure!(stage.sum("millrace_self_fences_total", &[])? == 0.0, "a clock that jumped was taken for a pause");
+    Ok(())
+}
+
+fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
+}
+
+/// SIGKILL to a worker, the leader, a worker: 4 s apart, each started again at once.
+pub fn workers_and_the_leader_killed_every_few_seconds(stage: &mut Stage<'_>) -> anyhow::Result<()> {
+    let mut died = Instant::now();
+    for turn in 0..3 {
+        let victim = match turn {
+            1 => wait_for("a leader", Duration::from_secs(20), || {
+                let leads = |number: &usize| stage.fleet[*number].metric("millrace_leader", &[]).is_ok_and(|leads| leads == 1.0);
+                Ok((0..WORKERS).find(leads))
+            })?,
+            _ => turn,
+        };
+        stage.kill(victim)?;
+        died = Instant::now();
+        stage.join(victim)?;
+        std::thread::sleep(Duration::from_secs(4).saturating_sub(died.elapsed()));
+    }
+    stage.flows("workers and the leader killed", died, MOVED_WITHIN)
+}
+
+/// SIGSTOP until others have its partitions; then it wakes and believes that they are its own.
+pub fn a_worker_stopped_for_longer_than_its_session(stage: &mut Stage<'_>) -> anyhow::Result<()> {
+    stage.settled()?;
+    let zombie =
+        (0..WORKERS).find(|number| stage.fleet[*number].metric("millrace_assigned_partitions", &[]).is_ok_and(|count| count > 0.0));
+    let zombie = zombie.context("nobody owns anything")?;
+    let awake = stage.fleet.remove(zombie);
+    let mut sleeper = awake;
+    sleeper.process().signal("STOP")?;
+    let stopped = Instant::now();
+    let outcome = stage.flows("a worker stopped", stopped, MOVED_WITHIN);
+    std::thread::sleep(Duration::from_secs(14).saturating_sub(stopped.elapsed()));
+    let woke_ms = now_ms();
+    sleeper.process().signal("CONT")?;
+    stage.fleet.insert(zombie, sleeper);
+    outcome?;
+    std::thread::sleep(Duration::from_secs(5));
+    stage.fleet[zombie].process().check_running()?;
+    let fences = stage.fleet[zombie].metric("millrace_self_fences_total", &[])?;
+    ensure!(fences >= 1.0, "the zombie did not notice that it was one");
+    // What others have appended since its last commit, while it was away, is there twice: as after a death.
+    stage.gone_duplicates += 2.0 * f64::from(RATE) / WORKERS as f64 * 2.0;
+    let late: Vec<_> =
+        stage.rows()?.iter().filter(|(_, copies)| copies.len() > 1 && copies.iter().any(|(_, at)| *at >= woke_ms)).take(5).collect();
+    ensure!(late.is_empty(), "the zombie appended what others had appended already: {late:?}");
+    stage.settled()?;
+    stage.flows("a zombie that woke", Instant::now(), MOVED_WITHIN)
+}
