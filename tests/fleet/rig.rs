@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use millrace::embedded::bigquery::{Cell, EmbeddedBigQuery, Settings};
+use millrace::embedded::bigquery::{Cell, EmbeddedBigQuery, Settings, Stall};
 use millrace::embedded::broker::{BrokerSettings, EmbeddedBroker};
 use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
