@@ -24,6 +24,7 @@ mod state;
 mod state_topic;
 mod status;
 mod view;
+mod wishes;
 
 pub use desired::{DesiredConnector, DesiredState, Verb};
 pub use exchange::Exchange;
@@ -35,4 +36,5 @@ pub use reporter::{Reporter, WorkerLook};
 pub use state::{LeaderMemory, PublishedDecision, StateNote, connector_key, decision_key};
 pub use state_topic::StateTopic;
 pub use status::{ConnectorSeen, FleetStatus, LeaderSeen, WorkerPresence, WorkerSeen};
-pub use view::{FleetView, Hearing, LiveWorker, Wishes};
+pub use view::{FleetView, Hearing, LiveWorker};
+pub use wishes::Wishes;

@@ -6,13 +6,13 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::desired::DesiredConnector;
 use super::identity::Identity;
 use super::known::{Known, Presence, stale_after};
 use super::measure::Decided;
 use super::report::{Note, Origin, WorkerReport};
 use super::state::{LeaderMemory, PublishedDecision, StateNote};
 use super::status::{ConnectorSeen, FleetStatus, LeaderSeen, WorkerPresence, WorkerSeen};
+use super::wishes::Wishes;
 use crate::config::{ScalingConfig, ScalingMode};
 use crate::flow::Clock;
 
@@ -37,18 +37,9 @@ pub struct LiveWorker {
     pub age: Duration,
 }
 
-/// What is known of the wishes about connectors; a change of it is worth a look at [`FleetView::desired`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Wishes {
-    /// The state topic has been read to its end at least once.
-    pub known: bool,
-    /// Counts changes.
-    pub changes: u64,
-}
-
 #[derive(Default)]
-struct Inner {
-    known: Known,
+pub(super) struct Inner {
+    pub(super) known: Known,
     /// Since when everything that comes is new; `None` while the topics are not read.
     live_since: Option<Duration>,
     trouble: Option<String>,
@@ -61,8 +52,8 @@ pub struct FleetView {
     mode: ScalingMode,
     fleet_id: String,
     interval: Duration,
-    inner: Mutex<Inner>,
-    wishes: watch::Sender<Wishes>,
+    pub(super) inner: Mutex<Inner>,
+    pub(super) wishes: watch::Sender<Wishes>,
 }
 
 impl FleetView {
@@ -141,27 +132,6 @@ impl FleetView {
         None
     }
 
-    /// The state topic is read from its beginning, once more perhaps: wishes stay what they were until [`FleetView::state_read`].
-    pub fn state_begins(&self) {
-        self.inner.lock().known.state_begins();
-    }
-
-    /// The state topic has been read to where it ended: the wishes are known.
-    pub fn state_read(&self) {
-        let changed = self.inner.lock().known.state_read();
-        self.wishes.send_if_modified(|wishes| {
-            let news = changed || !wishes.known;
-            wishes.changes += u64::from(news);
-            wishes.known = true;
-            news
-        });
-    }
-
-    /// Tells about changes of what connectors are wished to do.
-    pub fn wishes(&self) -> watch::Receiver<Wishes> {
-        self.wishes.subscribe()
-    }
-
     /// Everything that was there has been read: what comes now is new.
     pub fn caught_up(&self) {
         let mut inner = self.inner.lock();
@@ -233,23 +203,6 @@ impl FleetView {
         let now = self.clock.now_monotonic();
         let inner = self.inner.lock();
         inner.known.memory.as_ref().map(|(memory, at)| (memory.clone(), at.map(|at| now.saturating_sub(at))))
-    }
-
-    /// What a connector is wished to do, where somebody wished something.
-    pub fn desired(&self, connector: &str) -> Option<DesiredConnector> {
-        self.inner.lock().known.desired.get(connector).cloned()
-    }
-
-    /// Whether a worker that is there has such a connector, or somebody wished something of it.
-    pub fn knows(&self, connector: &str) -> bool {
-        let inner = self.inner.lock();
-        let reported = |heard: &super::known::Heard| heard.report.connectors.iter().any(|report| report.connector == connector);
-        inner.known.desired.contains_key(connector) || inner.known.workers.values().any(reported)
-    }
-
-    /// The wished state of a connector, where somebody wished one.
-    pub fn desired_state(&self, connector: &str) -> Option<String> {
-        self.inner.lock().known.desired.get(connector).map(|desired| desired.state.clone())
     }
 
     /// Forgets who is gone. To be called now and then.

@@ -1,3 +1,5 @@
+//! The paths, the token, and what a client may cost.
+
 use super::*;
 use crate::config::Secret;
 use crate::fleet::{DesiredConnector, FleetStatus};
