@@ -74,6 +74,8 @@ impl Committer {
             let mut wait = parts.interval;
             let ended = catch_unwind(AssertUnwindSafe(|| {
                 while !stopped.load(SeqCst) {
+                    // Here too: it does not sleep at all while its bell rings all the time.
+                    beat.beat();
                     let mut left = wait;
                     while !left.is_zero() && !stopped.load(SeqCst) && !parts.bell.has_rung() {
                         beat.beat();
