@@ -11,6 +11,9 @@ use millrace::embedded::registry::{EmbeddedRegistry, RegistrySettings};
 
 use super::process::{Process, free_port, wait_for};
 
+/// `[errors]` for records that are all good.
+pub const SKIP: &str = "bad_records = \"skip\"";
+
 /// The registry that the records' schema is in. It is asked once a worker.
 pub struct Registry {
     runtime: tokio::runtime::Runtime,
@@ -49,11 +52,11 @@ impl Fleet {
         Ok(Self { folder: folder.to_owned(), listen })
     }
 
-    /// `connectors/<name>.toml`: a topic to a table. `metadata` is a TOML array.
-    pub fn connector(&self, name: &str, topic: &str, table: &str, metadata: &str) -> Result<()> {
+    /// `connectors/<name>.toml`: a topic to a table. `metadata` is a TOML array, `errors` what stands under `[errors]`.
+    pub fn connector(&self, name: &str, topic: &str, table: &str, metadata: &str, errors: &str) -> Result<()> {
         let text = format!(
             "topics = [\"{topic}\"]\n\n[value]\nformat = \"avro\"\n\n[table]\nname = \"{table}\"\ncreate = true\nmetadata = {metadata}\n\n\
-             [table.columns]\ntimestamp = {{ type = \"TIMESTAMP\", unit = \"ms\" }}\n\n[errors]\nbad_records = \"skip\"\n"
+             [table.columns]\ntimestamp = {{ type = \"TIMESTAMP\", unit = \"ms\" }}\n\n[errors]\n{errors}\n"
         );
         Ok(std::fs::write(self.folder.join("connectors").join(format!("{name}.toml")), text)?)
     }
@@ -68,6 +71,25 @@ impl Fleet {
             self.folder.join("connectors").display().to_string(),
         ];
         Process::start(Path::new(env!("CARGO_BIN_EXE_millrace")), &arguments, &self.folder.join("worker.log"))
+    }
+
+    /// Another worker of the same fleet, for its own folder and port: the same connectors.
+    pub fn second(&self) -> Result<Self> {
+        let folder = self.folder.join("second");
+        std::fs::create_dir_all(&folder)?;
+        let listen = free_port()?;
+        let text = std::fs::read_to_string(self.folder.join("millrace.toml"))?;
+        std::fs::write(folder.join("millrace.toml"), text.replace(&format!("127.0.0.1:{}\"", self.listen), &format!("127.0.0.1:{listen}\"")))?;
+        if !folder.join("connectors").exists() {
+            std::os::unix::fs::symlink(self.folder.join("connectors"), folder.join("connectors"))?;
+        }
+        Ok(Self { folder, listen })
+    }
+
+    /// How many series `/metrics` has.
+    pub fn series(&self) -> Result<u64> {
+        let text = get(&format!("http://127.0.0.1:{}/metrics", self.listen))?;
+        Ok(text.lines().filter(|line| !line.starts_with('#') && !line.is_empty()).count() as u64)
     }
 
     /// The sum of a metric's series.

@@ -1,6 +1,6 @@
 //! Apache Kafka: one node that is broker and controller, from what `tests/live/install` put into the cache.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -10,11 +10,17 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 
 use super::kafka_node::{CLUSTER_ID, common_properties, java_arguments, library};
+use super::load::LOAD;
 use super::process::{Process, free_port, wait_for};
+
+/// Bytes a second that no client here reaches.
+const UNLIMITED: u64 = 1 << 40;
 
 pub struct Kafka {
     process: Process,
     bootstrap: String,
+    /// Its files.
+    folder: PathBuf,
 }
 
 impl Kafka {
@@ -43,7 +49,7 @@ impl Kafka {
         let format = java("kafka.tools.StorageTool", &["format", "-t", CLUSTER_ID, "-c", &path])?;
         Process::start(Path::new("java"), &format, &own.join("format.log"))?.wait(Duration::from_secs(60))?;
         let process = Process::start(Path::new("java"), &java("kafka.Kafka", &[&path])?, &own.join("broker.log"))?;
-        let mut kafka = Self { process, bootstrap: format!("127.0.0.1:{port}") };
+        let mut kafka = Self { process, bootstrap: format!("127.0.0.1:{port}"), folder: own };
         let consumer: BaseConsumer = kafka.client().create()?;
         wait_for("a broker that answers", Duration::from_secs(60), || {
             kafka.process.check_running()?;
@@ -54,6 +60,28 @@ impl Kafka {
 
     pub fn bootstrap(&self) -> &str {
         &self.bootstrap
+    }
+
+    /// The broker itself, to be stopped for a while and the like.
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// From now on each client but the load may produce so many bytes a second (Kafka's quota `producer_byte_rate`); `None` lifts it.
+    pub fn limit_producers(&self, bytes_per_s: Option<u64>) -> Result<()> {
+        self.alter_quota(&["--entity-name", LOAD], Some(UNLIMITED))?;
+        self.alter_quota(&["--entity-default"], bytes_per_s)
+    }
+
+    fn alter_quota(&self, clients: &[&str], bytes_per_s: Option<u64>) -> Result<()> {
+        let change = match bytes_per_s {
+            Some(rate) => ["--add-config".to_owned(), format!("producer_byte_rate={rate}")],
+            None => ["--delete-config".to_owned(), "producer_byte_rate".to_owned()],
+        };
+        let mut arguments = java_arguments(&library()?, &self.folder, &["-Xmx128m", "-XX:+UseSerialGC"], "kafka.admin.ConfigCommand")?;
+        let fixed = ["--bootstrap-server", &self.bootstrap, "--alter", "--entity-type", "clients"];
+        arguments.extend(fixed.iter().chain(clients).map(|argument| (*argument).to_owned()).chain(change));
+        Process::start(Path::new("java"), &arguments, &self.folder.join("configs.log"))?.wait(Duration::from_secs(60))
     }
 
     pub fn client(&self) -> ClientConfig {

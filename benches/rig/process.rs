@@ -25,6 +25,10 @@ pub struct Usage {
     pub rss_mib: f64,
     /// The most resident memory it ever had, MiB.
     pub peak_rss_mib: f64,
+    /// Threads now.
+    pub threads: u64,
+    /// Open file descriptors now.
+    pub descriptors: u64,
 }
 
 impl Process {
@@ -53,11 +57,17 @@ impl Process {
         let fields: Vec<&str> = after_name.split_whitespace().collect();
         let ticks: f64 = fields[11].parse::<f64>()? + fields[12].parse::<f64>()?;
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.id()))?;
-        let mib = |key: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap_or_default();
-            line.split_whitespace().next().and_then(|kib| kib.parse::<f64>().ok()).unwrap_or(0.0) / 1024.0
+        let number = |key: &str| -> Result<f64> {
+            let line = status.lines().find_map(|line| line.strip_prefix(key)).with_context(|| format!("no {key} in /proc"))?;
+            Ok(line.split_whitespace().next().context("an empty line in /proc")?.parse()?)
         };
-        Ok(Usage { cpu_s: ticks / TICKS, rss_mib: mib("VmRSS:"), peak_rss_mib: mib("VmHWM:") })
+        Ok(Usage {
+            cpu_s: ticks / TICKS,
+            rss_mib: number("VmRSS:")? / 1024.0,
+            peak_rss_mib: number("VmHWM:")? / 1024.0,
+            threads: number("Threads:")? as u64,
+            descriptors: std::fs::read_dir(format!("/proc/{}/fd", self.id()))?.count() as u64,
+        })
     }
 
     pub fn output(&self) -> String {
@@ -88,9 +98,15 @@ impl Process {
         })
     }
 
+    /// Sends it a signal by name: `STOP`, `CONT`, `HUP`.
+    pub fn signal(&self, name: &str) -> Result<()> {
+        let status = Command::new("kill").args(["-s", name, &self.id().to_string()]).status()?;
+        if status.success() { Ok(()) } else { bail!("SIG{name} could not be sent") }
+    }
+
     /// SIGTERM, and at most `within` for it to end by itself.
     pub fn terminate(&mut self, within: Duration) -> Result<()> {
-        Command::new("kill").args(["-s", "TERM", &self.id().to_string()]).status()?;
+        self.signal("TERM")?;
         wait_for("the end after SIGTERM", within, || Ok(self.child.try_wait()?.map(drop)))
     }
 

@@ -67,6 +67,11 @@ impl Sink {
         post(&format!("{}/reset", self.url)).map(drop)
     }
 
+    /// From now on every RPC is ended with UNAVAILABLE instead of an answer, or no more.
+    pub fn unavailable(&self, unavailable: bool) -> Result<()> {
+        post(&format!("{}/{}", self.url, if unavailable { "unavailable" } else { "available" })).map(drop)
+    }
+
     /// From now on requests are taken and not answered, or answered again, those that wait first.
     pub fn silent(&self, silent: bool) -> Result<()> {
         post(&format!("{}/{}", self.url, if silent { "silent" } else { "answer" })).map(drop)
@@ -84,6 +89,7 @@ struct State {
     first: AtomicU64,
     last: AtomicU64,
     silent: AtomicBool,
+    unavailable: AtomicBool,
     answer: Notify,
 }
 
@@ -103,6 +109,7 @@ pub fn serve(journal: bool) -> Result<()> {
             first: AtomicU64::new(0),
             last: AtomicU64::new(0),
             silent: AtomicBool::new(false),
+            unavailable: AtomicBool::new(false),
             answer: Notify::new(),
         });
         loop {
@@ -137,6 +144,10 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Respons
         (&Method::POST, "/answer") => {
             state.silent.store(false, Ordering::SeqCst);
             state.answer.notify_waiters();
+            json(String::new())
+        }
+        (&Method::POST, "/unavailable" | "/available") => {
+            state.unavailable.store(path == "/unavailable", Ordering::SeqCst);
             json(String::new())
         }
         (method, path) => {
@@ -174,6 +185,9 @@ async fn read_requests(state: Arc<State>, mut body: Incoming, answers: mpsc::Sen
             }
             buffer.advance(5);
             let message = buffer.split_to(length).freeze();
+            if state.unavailable.load(Ordering::SeqCst) {
+                return end(&answers, "14").await;
+            }
             let rows = take_request(&message, &mut destination, state.journal.as_ref()).expect("an AppendRowsRequest");
             state.count(rows, length);
             while state.silent.load(Ordering::SeqCst) {
@@ -185,8 +199,13 @@ async fn read_requests(state: Arc<State>, mut body: Incoming, answers: mpsc::Sen
             }
         }
     }
+    end(&answers, "0").await;
+}
+
+/// Ends an RPC with a status of gRPC.
+async fn end(answers: &mpsc::Sender<Frame<Bytes>>, status: &'static str) {
     let mut trailers = HeaderMap::new();
-    trailers.insert("grpc-status", http::HeaderValue::from_static("0"));
+    trailers.insert("grpc-status", http::HeaderValue::from_static(status));
     // The client may have gone without waiting for it.
     let _ = answers.send(Frame::trailers(trailers)).await;
 }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use clap::Parser;
-use rig::fleet::{Fleet, Registry};
+use rig::fleet::{Fleet, Registry, SKIP};
 use rig::kafka::Kafka;
 use rig::load::Load;
 use rig::process::{Process, median, wait_for};
@@ -73,7 +73,7 @@ fn main() -> Result<()> {
     let load = Load {
         topics: std::slice::from_ref(&topic),
         partitions: arguments.partitions,
-        schema_id: registry.schema_id,
+        values: &rig::load::stock(registry.schema_id, 0.0),
         batch: 500,
         rate: None,
     };
@@ -133,7 +133,7 @@ fn run_worker(folder: &Path, kafka: &Kafka, registry: &Registry, topic: &str, ar
     std::fs::create_dir_all(&own)?;
     let sink = Sink::start(&own, false)?;
     let fleet = Fleet::new(&own, kafka.bootstrap(), registry, &sink.url, &arguments.memory, "")?;
-    fleet.connector(&format!("round-{round}"), topic, "bench.stock", &arguments.metadata)?;
+    fleet.connector(&format!("round-{round}"), topic, "bench.stock", &arguments.metadata, SKIP)?;
     let mut worker = fleet.start()?;
     let perf = arguments.perf.as_ref().map(|file| {
         let command = ["record", "-F", "499", "--call-graph", "fp", "-o", file, "-p", &worker.id().to_string()].map(str::to_owned);
