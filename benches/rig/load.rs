@@ -65,7 +65,8 @@ impl Load<'_> {
                 record = again;
             }
             sent += 1;
-            if sent % 1000 == 0 {
+            // A slow load must be seen to move, a fast one must not be slowed by it.
+            if sent % 1000 == 0 || self.rate.is_some_and(|rate| rate < 1000) {
                 producer.poll(Duration::ZERO);
                 done.store(sent, Ordering::Relaxed);
             }
