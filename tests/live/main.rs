@@ -9,6 +9,5 @@ mod harness;
 mod tests;
 
 fn main() -> std::process::ExitCode {
-    let long = if std::env::var_os("MILLRACE_LIVE_FLEET").is_some() { tests::LONG } else { &[] };
-    harness::run([tests::ALL, long].concat().leak(), true)
+    harness::run(tests::ALL, true)
 }

@@ -293,6 +293,6 @@ group.consumer.session.timeout.ms=10000
 log.cleaner.backoff.ms=200
 log.segment.delete.delay.ms=1000
 controlled.shutdown.enable=true
-broker.session.timeout.ms=2000
+broker.session.timeout.ms=4000
 broker.heartbeat.interval.ms=500
 ";

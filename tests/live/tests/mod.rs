@@ -22,7 +22,8 @@ mod types;
 
 use crate::harness::Test;
 
-/// All tests, in the order in which they run.
+/// All tests, in the order in which they run. `tests/run` runs the last one, which waits for minutes, in a process with servers of its own
+/// beside the others.
 pub const ALL: &[Test] = &[
     ("servers::start_and_are_as_strict_as_they_should_be", servers::start_and_are_as_strict_as_they_should_be),
     ("types::every_avro_type_reads_back_as_it_was_written", types::every_avro_type_reads_back_as_it_was_written),
@@ -62,7 +63,5 @@ pub const ALL: &[Test] = &[
     ("kubernetes::upgrades_leave_the_replicas_alone", kubernetes::objects::upgrades_leave_the_replicas_alone),
     ("kubernetes::a_pod_leads_with_its_own_credentials", kubernetes::in_cluster::a_pod_leads_with_its_own_credentials),
     ("kubernetes::one_leads_and_stale_writes_are_refused", kubernetes::lease::one_leads_and_stale_writes_are_refused),
+    ("kubernetes::a_fleet_sizes_itself", kubernetes::fleet::a_fleet_sizes_itself),
 ];
-
-/// Run only where `MILLRACE_LIVE_FLEET` is set: eight minutes on two cores that do nothing else. On busier ones brokers are taken for dead.
-pub const LONG: &[Test] = &[("kubernetes::a_fleet_sizes_itself", kubernetes::fleet::a_fleet_sizes_itself)];
