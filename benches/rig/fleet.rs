@@ -79,7 +79,10 @@ impl Fleet {
         std::fs::create_dir_all(&folder)?;
         let listen = free_port()?;
         let text = std::fs::read_to_string(self.folder.join("millrace.toml"))?;
-        std::fs::write(folder.join("millrace.toml"), text.replace(&format!("127.0.0.1:{}\"", self.listen), &format!("127.0.0.1:{listen}\"")))?;
+        std::fs::write(
+            folder.join("millrace.toml"),
+            text.replace(&format!("127.0.0.1:{}\"", self.listen), &format!("127.0.0.1:{listen}\"")),
+        )?;
         if !folder.join("connectors").exists() {
             std::os::unix::fs::symlink(self.folder.join("connectors"), folder.join("connectors"))?;
         }

@@ -11,6 +11,9 @@ pub struct Sample {
     pub series: f64,
 }
 
+/// A kind's name, its figure in a sample, how much more of it is no growth.
+type Kind = (&'static str, fn(&Sample) -> f64, f64);
+
 /// Samples at even distances.
 #[derive(Debug, Default)]
 pub struct Growth(Vec<Sample>);
@@ -28,7 +31,7 @@ impl Growth {
         }
         let (early, late) = (&self.0[quarter..2 * quarter], &self.0[self.0.len() - quarter..]);
         // What may differ without being growth: pages that an allocator keeps, a connection or a thread that comes and goes with a fault.
-        let kinds: [(&str, fn(&Sample) -> f64, f64); 4] = [
+        let kinds: [Kind; 4] = [
             ("resident memory, MiB", |s| s.rss_mib, 24.0),
             ("threads", |s| s.threads, 2.0),
             ("file descriptors", |s| s.descriptors, 8.0),

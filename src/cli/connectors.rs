@@ -95,7 +95,7 @@ pub(super) enum Failed {
     /// Wrong arguments or configuration.
     Usage(String),
     /// It did not work.
-    Failed(String),
+    Broken(String),
 }
 
 impl Failed {
@@ -106,7 +106,7 @@ impl Failed {
                 eprintln!("millrace: {why}");
                 Exit::Usage
             }
-            Self::Failed(why) => {
+            Self::Broken(why) => {
                 eprintln!("millrace: {why}");
                 Exit::Failed
             }
@@ -115,7 +115,7 @@ impl Failed {
 }
 
 pub(super) fn failed(error: impl std::fmt::Display) -> Failed {
-    Failed::Failed(error.to_string())
+    Failed::Broken(error.to_string())
 }
 
 pub(super) fn now_ms() -> i64 {

@@ -195,12 +195,12 @@ fn set(args: &SetArgs) -> Result<Exit, Failed> {
     // Some brokers know no such question: then the commit itself is the answer.
     let members = group.members(TIMEOUT).unwrap_or_default();
     if !members.is_empty() {
-        return Err(Failed::Failed(format!("group {} has members ({}): {}", connector.group_id(), members.join(", "), stop_first())));
+        return Err(Failed::Broken(format!("group {} has members ({}): {}", connector.group_id(), members.join(", "), stop_first())));
     }
     let beside = all.iter().filter(|known| known.metadata.is_some() && changed.iter().any(|(partition, _)| *partition == known.partition));
     let beside: Vec<String> = beside.map(|known| known.partition.to_string()).collect();
     if !beside.is_empty() && !args.force {
-        return Err(Failed::Failed(format!(
+        return Err(Failed::Broken(format!(
             "something is stored beside the offsets of {}: an exactly-once connector knows by it which rows have landed, and after a change holds or \
              counts what it cannot know; --force drops it",
             beside.join(", ")
@@ -216,7 +216,7 @@ fn set(args: &SetArgs) -> Result<Exit, Failed> {
             Ok(Exit::Fine)
         }
         Err(NotSet::Members(words)) => {
-            Err(Failed::Failed(format!("group {} has members ({words}), nothing was set: {}", connector.group_id(), stop_first())))
+            Err(Failed::Broken(format!("group {} has members ({words}), nothing was set: {}", connector.group_id(), stop_first())))
         }
         Err(NotSet::Kafka(error)) => Err(failed(error)),
     }
@@ -241,7 +241,7 @@ fn targets(group: &GroupOffsets, all: &[CommittedPartition], to: To) -> Result<V
     let target = |known: &CommittedPartition| {
         let partition = &known.partition;
         let (Some(first), Some(end)) = (known.first, known.end) else {
-            return Err(Failed::Failed(format!("{partition}: its leader does not answer, try again later")));
+            return Err(Failed::Broken(format!("{partition}: its leader does not answer, try again later")));
         };
         match to {
             To::Earliest => Ok(first),

@@ -73,7 +73,7 @@ impl TopicScan {
     ///
     /// # Errors
     /// Nothing came in time, or Kafka refused.
-    pub fn next(&mut self) -> Result<Option<OwnedRecord>, KafkaError> {
+    pub fn next_record(&mut self) -> Result<Option<OwnedRecord>, KafkaError> {
         let mut heard = Instant::now();
         while !self.open.is_empty() {
             match self.consumer.poll(Duration::from_millis(100)) {
@@ -91,15 +91,14 @@ impl TopicScan {
                 Some(Err(RdKafkaError::PartitionEOF(partition))) => {
                     self.open.remove(&partition);
                 }
-                Some(Err(error)) => {
-                    if heard.elapsed() > self.quiet_max {
-                        return Err(KafkaError::from_rdkafka(format!("reading topic {}", self.topic), &error, self.quiet_max));
-                    }
+                Some(Err(error)) if heard.elapsed() > self.quiet_max => {
+                    return Err(KafkaError::from_rdkafka(format!("reading topic {}", self.topic), &error, self.quiet_max));
                 }
                 None if heard.elapsed() > self.quiet_max => {
                     return Err(KafkaError::TimedOut { what: format!("reading topic {}", self.topic), within: self.quiet_max });
                 }
-                None => {}
+                // librdkafka goes on trying.
+                Some(Err(_)) | None => {}
             }
         }
         Ok(None)

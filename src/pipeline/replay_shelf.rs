@@ -143,10 +143,13 @@ impl GroupControl for ShelfControl {
     }
 }
 
+/// A record's topic, partition and offset.
+type Place = (Arc<str>, i32, i64);
+
 /// The dead-letter topic of a replay: letters get the count of their record's replays, and a record is read again from its letter.
 pub(super) struct Desk {
     topic: Arc<ConnectorClients>,
-    letters: Mutex<HashMap<(Arc<str>, i32, i64), (u32, OwnedRecord)>>,
+    letters: Mutex<HashMap<Place, (u32, OwnedRecord)>>,
 }
 
 impl Desk {

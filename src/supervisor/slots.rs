@@ -58,7 +58,7 @@ enum Phase {
         since_ms: i64,
         message: Option<String>,
     },
-    Running(Connector),
+    Running(Box<Connector>),
     Ended {
         state: ConnectorState,
         since_ms: i64,
@@ -158,7 +158,7 @@ impl Slot {
     }
 
     pub(super) fn run(&self, connector: Connector) {
-        *self.phase.lock() = Phase::Running(connector);
+        *self.phase.lock() = Phase::Running(Box::new(connector));
         // A wish that came while it started.
         self.pause_as_wished();
     }
@@ -183,7 +183,7 @@ impl Slot {
             Phase::Ended { state: ConnectorState::Stopped, since_ms: now_ms, message }
         };
         Ok(match std::mem::replace(&mut *phase, next) {
-            Phase::Running(connector) => Some(connector),
+            Phase::Running(connector) => Some(*connector),
             // What ended by itself keeps its reason, unless something new is about to begin.
             ended if !again => {
                 *phase = ended;

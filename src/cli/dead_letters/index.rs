@@ -128,7 +128,7 @@ pub(super) fn read(
     let mut scan = TopicScan::open(&GroupSettings::of(fleet, connector, 0), &topic, TIMEOUT).map_err(failed)?;
     let mut index = Index { replayed, ..Index::default() };
     let (mut causes, mut hashes): (HashMap<String, Arc<str>>, HashMap<i32, String>) = Default::default();
-    while let Some(record) = scan.next().map_err(failed)? {
+    while let Some(record) = scan.next_record().map_err(failed)? {
         let place = (record.partition, record.offset);
         if index.replayed.get(&place.0).and_then(|replayed| replayed.last.as_ref()).is_some_and(|(last, _)| *last == place.1) {
             hashes.insert(place.0, letter_hash(&record));

@@ -49,7 +49,7 @@ pub(super) fn replay(args: &ReplayArgs) -> Result<Exit, Failed> {
     let loaded = args.whose.config.load_usable().map_err(Failed::Said)?;
     let connector = find(&loaded, &args.whose.connector)?;
     // Before anything runs: it may begin the program anew.
-    authorities::trust(&loaded.fleet).map_err(Failed::Failed)?;
+    authorities::trust(&loaded.fleet).map_err(Failed::Broken)?;
     let state = StateTopic::open(&ClusterSettings::of_fleet(&loaded.fleet), &loaded.fleet.scaling).map_err(failed)?;
     let topic = connector.dead_letter_topic();
     let mut index = index::read(&loaded.fleet, connector, &args.filter, index::replayed_of(&state, &topic)?)?;
@@ -141,7 +141,7 @@ fn try_run(
         let mut scan = TopicScan::open(&GroupSettings::of(&fleet, connector, 0), &topic, TIMEOUT).map_err(|e| words(&e))?;
         let (mut letters, mut marks, mut bytes) = (Vec::new(), Vec::new(), 0);
         loop {
-            let record = scan.next().map_err(|e| words(&e))?;
+            let record = scan.next_record().map_err(|e| words(&e))?;
             let ended = record.is_none();
             if let Some(record) = record.filter(|record| wanted.contains(&(record.partition, record.offset))) {
                 bytes += record.size_bytes();

@@ -36,11 +36,11 @@ pub(super) fn show(args: &ShowArgs) -> Result<Exit, Failed> {
     let connector = find(&loaded, &args.whose.connector)?;
     let topic = connector.dead_letter_topic();
     let mut scan = TopicScan::open(&GroupSettings::of(&loaded.fleet, connector, 0), &topic, TIMEOUT).map_err(failed)?;
-    while let Some(record) = scan.next().map_err(failed)? {
+    while let Some(record) = scan.next_record().map_err(failed)? {
         if (record.partition, record.offset) != args.at {
             continue;
         }
-        let letter = ReadLetter::read(record).map_err(|why| Failed::Failed(format!("{topic}[{}] {}: {why}", args.at.0, args.at.1)))?;
+        let letter = ReadLetter::read(record).map_err(|why| Failed::Broken(format!("{topic}[{}] {}: {why}", args.at.0, args.at.1)))?;
         if args.json {
             println!("{}", serde_json::to_string_pretty(&as_json(&letter)).map_err(failed)?);
         } else {
@@ -48,7 +48,7 @@ pub(super) fn show(args: &ShowArgs) -> Result<Exit, Failed> {
         }
         return Ok(Exit::Fine);
     }
-    Err(Failed::Failed(format!("{topic}[{}] has no letter at offset {}", args.at.0, args.at.1)))
+    Err(Failed::Broken(format!("{topic}[{}] has no letter at offset {}", args.at.0, args.at.1)))
 }
 
 /// Text where it is text, hex otherwise.
