@@ -64,7 +64,9 @@ pub fn are_set_only_while_nobody_reads(servers: &Servers) -> anyhow::Result<()> 
         // What somebody stored beside an offset is not dropped unasked.
         let beside: BaseConsumer = kafka.client().set("group.id", &group).create()?;
         let mut list = TopicPartitionList::new();
-        list.add_partition_offset(&name, 0, Offset::Offset(20))?.set_metadata("intents");
+        let mut first = list.add_partition(&name, 0);
+        first.set_offset(Offset::Offset(20))?;
+        first.set_metadata("intents");
         beside.commit(&list, CommitMode::Sync)?;
         let (code, told) = installation.command(&["offsets", "set", &name, "--to", "latest"])?;
         ensure!(code == Some(1) && told.contains("stored beside") && told.contains("--force"), "{code:?}: {told}");

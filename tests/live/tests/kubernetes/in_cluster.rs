@@ -69,11 +69,11 @@ pub fn a_pod_leads_with_its_own_credentials(servers: &Servers) -> anyhow::Result
     // A token is void as soon as the object is gone that it was given for.
     plane.kubectl(&["delete", "secret", "inside-first"])?;
     std::thread::sleep(Duration::from_secs(20));
-    let before = lease()?["renewTime"].to_string();
+    let before = lease()?["renewTime"].clone();
     std::thread::sleep(Duration::from_secs(6));
     ensure!(lease()?["renewTime"] == serde_json::from_str::<serde_json::Value>(&before)?, "the first token is still taken");
     give_token(plane, &account, "second")?;
-    wait_for("it leads with the next token", Duration::from_secs(120), || Ok((lease()?["renewTime"].to_string() != before).then_some(())))?;
+    wait_for("it leads with the next token", Duration::from_secs(120), || Ok((lease()?["renewTime"] != before).then_some(())))?;
     worker.terminate()?;
     ensure!(lease()?["holderIdentity"].as_str().is_none_or(str::is_empty), "a clean stop lets go of the lease");
     plane.helm(&["uninstall", NAME]).map(drop)
