@@ -263,6 +263,14 @@ impl Client {
 
     async fn send(self, append: Append) -> Result<(), AppendFailure> {
         self.leave(&append).await?;
+        let (oracle, process, rows) = (self.scene.oracle.clone(), self.process, append.row_count);
+        oracle.on_way(process, rows);
+        let outcome = self.answered(append).await;
+        oracle.answered(process, rows, outcome.as_ref().is_err_and(|failure| failure.maybe_durable));
+        outcome
+    }
+
+    async fn answered(self, append: Append) -> Result<(), AppendFailure> {
         let Self { scene, process } = &self;
         let (world, warehouse) = (&scene.world, &scene.warehouse);
         let troubles = self.troubles();

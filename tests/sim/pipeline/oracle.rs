@@ -80,6 +80,9 @@ struct ProcessFacts {
     doubtful: bool,
     /// It is no more.
     ended: bool,
+    /// Rows of its appends without an answer, and of those whose answer was lost: they are counted when they are sent again, if it lives to do so.
+    on_way: u64,
+    in_doubt: u64,
     /// What it knows to be committed by itself.
     committed: BTreeMap<i32, i64>,
 }
@@ -197,6 +200,19 @@ impl Oracle {
         facts.processes.entry(process).or_default().doubtful = false;
     }
 
+    /// So many rows left it.
+    pub fn on_way(&self, process: ProcessId, rows: u32) {
+        self.facts.lock().processes.entry(process).or_default().on_way += u64::from(rows);
+    }
+
+    /// It has an answer to them, or knows that none will come.
+    pub fn answered(&self, process: ProcessId, rows: u32, in_doubt: bool) {
+        let mut facts = self.facts.lock();
+        let facts = facts.processes.entry(process).or_default();
+        facts.on_way -= u64::from(rows);
+        facts.in_doubt += if in_doubt { u64::from(rows) } else { 0 };
+    }
+
     /// It is no more.
     pub fn ended(&self, process: ProcessId) {
         self.facts.lock().processes.entry(process).or_default().ended = true;
@@ -290,7 +306,9 @@ impl Oracle {
             brought.iter().filter(uncommitted).count() as u64
         };
         let after_ends: u64 = facts.rows.iter().map(crash_copies).sum();
-        (facts.rows.values().map(|brought| brought.len() as u64 - 1).sum(), counted + after_ends)
+        // What nobody told it before it ended.
+        let unknown: u64 = facts.processes.values().filter(|facts| facts.ended).map(|facts| facts.on_way + facts.in_doubt).sum();
+        (facts.rows.values().map(|brought| brought.len() as u64 - 1).sum(), counted + after_ends + unknown)
     }
 
     /// What is wrong with the number of rows, if so many possible duplicates were counted.
