@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod leadership;
+mod machine_timer;
 mod pipeline;
 mod seeds;
 mod world;

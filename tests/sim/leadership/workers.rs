@@ -11,7 +11,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::api::{Api, LeaseClient, ScaleClient};
 use super::run::Mutant;
-use crate::world::{MachineId, MachineTimer, World};
+use crate::machine_timer::MachineTimer;
+use crate::world::{MachineId, World};
 
 const DECIDE_INTERVAL: Duration = Duration::from_secs(5);
 

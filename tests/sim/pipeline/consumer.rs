@@ -3,21 +3,19 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::thread::Thread;
 use std::time::Duration;
 
 use millrace::flow::{Clock, Tasks};
-use millrace::kafka::{
-    Assigned, Epoch, Flow, GroupControl, GroupError, GroupListener, NextOffset, PartitionQueue, PollTurns, StartOffset, Taken,
-};
+use millrace::kafka::{Assigned, Epoch, GroupControl, GroupError, GroupListener, NextOffset, PollTurns, StartOffset};
 use millrace::pipeline::{Asked, Rebalances};
-use millrace::record::{NoHeaders, Record, TopicPartition};
+use millrace::record::TopicPartition;
 use parking_lot::Mutex;
 use rand::Rng;
 
 use super::group::{Committed, Group, MemberId, SESSION};
-use super::log::{TOPIC, named};
+use super::log::named;
 use super::mutants::Mutant;
+use super::queue::{Fetch, Queue};
 use super::scene::{ProcessId, Scene};
 
 /// How often the poll thread comes around.
@@ -26,12 +24,6 @@ const POLL_EVERY: Duration = Duration::from_millis(200);
 const HEARTBEAT_EVERY: Duration = Duration::from_millis(700);
 /// How long a revocation tries to commit.
 const COMMIT_AGAIN_FOR: Duration = Duration::from_secs(1);
-
-/// Where one assignment reads.
-struct Fetch {
-    position: i64,
-    paused: bool,
-}
 
 #[derive(Default)]
 struct Shared {
@@ -364,49 +356,4 @@ impl GroupControl for Consumer {
         Consumer::close(self);
         Ok(())
     }
-}
-
-/// The records of one assignment.
-struct Queue {
-    scene: Scene,
-    process: ProcessId,
-    partition: i32,
-    fetch: Arc<Mutex<Fetch>>,
-}
-
-impl PartitionQueue for Queue {
-    fn take(&mut self, on_record: &mut dyn FnMut(&Record<'_>) -> Flow) -> Taken {
-        let mut taken = Taken::default();
-        let now = self.scene.world.now();
-        let most = self.scene.world.draw(|random| random.random_range(1..12));
-        while taken.records < most {
-            let mut fetch = self.fetch.lock();
-            let Some(next) = self.scene.log.next(self.partition, fetch.position, now).filter(|_| !fetch.paused) else { break };
-            fetch.position = next.offset + 1;
-            drop(fetch);
-            taken.records += 1;
-            let record = Record {
-                topic: TOPIC,
-                partition: self.partition,
-                offset: next.offset,
-                timestamp_ms: Some(1),
-                key: None,
-                value: next.value.as_deref(),
-                headers: &NoHeaders,
-            };
-            if on_record(&record) == Flow::Yield {
-                break;
-            }
-        }
-        if taken.records > 0 {
-            self.scene.world.note(|| format!("process {}: took {} of partition {}", self.process, taken.records, self.partition));
-        }
-        taken
-    }
-
-    fn waiting(&self) -> usize {
-        usize::from(self.scene.log.next(self.partition, self.fetch.lock().position, self.scene.world.now()).is_some())
-    }
-
-    fn wake_on_data(&mut self, _thread: Thread) {}
 }

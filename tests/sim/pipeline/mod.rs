@@ -10,6 +10,7 @@ mod letters;
 mod log;
 mod mutants;
 mod oracle;
+mod queue;
 mod run;
 mod scene;
 mod streams;

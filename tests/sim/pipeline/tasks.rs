@@ -8,7 +8,8 @@ use millrace::flow::{Clock, Tasks};
 use millrace::leader::Timer;
 use rand::RngCore;
 
-use crate::world::{MachineId, MachineTimer, World};
+use crate::machine_timer::MachineTimer;
+use crate::world::{MachineId, World};
 
 /// The time and the tasks of one process.
 pub struct MachineTasks {
