@@ -24,8 +24,10 @@ const COMMIT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// An interval may be longer than a thread may stand still: it is slept in pieces.
 const NAP_MAX: Duration = Duration::from_secs(1);
-/// Appends wait for a commit that failed: tried again so soon, then after twice as long each time, up to the interval.
+/// Appends wait for a commit that failed: tried again so soon, then after twice as long each time.
 const AGAIN_AFTER: Duration = Duration::from_millis(20);
+/// How often that wait is doubled, to a third of a second: in a rebalance brokers refuse commits for seconds, and what waits then is to leave soon after.
+const DOUBLED_MAX: u32 = 4;
 
 /// Between two commits, however often appends ask for one: it bounds what many workers ask of a group's coordinator.
 const COMMITS_APART: Duration = Duration::from_millis(10);
@@ -50,7 +52,7 @@ pub struct CommitterParts {
     pub interval: Duration,
     /// Rings when appends wait for a commit.
     pub bell: Arc<CommitBell>,
-    /// How often in a row a commit left appends waiting.
+    /// How often in a row a commit was refused that appends wait for.
     pub tries: AtomicU32,
 }
 
@@ -121,7 +123,7 @@ impl CommitterParts {
             self.tries.store(0, SeqCst);
             return self.interval;
         }
-        let tries = self.tries.fetch_add(1, SeqCst).min(10);
+        let tries = self.tries.fetch_add(1, SeqCst).min(DOUBLED_MAX);
         self.interval.min(AGAIN_AFTER * 2_u32.pow(tries))
     }
 }
@@ -150,8 +152,11 @@ fn commit_once(parts: &CommitterParts) {
                     }
                 }
                 // Membership is proved by one partition's commit, but not by one that may have been sent before the pause.
-                if fenced && failed.len() < offsets.len() {
-                    parts.fence.lower();
+                if failed.len() < offsets.len() {
+                    parts.tries.store(0, SeqCst);
+                    if fenced {
+                        parts.fence.lower();
+                    }
                 }
             }
             Err(error) => {
