@@ -24,7 +24,7 @@ use oracle::Seen;
 use run::run;
 
 /// Seeds that CI runs.
-const SEEDS: u64 = 10_000;
+const SEEDS: u64 = 4_000;
 /// Seeds within which a mutant must be caught.
 const MUTANT_SEEDS: u64 = 1_000;
 

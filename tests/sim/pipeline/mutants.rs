@@ -41,13 +41,11 @@ pub enum Mutant {
     NoFinalize,
     /// Exactly once: rows are appended wherever the stream ends, whatever place they were numbered for.
     NumbersIgnored,
-    /// Exactly once: ALREADY_EXISTS counts as success, whosever rows these are.
-    ExistsIsSuccess,
 }
 
 impl Mutant {
     /// Every one of them.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 18] = [
         Self::CommitTaken,
         Self::RevokeWithoutDrain,
         Self::SameEpoch,
@@ -66,6 +64,5 @@ impl Mutant {
         Self::SkipIntents,
         Self::NoFinalize,
         Self::NumbersIgnored,
-        Self::ExistsIsSuccess,
     ];
 }

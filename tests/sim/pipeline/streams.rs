@@ -88,7 +88,6 @@ fn arrive(client: &Client, stream: &str, append: &Append, offset: u64) -> Result
         }
         match offset.cmp(&found.rows) {
             _ if scene.mutant == Mutant::NumbersIgnored => {}
-            std::cmp::Ordering::Less if scene.mutant == Mutant::ExistsIsSuccess => return Ok(()),
             std::cmp::Ordering::Less => return Err(failure(ErrorClass::OffsetAlreadyExists, false)),
             std::cmp::Ordering::Greater => return Err(failure(ErrorClass::OffsetOutOfRange, false)),
             std::cmp::Ordering::Equal => {}
