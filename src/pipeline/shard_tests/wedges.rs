@@ -162,6 +162,43 @@ fn a_writer_whose_append_blocks() {
     assert!(said.contains("the writer of p.d.t (connector c, rows were taken last of t[0] at offset "), "{said}");
 }
 
+fn committer_of(stage: &Stage, connector: &str, ownership: Arc<Ownership>, interval: Duration) -> CommitterParts {
+    let parts = &stage.shard.parts;
+    CommitterParts {
+        connector: connector.into(),
+        control: Arc::new(Control(stage.log.clone())),
+        ownership,
+        fence: parts.fence.clone(),
+        trouble: parts.trouble.clone(),
+        metrics: parts.metrics.clone(),
+        tasks: parts.tasks.clone(),
+        interval,
+        bell: Arc::default(),
+        tries: std::sync::atomic::AtomicU32::new(0),
+    }
+}
+
+/// Whose interval is longer than a thread may stand still, and whose bell rings all the time, so that it never sleeps: both turn.
+#[test]
+fn a_committer_that_sleeps_for_long_or_never_is_not_wedged() {
+    let runtime = runtime();
+    let stage = stage(runtime.handle(), Vec::new(), false, 1);
+    // More than one nap.
+    let limits = Limits { stand_still: Duration::from_millis(2500), ..LIMITS };
+    let heard = [last_words("commit-sleeper", limits), last_words("commit-busy", limits)];
+    let sleeper = committer_of(&stage, "sleeper", Arc::default(), Duration::from_secs(60));
+    let busy = committer_of(&stage, "busy", Arc::default(), Duration::from_secs(60));
+    let bell = busy.bell.clone();
+    let committers = [sleeper, busy].map(|parts| Committer::start(parts).expect("a thread"));
+    let began = std::time::Instant::now();
+    while began.elapsed() < limits.stand_still * 2 {
+        bell.ring();
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert!(heard.iter().all(|heard| heard.try_recv().is_err()));
+    committers.into_iter().for_each(Committer::stop);
+}
+
 /// Somebody else's commit never ends, and the committer waits for its turn.
 #[test]
 fn a_committer_that_waits_for_a_lock() {
@@ -175,19 +212,7 @@ fn a_committer_that_waits_for_a_lock() {
         let (ownership, wedge) = (ownership.clone(), wedge.clone());
         std::thread::spawn(move || ownership.with_commits(true, |_, _, _| wait_for(&wedge)))
     };
-    let parts = &stage.shard.parts;
-    let committer = Committer::start(CommitterParts {
-        connector: "wedged".into(),
-        control: Arc::new(Control(stage.log.clone())),
-        ownership,
-        fence: parts.fence.clone(),
-        trouble: parts.trouble.clone(),
-        metrics: parts.metrics.clone(),
-        tasks: parts.tasks.clone(),
-        interval: Duration::from_millis(10),
-        bell: Arc::default(),
-        tries: std::sync::atomic::AtomicU32::new(0),
-    });
+    let committer = Committer::start(committer_of(&stage, "wedged", ownership, Duration::from_millis(10)));
     let said = words(&heard);
     drop(held);
     assert!(said.contains("thread commit-wedged (connector wedged, with t[0] at offset 0, finished up to 0)"), "{said}");
