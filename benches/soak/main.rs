@@ -33,6 +33,7 @@ const BAD_SHARE: f64 = 0.001;
 const LETTERS: &str = "letters";
 const LETTER_PARTITIONS: i32 = 4;
 const SAMPLE_EVERY: Duration = Duration::from_secs(5);
+const PRINT_EVERY: Duration = Duration::from_secs(60);
 
 #[derive(Parser)]
 struct Arguments {
@@ -82,16 +83,30 @@ fn main() -> Result<()> {
         let outcome = (|| -> Result<()> {
             let mut faults = Faults::new(arguments.seed, &kafka, &sink, &fleet);
             let (start, length) = (Instant::now(), Duration::from_secs_f64(arguments.minutes * 60.0));
+            let mut printed = start;
             while start.elapsed() < length {
                 worker.check_running()?;
                 faults.turn(&worker, length.saturating_sub(start.elapsed()))?;
                 let usage = worker.usage()?;
+                // A busy machine is no growth: the page may be late, not gone.
+                let series = wait_for("the metrics page", Duration::from_secs(60), || Ok(fleet.series().ok()))?;
                 growth.add(Sample {
                     rss_mib: usage.rss_mib,
                     threads: usage.threads as f64,
                     descriptors: usage.descriptors as f64,
-                    series: fleet.series()? as f64,
+                    series: series as f64,
                 });
+                if printed.elapsed() >= PRINT_EVERY {
+                    printed = Instant::now();
+                    println!(
+                        "{:>3.0} min: {:.0} MiB, {} threads, {} descriptors, {series} series, {} records produced",
+                        start.elapsed().as_secs_f64() / 60.0,
+                        usage.rss_mib,
+                        usage.threads,
+                        usage.descriptors,
+                        coming.load(Ordering::Relaxed)
+                    );
+                }
                 std::thread::sleep(SAMPLE_EVERY);
             }
             faults.end()
