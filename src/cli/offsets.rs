@@ -193,7 +193,10 @@ fn set(args: &SetArgs) -> Result<Exit, Failed> {
         .collect();
     let stop_first = || format!("stop the connector on every worker first: millrace connectors stop {}", connector.name);
     // Some brokers know no such question: then the commit itself is the answer.
-    let members = group.members(TIMEOUT).unwrap_or_default();
+    let members = group.members(TIMEOUT).unwrap_or_else(|error| {
+        eprintln!("millrace: who reads in the group is not known ({error}); its coordinator refuses offsets while somebody does");
+        Vec::new()
+    });
     if !members.is_empty() {
         return Err(Failed::Broken(format!("group {} has members ({}): {}", connector.group_id(), members.join(", "), stop_first())));
     }

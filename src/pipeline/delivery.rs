@@ -8,7 +8,7 @@ use crate::bigquery::{Action, ActionContext, Append, AppendFailure, Appender, Er
 use crate::config::BadRecords;
 use crate::decode::{row_to_json, split_rows};
 use crate::flow::{Backoff, BudgetKind, HoldCause, Tasks};
-use crate::record::{RecordError, RecordErrorClass, Stage};
+use crate::record::RecordError;
 
 use super::batch::{AppendJob, Share};
 use super::dead_letters::DeadLetters;
@@ -18,7 +18,7 @@ use super::freshness::FreshnessHistogram;
 use super::health::TableHealth;
 use super::part::{Indices, Part, halves, pick};
 use super::rejected::{RejectedRow, RejectedRows};
-use super::remedy::{advice, rejections};
+use super::remedy::{KEEPS_FAILING, advice, lone_row, rejections};
 use super::trouble::Trouble;
 
 /// What deliveries of one (connector, table) share.
@@ -212,7 +212,7 @@ impl Run<'_> {
                     RetryPace::Quota => &mut backoffs.quota,
                 };
                 let delay = backoff.next_delay();
-                if backoff.tries() == 8 {
+                if backoff.tries() == KEEPS_FAILING {
                     tracing::warn!(connector = self.context.connector, table = %table.name, %failure, "an append keeps failing; it is sent again until it is durable");
                 }
                 table.metrics.append_retries.increment(1);
@@ -223,15 +223,7 @@ impl Run<'_> {
                 table.metrics.append_retries.increment(1);
                 Verdict::Instead(halves(part))
             }
-            Action::Split => {
-                let class = if failure.class == ErrorClass::RequestTooLarge {
-                    RecordErrorClass::RowTooLarge
-                } else {
-                    RecordErrorClass::RejectedByBigQuery
-                };
-                let error = RecordError::new(Stage::Append, class, failure.message.clone());
-                self.reject(part, vec![(0, error)])
-            }
+            Action::Split => self.reject(part, vec![(0, lone_row(&failure))]),
             Action::DeadLetterRows => {
                 let rejected = rejections(&failure, part.indices.len());
                 if rejected.is_empty() {

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
-use crate::bigquery::AppendFailure;
+use crate::bigquery::{AppendFailure, ErrorClass};
 use crate::flow::HoldCause;
 use crate::record::{RecordError, RecordErrorClass, Stage};
 use crate::table::Layout;
@@ -64,6 +64,18 @@ impl DeliveryContext {
             tracing::warn!(connector = self.connector, table = %table.name, cause = cause.as_str(), message, "table holds");
         }
     }
+}
+
+/// After so many tries in a row a person is told.
+pub const KEEPS_FAILING: u32 = 8;
+
+/// Why a row that was refused alone becomes a dead letter.
+pub fn lone_row(failure: &AppendFailure) -> RecordError {
+    let class = match failure.class {
+        ErrorClass::RequestTooLarge => RecordErrorClass::RowTooLarge,
+        _ => RecordErrorClass::RejectedByBigQuery,
+    };
+    RecordError::new(Stage::Append, class, failure.message.clone())
 }
 
 /// The rows of an append that BigQuery names as rejected, by their places in it, ascending; a row may have several errors, and is one dead letter.

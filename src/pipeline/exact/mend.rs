@@ -12,8 +12,8 @@ use crate::decode::{row_to_json, split_rows};
 use crate::flow::{BudgetKind, HoldCause};
 use crate::pipeline::batch::Share;
 use crate::pipeline::rejected::{RejectedRow, RejectedRows};
-use crate::pipeline::remedy::{advice, rejections};
-use crate::record::{RecordError, RecordErrorClass, Stage};
+use crate::pipeline::remedy::{KEEPS_FAILING, advice, lone_row, rejections};
+use crate::record::RecordError;
 
 use super::StreamNews;
 use super::takeover::landed;
@@ -91,6 +91,10 @@ impl StreamWriter {
         tracing::debug!(connector = context.connector, partition = %self.parts.progress.partition, ?action, %failure, "append failed");
         match action {
             Action::Retry(pace) => {
+                if self.backoffs.of(pace).tries() == KEEPS_FAILING {
+                    let partition = &self.parts.progress.partition;
+                    tracing::warn!(connector = context.connector, %partition, %failure, "an append keeps failing; it is sent again until it is durable");
+                }
                 table.metrics.append_retries.increment(1);
                 self.wait_before_again(pace).await;
                 self.troubled = false;
@@ -101,13 +105,7 @@ impl StreamWriter {
                 self.split_first();
             }
             Action::Split => {
-                let class = if failure.class == ErrorClass::RequestTooLarge {
-                    RecordErrorClass::RowTooLarge
-                } else {
-                    RecordErrorClass::RejectedByBigQuery
-                };
-                let error = RecordError::new(Stage::Append, class, failure.message.clone());
-                self.take_out(vec![(0, error)]).await;
+                self.take_out(vec![(0, lone_row(&failure))]).await;
             }
             Action::DeadLetterRows => {
                 let rejected = rejections(&failure, rows);
