@@ -25,6 +25,17 @@ pub struct Release<'a> {
     values: RefCell<Value>,
 }
 
+/// Who holds the Lease.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Leader(String);
+
+impl Leader {
+    /// The pod that it runs in.
+    pub fn pod(&self) -> &str {
+        millrace::leader::holder_name(&self.0)
+    }
+}
+
 impl<'a> Release<'a> {
     /// Installs the chart as release `name`, with `scaling` as its limits and one connector. `server`: the API server as the workers see it.
     pub fn install(
@@ -100,16 +111,16 @@ impl<'a> Release<'a> {
         })
     }
 
-    /// The pod that holds the Lease.
-    pub fn leader(&self) -> anyhow::Result<Option<String>> {
+    /// The Lease's holder: one process of a pod. A pod whose process was killed comes back as another holder.
+    pub fn leader(&self) -> anyhow::Result<Option<Leader>> {
         let lease = self.plane.get(&["lease", &format!("{}-leader", self.name)])?;
         let holder = lease["spec"]["holderIdentity"].as_str().unwrap_or_default();
-        Ok((!holder.is_empty()).then(|| millrace::leader::holder_name(holder).to_owned()))
+        Ok((!holder.is_empty()).then(|| Leader(holder.to_owned())))
     }
 
-    /// Waits until a pod that is not `other` leads.
-    pub fn wait_for_leader(&self, other: Option<&str>, within: Duration) -> anyhow::Result<String> {
-        wait_for("a leader", within, || Ok(self.leader()?.filter(|leader| Some(leader.as_str()) != other)))
+    /// Waits until another process than `former` leads.
+    pub fn wait_for_another_leader(&self, former: &Leader, within: Duration) -> anyhow::Result<Leader> {
+        wait_for("another leader", within, || Ok(self.leader()?.filter(|leader| leader != former)))
     }
 
     /// `GET /fleet` of the first pod that answers.

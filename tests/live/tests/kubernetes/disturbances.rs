@@ -16,25 +16,25 @@ pub fn stopped_before_its_write(life: &Life<'_>) -> anyhow::Result<()> {
     life.release.scale_by_hand(2)?; // something to repair
     life.gate.wait_until_caught(SEEN_WITHIN)?;
     let stopped = life.release.leader()?.context("somebody leads, for it writes")?;
-    life.release.kubelet.signal(&stopped, "STOP")?;
-    let next = life.release.wait_for_leader(Some(&stopped), ELECTED_WITHIN)?;
+    life.release.kubelet.signal(stopped.pod(), "STOP")?;
+    let next = life.release.wait_for_another_leader(&stopped, ELECTED_WITHIN)?;
     let replicas = life.release.wait_for_replicas("the next leader to resize", SEEN_WITHIN, |n| n > 2)?;
     let answer = life.gate.release()?;
-    life.release.kubelet.signal(&stopped, "CONT")?;
-    ensure!(answer == 409, "the late write of {stopped} was answered with {answer}");
-    ensure!(life.release.leader()?.as_deref() == Some(next.as_str()), "{next} leads no more");
+    life.release.kubelet.signal(stopped.pod(), "CONT")?;
+    ensure!(answer == 409, "the late write of {stopped:?} was answered with {answer}");
+    ensure!(life.release.leader()?.as_ref() == Some(&next), "{next:?} leads no more");
     let now = life.release.replicas()?;
     ensure!(now >= replicas, "{replicas} workers were asked for before the late write, and {now} after it");
     life.release.wait_for_replicas("as many as the load needs", SEEN_WITHIN, |n| n >= MANY)?;
     life.release.wait_until_ready(SEEN_WITHIN).map(drop)
 }
 
-/// SIGKILL: another leads within the lease's duration, and decides.
+/// SIGKILL: another leads within the lease's duration, and decides: another pod, or the killed one's next process.
 pub fn leader_is_killed(life: &Life<'_>) -> anyhow::Result<()> {
     let killed = life.release.leader()?.context("somebody leads")?;
     let before = Instant::now();
-    life.release.kubelet.signal(&killed, "KILL")?;
-    life.release.wait_for_leader(Some(&killed), ELECTED_WITHIN)?;
+    life.release.kubelet.signal(killed.pod(), "KILL")?;
+    life.release.wait_for_another_leader(&killed, ELECTED_WITHIN)?;
     ensure!(before.elapsed() > Duration::from_secs(10), "the Lease of a killed leader was taken after {:?}", before.elapsed());
     by_hand(life, 3, MANY)
 }
