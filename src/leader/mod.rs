@@ -34,6 +34,9 @@ mod term;
 mod timer;
 mod tracks;
 mod turn;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod wedges;
 
 pub use election::{Election, ElectionError};
 pub use elector::{Candidate, Elector, holder_name};

@@ -192,7 +192,8 @@ async fn live(
     let reporter = Reporter::new(part.view.identity().clone(), &fleet.scaling, exchange.clone(), clock, look, part.reporting.clone());
     let mut reports = tokio::spawn(watchdog::watch("the reports to the fleet").polls(reporter.run(reporting)));
     {
-        let mut leading = std::pin::pin!(lead(&fleet, &worker, &part, &exchange, deciding));
+        let mut leading =
+            std::pin::pin!(watchdog::watch("the election and the leader's task").polls(lead(&fleet, &worker, &part, &exchange, deciding)));
         tokio::select! {
             () = &mut leading => reports.await?,
             reported = &mut reports => {

@@ -12,6 +12,9 @@ mod reload_plan;
 mod slots;
 mod sources;
 mod watch;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod wedges;
 mod worker;
 
 use std::sync::{Arc, OnceLock};
@@ -27,6 +30,7 @@ use crate::config::{ConnectorConfig, Loaded};
 use crate::flow::{Budget, Clock, SystemClock};
 use crate::http::{self, ApiToken, ListenError, Server, WorkerState};
 use crate::schema::RegistrySetupError;
+use crate::watchdog;
 use configuration::Configuration;
 use launch::Launcher;
 use reload::Reload;
@@ -108,8 +112,8 @@ pub async fn run(loaded: Loaded, prometheus: PrometheusHandle) -> Result<(), Sup
     let following = worker.clone();
     worker.changes.spawn(async move {
         launcher.start_all().await;
-        tokio::spawn(desired::follow(following, launcher));
-        tokio::spawn(reload.follow(hangup));
+        tokio::spawn(watchdog::watch("the following of the fleet's wishes").polls(desired::follow(following, launcher)));
+        tokio::spawn(watchdog::watch("the following of connector files").polls(reload.follow(hangup)));
     });
     let signal = tokio::select! {
         _ = terminate.recv() => "SIGTERM",

@@ -46,7 +46,7 @@ pub struct Seen {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Finding {
     /// A long step has taken longer than a turn may: to be said, once for each [`Limits::stand_still`].
-    Slow(u64, Duration, &'static str),
+    Slow(u64, Duration),
     /// It stands still for too long.
     Wedged(u64, Duration),
 }
@@ -83,9 +83,9 @@ impl Judge {
             match seen.standing {
                 Standing::Turning if known.stood >= limits.stand_still => findings.push(Finding::Wedged(seen.id, known.stood)),
                 Standing::LongStep(_) if known.stood >= limits.long_step => findings.push(Finding::Wedged(seen.id, known.stood)),
-                Standing::LongStep(what) if known.stood >= limits.stand_still * (known.said + 1) => {
+                Standing::LongStep(_) if known.stood >= limits.stand_still * (known.said + 1) => {
                     known.said += 1;
-                    findings.push(Finding::Slow(seen.id, known.stood, what));
+                    findings.push(Finding::Slow(seen.id, known.stood));
                 }
                 Standing::Turning | Standing::LongStep(_) | Standing::Idle => {}
             }
@@ -147,10 +147,10 @@ mod tests {
         let step = seen(1, Standing::LongStep("decoding"));
         judge.look(&Limits::default(), SECOND, &step);
         let (looks, found) = until_found(&mut judge, &step);
-        assert_eq!((looks, found), (30, vec![Finding::Slow(7, SECOND * 30, "decoding")]));
+        assert_eq!((looks, found), (30, vec![Finding::Slow(7, SECOND * 30)]));
         for n in 2..10 {
             let (looks, found) = until_found(&mut judge, &step);
-            assert_eq!((looks, found), (30, vec![Finding::Slow(7, SECOND * 30 * n, "decoding")]), "once for each thirty seconds");
+            assert_eq!((looks, found), (30, vec![Finding::Slow(7, SECOND * 30 * n)]), "once for each thirty seconds");
         }
         let (looks, found) = until_found(&mut judge, &step);
         assert_eq!((looks, found), (30, vec![Finding::Wedged(7, SECOND * 300)]));

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::beat::{Beat, Entry, PATIENCE, Place};
+use super::beat::{Beat, Entry, PATIENCE, Place, Standing};
 use super::judge::{Finding, Judge, Limits, Seen};
 
 /// How long asking for places may take before the last words: they may wait for the very lock that is held.
@@ -106,11 +106,11 @@ fn watch(register: &Register, limits: &Limits, mine: impl Fn(&str) -> bool) -> S
         let mut wedged: Vec<(Arc<Entry>, Duration)> = Vec::new();
         for finding in judge.look(limits, elapsed, &seen) {
             match finding {
-                Finding::Slow(id, stood, what) => {
+                Finding::Slow(id, stood) => {
                     let words = entry_of(id).map_or_else(String::new, |entry| name_and_place(std::slice::from_ref(entry)));
                     // Where stderr takes nothing, the watch goes on all the same.
                     super::last_act::within(PLACES_MAX, "watchdog-says", move || {
-                        tracing::warn!(seconds = stood.as_secs(), "slow: {words}: {what}");
+                        tracing::warn!(seconds = stood.as_secs(), "slow: {words}");
                     });
                 }
                 Finding::Wedged(id, stood) => wedged.extend(entry_of(id).map(|entry| (entry.clone(), stood))),
@@ -131,9 +131,8 @@ fn last_words(who: &str, stood: Duration) -> String {
     )
 }
 
-/// Names, and places as far as they are told in time.
+/// Names, places as far as they are told in time, and the steps that they are in.
 fn name_and_place(who: &[Arc<Entry>]) -> String {
-    let names = || who.iter().take(NAMED_MAX).map(|entry| entry.who.clone());
     let (told, heard) = sync_channel(NAMED_MAX);
     let asked: Vec<Arc<Entry>> = who.iter().take(NAMED_MAX).cloned().collect();
     super::last_act::within(PLACES_MAX, "watchdog-asks", move || {
@@ -149,11 +148,17 @@ fn name_and_place(who: &[Arc<Entry>]) -> String {
             *known = place;
         }
     }
-    let mut lines: Vec<String> = names()
+    let mut lines: Vec<String> = who
+        .iter()
+        .take(NAMED_MAX)
         .zip(places)
-        .map(|(name, place)| match place {
-            Some(place) if !place.is_empty() => format!("{name} ({place})"),
-            _ => name,
+        .map(|(entry, place)| {
+            let place = place.filter(|place| !place.is_empty()).map(|place| format!(" ({place})")).unwrap_or_default();
+            let step = match entry.standing() {
+                Standing::LongStep(what) => format!(", in {what}"),
+                Standing::Turning | Standing::Idle => String::new(),
+            };
+            format!("{}{place}{step}", entry.who)
         })
         .collect();
     if who.len() > NAMED_MAX {
@@ -216,12 +221,12 @@ mod tests {
         let step = beat.long_step("a look at the fleet");
         let words = heard.recv_timeout(SOON).unwrap();
         assert!(
-            words.contains("the leader") && began.elapsed() >= LIMITS.long_step - LIMITS.tick * 2,
+            words.contains("the leader, in a look at the fleet") && began.elapsed() >= LIMITS.long_step - LIMITS.tick * 2,
             "{words} after {:?}",
             began.elapsed()
         );
         drop(step);
-        assert_eq!(beat.entry.standing(), super::super::Standing::Idle, "as before");
+        assert_eq!(beat.entry.standing(), Standing::Idle, "as before");
     }
 
     #[test]
