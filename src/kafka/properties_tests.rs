@@ -49,6 +49,7 @@ fn ours_are_set() {
         ("session.timeout.ms", "10000"),
         ("partition.assignment.strategy", "cooperative-sticky"),
         ("fetch.queue.backoff.ms", "10"),
+        ("fetch.wait.max.ms", "100"),
         ("group.id", "connect-stock"),
         ("client.id", "millrace-stock"),
         ("ssl.ca.location", "probe"),

@@ -3,6 +3,9 @@
 
 mod administration;
 mod observe;
+#[allow(dead_code, reason = "each folder uses its part of it")]
+#[path = "../program/mod.rs"]
+mod program;
 mod rig;
 mod wedged;
 mod wishes;

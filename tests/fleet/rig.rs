@@ -1,21 +1,19 @@
 //! Broker and BigQuery embedded, one connector, and real programs as the fleet's workers.
 
 use std::fs;
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::process::{Command, ExitStatus, Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use millrace::embedded::bigquery::{Cell, EmbeddedBigQuery, Settings, Stall};
-use millrace::embedded::broker::{BrokerSettings, EmbeddedBroker};
-use rdkafka::ClientConfig;
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
-use rustix::process::{Pid, Signal, kill_process};
+use millrace::embedded::bigquery::{Cell, Stall};
+use rdkafka::producer::{BaseRecord, Producer};
+use rustix::process::{Pid, Signal};
 use serde_json::Value;
+
+use crate::program::{Parts, WorkerProcess};
 
 pub const PARTITIONS: i32 = 4;
 /// Bytes of every record's value: `{"n":100000}` and so on.
@@ -24,16 +22,10 @@ const LIMIT: Duration = Duration::from_secs(90);
 
 /// A fleet's surroundings, and its workers by number.
 pub struct Rig {
-    runtime: tokio::runtime::Runtime,
-    broker: EmbeddedBroker,
-    _bigquery: EmbeddedBigQuery,
+    // First: workers end before what they work on.
+    workers: Vec<Option<WorkerProcess>>,
+    parts: Parts,
     folder: tempfile::TempDir,
-    workers: Vec<Option<Worker>>,
-}
-
-struct Worker {
-    child: Child,
-    address: String,
 }
 
 impl Rig {
@@ -51,43 +43,12 @@ impl Rig {
     }
 
     fn with(worker: &str, scaling: impl Fn(&Self) -> String) -> Self {
-        // The second test finds it installed.
-        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        let (broker, bigquery) = runtime.block_on(async {
-            let broker = EmbeddedBroker::start(BrokerSettings::default()).await.unwrap();
-            let bigquery = EmbeddedBigQuery::start(Settings::default()).await.unwrap();
-            bigquery.create_dataset("p", "d").unwrap();
-            broker.create_topic("numbers", PARTITIONS).await.unwrap();
-            let table = serde_json::json!({
-                "tableReference": { "projectId": "p", "datasetId": "d", "tableId": "numbers" },
-                "schema": { "fields": [{ "name": "n", "type": "INTEGER" }] },
-            });
-            let url = format!("{}/projects/p/datasets/d/tables", bigquery.rest_url());
-            let answer = reqwest::Client::new().post(url).body(table.to_string()).send().await.unwrap();
-            assert!(answer.status().is_success(), "{}", answer.text().await.unwrap());
-            (broker, bigquery)
-        });
-        let folder = tempfile::tempdir().unwrap();
-        let rig = Self { runtime, broker, _bigquery: bigquery, folder, workers: Vec::new() };
+        let rig = Self { workers: Vec::new(), parts: Parts::start(&["numbers"], PARTITIONS), folder: tempfile::tempdir().unwrap() };
         fs::create_dir(rig.path("connectors")).unwrap();
-        let connector = "topics = [\"numbers\"]\n[value]\nformat = \"json\"\n[table]\nname = \"d.numbers\"\n[delivery]\nlinger = \"50ms\"\n\
-                         [errors]\nbad_records = \"stop\"\n";
-        fs::write(rig.path("connectors/numbers.toml"), connector).unwrap();
+        fs::write(rig.path("connectors/numbers.toml"), Parts::connector_toml("numbers", "50ms")).unwrap();
         fs::write(rig.path("replicas"), "1\n").unwrap();
-        fs::write(
-            rig.path("millrace.toml"),
-            format!(
-                "[kafka]\n\"bootstrap.servers\" = \"{}\"\n\"session.timeout.ms\" = 4000\n[bigquery]\nproject = \"p\"\ncredentials = \"none\"\n\
-                 rest_endpoint = \"{}\"\ngrpc_endpoint = \"{}\"\n[worker]\nlisten = \"127.0.0.1:0\"\nlog = \"json\"\nmemory = \"64 MiB\"\n\
-                 {worker}\n[scaling]\nreport_interval = \"400ms\"\ndecide_interval = \"700ms\"\n{}\n",
-                rig.broker.bootstrap_servers(),
-                rig._bigquery.rest_url(),
-                rig._bigquery.grpc_url(),
-                scaling(&rig),
-            ),
-        )
-        .unwrap();
+        let scaling = format!("[scaling]\nreport_interval = \"400ms\"\ndecide_interval = \"700ms\"\n{}", scaling(&rig));
+        fs::write(rig.path("millrace.toml"), rig.parts.millrace_toml("\"session.timeout.ms\" = 4000", worker, &scaling)).unwrap();
         rig
     }
 
@@ -97,26 +58,15 @@ impl Rig {
 
     /// Starts a worker of this number and waits until it answers.
     pub fn start(&mut self, number: usize) {
-        let path = self.path(&format!("log.{number}"));
-        let log = fs::File::create(&path).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_millrace"));
-        command.arg("run").arg("--config").arg(self.path("millrace.toml")).arg("--connectors").arg(self.path("connectors"));
-        command.env("MILLRACE_ORDINAL", number.to_string()).env_remove("POD_NAME");
-        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
-        let child = command.spawn().unwrap();
+        let worker = WorkerProcess::start(self.folder.path(), &format!("log.{number}"), number);
         while self.workers.len() <= number {
             self.workers.push(None);
         }
-        self.workers[number] = Some(Worker { child, address: String::new() });
-        let mut address = String::new();
-        self.wait_until("a worker's address", |_| {
-            let log = fs::read_to_string(&path).unwrap();
-            let line = log.lines().find(|line| line.contains("\"address\"")).map(|line| serde_json::from_str::<Value>(line).unwrap());
-            let field = |value: &Value| value["address"].as_str().map(str::to_owned);
-            address = line.and_then(|line| field(&line).or_else(|| field(&line["fields"]))).unwrap_or_default();
-            !address.is_empty()
-        });
-        self.workers[number].as_mut().unwrap().address = address;
+        self.workers[number] = Some(worker);
+    }
+
+    fn worker(&self, number: usize) -> &WorkerProcess {
+        self.workers[number].as_ref().unwrap()
     }
 
     /// The numbers of the workers that run.
@@ -126,24 +76,22 @@ impl Rig {
 
     /// SIGKILL.
     pub fn kill(&mut self, number: usize) {
-        let mut worker = self.workers[number].take().unwrap();
-        worker.child.kill().unwrap();
-        worker.child.wait().unwrap();
+        drop(self.workers[number].take().unwrap());
     }
 
     /// BigQuery takes appends and answers none, or answers again.
     pub fn stall(&self, stall: Stall) {
-        self._bigquery.set_stall(stall);
+        self.parts.bigquery.set_stall(stall);
     }
 
     /// A worker's process.
     pub fn pid(&self, number: usize) -> Pid {
-        Pid::from_raw(self.workers[number].as_ref().unwrap().child.id().cast_signed()).unwrap()
+        self.worker(number).pid()
     }
 
     /// How a worker ended, if it did by itself.
     pub fn ended(&mut self, number: usize) -> Option<ExitStatus> {
-        self.workers[number].as_mut().unwrap().child.try_wait().unwrap()
+        self.workers[number].as_mut().unwrap().ended()
     }
 
     /// Everything that a worker printed.
@@ -153,46 +101,27 @@ impl Rig {
 
     /// SIGTERM, without waiting for the end.
     pub fn terminate(&self, number: usize) {
-        kill_process(self.pid(number), Signal::TERM).unwrap();
+        self.worker(number).signal(Signal::TERM);
     }
 
     /// Waits for the end after SIGTERM; it must end well.
     pub fn wait_for_end(&mut self, number: usize) {
-        let mut worker = self.workers[number].take().unwrap();
-        let begun = Instant::now();
-        let status = loop {
-            match worker.child.try_wait().unwrap() {
-                Some(status) => break status,
-                None if begun.elapsed() > LIMIT => {
-                    let _ = worker.child.kill();
-                    panic!("worker {number} did not end; {}", self.log_ends());
-                }
-                None => thread::sleep(Duration::from_millis(50)),
-            }
-        };
-        assert!(status.success(), "worker {number}: {status}; {}", self.log_ends());
+        self.workers[number].take().unwrap().wait_for_end();
     }
 
     /// The address of a worker's HTTP server.
     pub fn url(&self, number: usize) -> String {
-        format!("http://{}", self.workers[number].as_ref().unwrap().address)
+        format!("http://{}", self.worker(number).address())
     }
 
     /// Status code and body of a worker's path.
     pub fn get(&self, number: usize, path: &str) -> (u16, String) {
-        let mut stream = TcpStream::connect(&self.workers[number].as_ref().unwrap().address).unwrap();
-        write!(stream, "GET {path} HTTP/1.0\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+        self.worker(number).get(path)
     }
 
     /// `GET /fleet` of a worker.
     pub fn fleet(&self, number: usize) -> Value {
-        let (code, body) = self.get(number, "/fleet");
-        assert_eq!(code, 200, "{body}");
-        serde_json::from_str(&body).unwrap()
+        self.worker(number).json("/fleet")
     }
 
     /// A gauge of a worker, where it shows one.
@@ -208,7 +137,7 @@ impl Rig {
 
     /// Writes records and waits until the broker has them.
     pub fn send(&self, partition: i32, values: &[String]) {
-        let producer: BaseProducer = ClientConfig::new().set("bootstrap.servers", self.broker.bootstrap_servers()).create().unwrap();
+        let producer = self.parts.producer();
         for value in values {
             producer.send(BaseRecord::<(), str>::to("numbers").partition(partition).payload(value)).unwrap();
         }
@@ -219,8 +148,8 @@ impl Rig {
     pub fn add_column(&self, name: &str) {
         let fields =
             serde_json::json!({ "schema": { "fields": [{ "name": "n", "type": "INTEGER" }, { "name": name, "type": "INTEGER" }] } });
-        let url = format!("{}/projects/p/datasets/d/tables/numbers", self._bigquery.rest_url());
-        self.runtime.block_on(async {
+        let url = format!("{}/projects/p/datasets/d/tables/numbers", self.parts.bigquery.rest_url());
+        self.parts.runtime.block_on(async {
             let answer = reqwest::Client::new().patch(url).body(fields.to_string()).send().await.unwrap();
             assert!(answer.status().is_success(), "{}", answer.text().await.unwrap());
         });
@@ -230,7 +159,7 @@ impl Rig {
     pub fn column(&self, name: &str) -> Vec<i64> {
         let mut numbers = Vec::new();
         // Without the column there are none.
-        let _missing = self._bigquery.books().read("p", "d", "numbers", &[name], |row| {
+        let _missing = self.parts.bigquery.books().read("p", "d", "numbers", &[name], |row| {
             if let Cell::Int(n) = row[0] {
                 numbers.push(n);
             }
@@ -253,19 +182,12 @@ impl Rig {
     }
 
     fn log_ends(&self) -> String {
-        let mut text = String::new();
-        for number in 0..self.workers.len() {
-            let log = fs::read_to_string(self.path(&format!("log.{number}"))).unwrap_or_default();
-            let lines: Vec<&str> = log.lines().collect();
-            text += &format!("worker {number}'s log ends with:\n{}\n", lines[lines.len().saturating_sub(12)..].join("\n"));
-        }
-        text
+        self.workers.iter().flatten().map(WorkerProcess::log_end).collect::<Vec<_>>().join("\n")
     }
 
     /// Produces so many records a second, evenly over the partitions, until it is stopped.
     pub fn produce(&self, per_second: u32) -> Flow {
-        let producer: BaseProducer =
-            ClientConfig::new().set("bootstrap.servers", self.broker.bootstrap_servers()).set("linger.ms", "5").create().unwrap();
+        let producer = self.parts.producer();
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
         let thread = thread::spawn(move || {
@@ -283,16 +205,6 @@ impl Rig {
             producer.flush(Duration::from_secs(20)).unwrap();
         });
         Flow { stop, thread: Some(thread) }
-    }
-}
-
-impl Drop for Rig {
-    fn drop(&mut self) {
-        for worker in self.workers.iter_mut().flatten() {
-            let _ = worker.child.kill();
-            let _ = worker.child.wait();
-        }
-        let _inside = self.runtime.enter();
     }
 }
 

@@ -1,6 +1,9 @@
 //! Connector files change while the real program runs: only what changed restarts, mistakes cost nothing, nothing is lost.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+#[allow(dead_code, reason = "each folder uses its part of it")]
+#[path = "../program/mod.rs"]
+mod program;
 mod rig;
 
 use std::fs;

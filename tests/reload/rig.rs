@@ -2,83 +2,51 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use millrace::embedded::bigquery::{Cell, EmbeddedBigQuery, Settings};
-use millrace::embedded::broker::{BrokerSettings, EmbeddedBroker};
+use millrace::embedded::bigquery::Cell;
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::producer::{BaseRecord, Producer};
 use serde_json::Value;
+
+use crate::program::{Parts, WorkerProcess};
 
 pub const PARTITIONS: i32 = 4;
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Everything around one worker.
 pub struct Rig {
-    runtime: tokio::runtime::Runtime,
-    broker: EmbeddedBroker,
-    bigquery: EmbeddedBigQuery,
+    // First: it ends before what it works on.
+    worker: Option<WorkerProcess>,
+    parts: Parts,
     folder: tempfile::TempDir,
     versions: u32,
-    worker: Option<Child>,
-    address: String,
 }
 
-/// A connector's file: JSON numbers of a topic of its name into a table of its name.
+/// A connector's file.
 pub fn connector(name: &str, linger: &str) -> String {
-    format!(
-        "topics = [\"{name}\"]\n[value]\nformat = \"json\"\n[table]\nname = \"d.{name}\"\n[delivery]\nlinger = \"{linger}\"\n\
-         [errors]\nbad_records = \"stop\"\n"
-    )
+    Parts::connector_toml(name, linger)
 }
 
 impl Rig {
     /// The parts, with a topic and a table for each name; no worker yet.
     pub fn new(names: &[&str]) -> Self {
-        // The second test finds it installed.
-        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        let (broker, bigquery) = runtime.block_on(async {
-            let broker = EmbeddedBroker::start(BrokerSettings::default()).await.unwrap();
-            let bigquery = EmbeddedBigQuery::start(Settings::default()).await.unwrap();
-            bigquery.create_dataset("p", "d").unwrap();
-            for name in names {
-                broker.create_topic(name, PARTITIONS).await.unwrap();
-                let table = serde_json::json!({
-                    "tableReference": { "projectId": "p", "datasetId": "d", "tableId": name },
-                    "schema": { "fields": [{ "name": "n", "type": "INTEGER" }] },
-                });
-                let url = format!("{}/projects/p/datasets/d/tables", bigquery.rest_url());
-                let answer = reqwest::Client::new().post(url).body(table.to_string()).send().await.unwrap();
-                assert!(answer.status().is_success(), "{}", answer.text().await.unwrap());
-            }
-            (broker, bigquery)
-        });
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("connectors")).unwrap();
-        let rig = Self { runtime, broker, bigquery, folder, versions: 0, worker: None, address: String::new() };
+        let rig = Self { worker: None, parts: Parts::start(names, PARTITIONS), folder, versions: 0 };
         fs::write(rig.path("millrace.toml"), rig.fleet()).unwrap();
         rig
     }
 
     /// `millrace.toml`.
     pub fn fleet(&self) -> String {
-        format!(
-            "[kafka]\n\"bootstrap.servers\" = \"{}\"\n[bigquery]\nproject = \"p\"\ncredentials = \"none\"\nrest_endpoint = \"{}\"\n\
-             grpc_endpoint = \"{}\"\n[worker]\nlisten = \"127.0.0.1:0\"\nlog = \"json\"\nmemory = \"64 MiB\"\n",
-            self.broker.bootstrap_servers(),
-            self.bigquery.rest_url(),
-            self.bigquery.grpc_url()
-        )
+        self.parts.millrace_toml("", "", "")
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -111,61 +79,35 @@ impl Rig {
 
     /// Starts the worker and waits until it answers.
     pub fn start(&mut self) {
-        let log = fs::File::create(self.path("log")).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_millrace"));
-        command.arg("run").arg("--config").arg(self.path("millrace.toml")).arg("--connectors").arg(self.path("connectors"));
-        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
-        self.worker = Some(command.spawn().unwrap());
-        self.wait_until("the worker's address", |rig| rig.logged("\"address\"").is_some());
-        let line: Value = serde_json::from_str(&self.logged("\"address\"").unwrap()).unwrap();
-        let field = |value: &Value| value["address"].as_str().map(str::to_owned);
-        self.address = field(&line).or_else(|| field(&line["fields"])).unwrap();
+        self.worker = Some(WorkerProcess::start(self.folder.path(), "log", 0));
+    }
+
+    fn worker(&self) -> &WorkerProcess {
+        self.worker.as_ref().unwrap()
     }
 
     /// The first line of the worker's log that holds this text.
     pub fn logged(&self, text: &str) -> Option<String> {
-        let log = fs::read_to_string(self.path("log")).unwrap();
-        log.lines().find(|line| line.contains(text)).map(str::to_owned)
+        self.worker().logged(text)
     }
 
     pub fn signal(&self, signal: rustix::process::Signal) {
-        let pid = rustix::process::Pid::from_raw(self.worker.as_ref().unwrap().id().cast_signed()).unwrap();
-        rustix::process::kill_process(pid, signal).unwrap();
+        self.worker().signal(signal);
     }
 
     /// SIGTERM; it must end by itself, well.
     pub fn stop(&mut self) {
         self.signal(rustix::process::Signal::TERM);
-        let mut worker = self.worker.take().unwrap();
-        let begun = Instant::now();
-        let status = loop {
-            match worker.try_wait().unwrap() {
-                Some(status) => break status,
-                None if begun.elapsed() > LIMIT => {
-                    let _ = worker.kill();
-                    panic!("it did not end; {}", self.log_end());
-                }
-                None => thread::sleep(Duration::from_millis(50)),
-            }
-        };
-        assert!(status.success(), "{status}; {}", self.log_end());
+        self.worker.take().unwrap().wait_for_end();
     }
 
     /// Status code and body of a path.
     pub fn get(&self, path: &str) -> (u16, String) {
-        let mut stream = TcpStream::connect(&self.address).unwrap();
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        // Long answers come in chunks: the lines with their lengths are no JSON and no metric.
-        let chunked = head.to_lowercase().contains("transfer-encoding: chunked");
-        let body = if chunked { body.split("\r\n").skip(1).step_by(2).collect() } else { body.to_owned() };
-        (head.split(' ').nth(1).unwrap().parse().unwrap(), body)
+        self.worker().get(path)
     }
 
     pub fn status(&self) -> Value {
-        serde_json::from_str(&self.get("/status").1).unwrap()
+        self.worker().json("/status")
     }
 
     /// The names of the connectors and the partitions that each owns.
@@ -185,7 +127,7 @@ impl Rig {
     /// How often each number is in a connector's table.
     pub fn numbers(&self, name: &str) -> BTreeMap<i64, u32> {
         let mut numbers = BTreeMap::new();
-        let read = self.bigquery.books().read("p", "d", name, &["n"], |row| {
+        let read = self.parts.bigquery.books().read("p", "d", name, &["n"], |row| {
             let Cell::Int(n) = row[0] else { panic!("{:?}", row[0]) };
             *numbers.entry(n).or_insert(0) += 1;
             true
@@ -198,7 +140,7 @@ impl Rig {
     pub fn committed(&self, name: &str) -> i64 {
         let group = format!("connect-{name}");
         let mut client = ClientConfig::new();
-        client.set("bootstrap.servers", self.broker.bootstrap_servers()).set("group.id", group);
+        client.set("bootstrap.servers", self.parts.broker.bootstrap_servers()).set("group.id", group);
         let consumer: BaseConsumer = client.create().unwrap();
         let mut partitions = rdkafka::TopicPartitionList::new();
         partitions.add_partition_range(name, 0, PARTITIONS - 1);
@@ -215,15 +157,12 @@ impl Rig {
     }
 
     fn log_end(&self) -> String {
-        let log = fs::read_to_string(self.path("log")).unwrap();
-        let lines: Vec<&str> = log.lines().collect();
-        format!("its log ends with:\n{}", lines[lines.len().saturating_sub(25)..].join("\n"))
+        self.worker.as_ref().map(WorkerProcess::log_end).unwrap_or_default()
     }
 
     /// Produces the numbers 0, 1, 2, ... to each of these topics, about 500 a second, until it is stopped.
     pub fn produce(&self, topics: &[&str]) -> Flow {
-        let producer: BaseProducer =
-            ClientConfig::new().set("bootstrap.servers", self.broker.bootstrap_servers()).set("linger.ms", "5").create().unwrap();
+        let producer = self.parts.producer();
         let (stop, next) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicI64::new(0)));
         let topics: Vec<String> = topics.iter().map(|topic| (*topic).to_owned()).collect();
         let (stopped, count) = (stop.clone(), next.clone());
@@ -240,16 +179,6 @@ impl Rig {
             producer.flush(Duration::from_secs(20)).unwrap();
         });
         Flow { stop, next, thread: Some(thread) }
-    }
-}
-
-impl Drop for Rig {
-    fn drop(&mut self) {
-        if let Some(mut worker) = self.worker.take() {
-            let _ = worker.kill();
-            let _ = worker.wait();
-        }
-        let _inside = self.runtime.enter();
     }
 }
 
