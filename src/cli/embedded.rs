@@ -70,8 +70,14 @@ async fn serve(args: &EmbeddedArgs) -> Result<()> {
     let stop = Arc::new(AtomicBool::new(false));
     tokio::spawn(stop_on_signal(stop.clone()));
     let seed = args.seed;
-    let broker =
-        EmbeddedBroker::start(BrokerSettings { brokers: args.brokers, port: args.kafka_port, seed, faults: args.faults.broker() }).await?;
+    let broker = EmbeddedBroker::start(BrokerSettings {
+        brokers: args.brokers,
+        port: args.kafka_port,
+        seed,
+        faults: args.faults.broker(),
+        ..BrokerSettings::default()
+    })
+    .await?;
     for (topic, partitions) in &args.topics {
         broker.create_topic(topic, *partitions).await?;
     }

@@ -39,11 +39,13 @@ pub enum HoldCause {
     TakingOver,
     /// Exactly once: nobody can know what a former owner appended, and `on_lost_stream = "hold"`.
     StreamLost,
+    /// Exactly once: the brokers take less metadata beside an offset than announced appends need.
+    OffsetMetadata,
 }
 
 impl HoldCause {
     /// Every cause.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::PlanPending,
         Self::SchemaSourceUnavailable,
         Self::SchemaFileMissing,
@@ -62,6 +64,7 @@ impl HoldCause {
         Self::LostRange,
         Self::TakingOver,
         Self::StreamLost,
+        Self::OffsetMetadata,
     ];
 
     /// The name in metrics, status and logs.
@@ -85,6 +88,7 @@ impl HoldCause {
             Self::LostRange => "lost_range",
             Self::TakingOver => "taking_over",
             Self::StreamLost => "stream_lost",
+            Self::OffsetMetadata => "offset_metadata",
         }
     }
 }

@@ -78,6 +78,7 @@ pub(crate) fn group_error(code: RDKafkaErrorCode, detail: &str) -> GroupError {
         Code::OperationTimedOut | Code::RequestTimedOut | Code::BrokerTransportFailure | Code::AllBrokersDown | Code::NetworkException => {
             GroupError::TimedOut(text)
         }
+        Code::OffsetMetadataTooLarge => GroupError::MetadataTooLarge(text),
         _ => GroupError::Other(text),
     }
 }

@@ -169,7 +169,7 @@ fn sort_commit_answer((whole, failed): queue::CommitAnswer) -> Result<Vec<(Topic
     let whole = whole.filter(|code| *code != RDKafkaErrorCode::NoOffset);
     if let Some(code) = whole {
         let error = group_error(code, "commit");
-        if failed.is_empty() || !matches!(error, GroupError::Other(_)) {
+        if failed.is_empty() || !matches!(error, GroupError::Other(_) | GroupError::MetadataTooLarge(_)) {
             return Err(error);
         }
     }

@@ -130,6 +130,9 @@ pub enum GroupError {
     /// No answer in time: the outcome is unknown.
     #[error("no answer in time: {0}")]
     TimedOut(String),
+    /// The brokers take less metadata beside an offset than this commit carries (`offset.metadata.max.bytes`).
+    #[error("the brokers take less metadata beside an offset (offset.metadata.max.bytes): {0}")]
+    MetadataTooLarge(String),
     /// Anything else, in librdkafka's words.
     #[error("{0}")]
     Other(String),

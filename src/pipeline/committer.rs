@@ -8,7 +8,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::flow::Tasks;
-use crate::kafka::{GroupControl, GroupError};
+use crate::kafka::{GroupControl, GroupError, NextOffset};
+use crate::record::TopicPartition;
 use crate::telemetry::metrics::ConnectorMetrics;
 
 use super::exact::CommitBell;
@@ -138,7 +139,8 @@ fn commit_once(parts: &CommitterParts) {
             }
             return;
         }
-        match parts.control.commit(offsets, COMMIT_TIMEOUT) {
+        let answer = parts.control.commit(offsets, COMMIT_TIMEOUT).map(|failed| one_by_one(parts, offsets, failed));
+        match answer {
             Ok(failed) => {
                 parts.metrics.commits.increment(1);
                 for (partition, error) in &failed {
@@ -146,9 +148,15 @@ fn commit_once(parts: &CommitterParts) {
                     tracing::warn!(connector = parts.connector, %partition, %error, "commit refused; tried again at the next tick");
                 }
                 for (next, (progress, version)) in offsets.iter().zip(whose) {
-                    if failed.iter().all(|(partition, _)| *partition != next.partition) {
-                        progress.set_committed(next.offset);
-                        progress.published.set_committed(*version);
+                    match failed.iter().find(|(partition, _)| *partition == next.partition) {
+                        None => {
+                            progress.set_committed(next.offset);
+                            progress.published.set_committed(*version);
+                        }
+                        Some((_, GroupError::MetadataTooLarge(_))) => {
+                            progress.published.set_refused(next.metadata.as_ref().map_or(0, |metadata| metadata.len()));
+                        }
+                        Some(_) => {}
                     }
                 }
                 // Membership is proved by one partition's commit, but not by one that may have been sent before the pause.
@@ -168,4 +176,26 @@ fn commit_once(parts: &CommitterParts) {
             }
         }
     });
+}
+
+/// Where metadata were too large librdkafka reports every partition of the call as refused, those that were committed too: asked for each by itself, so that
+/// one partition's metadata do not stop the others.
+fn one_by_one(
+    parts: &CommitterParts,
+    offsets: &[NextOffset],
+    failed: Vec<(TopicPartition, GroupError)>,
+) -> Vec<(TopicPartition, GroupError)> {
+    let too_large = |(_, error): &(TopicPartition, GroupError)| matches!(error, GroupError::MetadataTooLarge(_));
+    if offsets.len() < 2 || !failed.iter().any(too_large) {
+        return failed;
+    }
+    let alone = |(partition, error): (TopicPartition, GroupError)| {
+        let next = offsets.iter().find(|next| next.partition == partition);
+        match next.map(|next| parts.control.commit(std::slice::from_ref(next), COMMIT_TIMEOUT)) {
+            Some(Ok(failed)) => failed.into_iter().next(),
+            Some(Err(error)) => Some((partition, error)),
+            None => Some((partition, error)),
+        }
+    };
+    failed.into_iter().filter_map(alone).collect()
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::bigquery::{Action, ActionContext, Append, AppendFailure, Appender, ErrorClass, RetryPace, TableSpec, Tables};
 use crate::config::BadRecords;
 use crate::decode::{row_to_json, split_rows};
-use crate::flow::{Backoff, BudgetKind, HoldCause, Tasks};
+use crate::flow::{BudgetKind, HoldCause, Tasks};
 use crate::record::RecordError;
 
 use super::batch::{AppendJob, Share};
@@ -18,7 +18,7 @@ use super::freshness::FreshnessHistogram;
 use super::health::TableHealth;
 use super::part::{Indices, Part, halves, pick};
 use super::rejected::{RejectedRow, RejectedRows};
-use super::remedy::{KEEPS_FAILING, advice, lone_row, rejections};
+use super::remedy::{Backoffs, KEEPS_FAILING, advice, lone_row, rejections};
 use super::trouble::Trouble;
 
 /// What deliveries of one (connector, table) share.
@@ -59,7 +59,7 @@ pub struct Delivered {
 pub async fn deliver(context: &DeliveryContext, job: &AppendJob) -> Delivered {
     let none = vec![0; job.shares.len()];
     let mut run = Run { context, job, finished: none.clone(), letters: none, rejected: Vec::new() };
-    let mut backoffs = Backoffs::new(job);
+    let mut backoffs = Backoffs::new(seed_of(job));
     let all = Indices::All(u32::try_from(job.rows.origins.len()).unwrap_or(u32::MAX));
     let mut parts = vec![Part { rows: job.rows.rows.clone(), indices: all, maybe_durable: false, attempts: 0 }];
     let mut hold = None;
@@ -97,19 +97,10 @@ pub async fn deliver(context: &DeliveryContext, job: &AppendJob) -> Delivered {
     Delivered { outcome: Outcome { table: Some(job.table.clone()), shares, hold, landed_below: None }, rejected }
 }
 
-struct Backoffs {
-    transient: Backoff,
-    lagging: Backoff,
-    quota: Backoff,
-}
-
-impl Backoffs {
-    fn new(job: &AppendJob) -> Self {
-        // Any number that differs between jobs spreads their retries.
-        let first = job.rows.origins.get(0).map_or(0, |origin| origin.offset.unsigned_abs() << 16 ^ u64::from(origin.slot));
-        let seed = first ^ (job.rows.rows.len() as u64) << 40;
-        Self { transient: Backoff::transient(seed), lagging: Backoff::lagging(seed), quota: Backoff::quota(seed) }
-    }
+/// Any number that differs between jobs spreads their retries.
+fn seed_of(job: &AppendJob) -> u64 {
+    let first = job.rows.origins.get(0).map_or(0, |origin| origin.offset.unsigned_abs() << 16 ^ u64::from(origin.slot));
+    first ^ (job.rows.rows.len() as u64) << 40
 }
 
 /// What became of one send.
@@ -206,11 +197,7 @@ impl Run<'_> {
         tracing::debug!(connector = self.context.connector, table = %table.name, ?action, %failure, "append failed");
         match action {
             Action::Retry(pace) => {
-                let backoff = match pace {
-                    RetryPace::Transient => &mut backoffs.transient,
-                    RetryPace::Lagging => &mut backoffs.lagging,
-                    RetryPace::Quota => &mut backoffs.quota,
-                };
+                let backoff = backoffs.of(pace);
                 let delay = backoff.next_delay();
                 if backoff.tries() == KEEPS_FAILING {
                     tracing::warn!(connector = self.context.connector, table = %table.name, %failure, "an append keeps failing; it is sent again until it is durable");
@@ -310,7 +297,7 @@ impl Run<'_> {
             return Verdict::GiveUp(cause, message);
         }
         self.job.table.metrics.append_retries.increment(1);
-        self.context.tasks.sleep(backoffs.lagging.next_delay()).await;
+        self.context.tasks.sleep(backoffs.of(RetryPace::Lagging).next_delay()).await;
         Verdict::Same
     }
 

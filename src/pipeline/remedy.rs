@@ -2,8 +2,8 @@
 
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
-use crate::bigquery::{AppendFailure, ErrorClass};
-use crate::flow::HoldCause;
+use crate::bigquery::{AppendFailure, ErrorClass, RetryPace};
+use crate::flow::{Backoff, HoldCause};
 use crate::record::{RecordError, RecordErrorClass, Stage};
 use crate::table::Layout;
 
@@ -62,6 +62,38 @@ impl DeliveryContext {
     pub(super) fn hold_table(&self, table: &TableEntry, cause: HoldCause, message: &str) {
         if self.health.hold(cause, message, None, self.tasks.now()) {
             tracing::warn!(connector = self.connector, table = %table.name, cause = cause.as_str(), message, "table holds");
+        }
+    }
+}
+
+/// How long to wait before the next try, for each pace.
+pub struct Backoffs {
+    transient: Backoff,
+    lagging: Backoff,
+    quota: Backoff,
+}
+
+impl Backoffs {
+    /// Any seed that differs between those who try spreads their tries.
+    pub fn new(seed: u64) -> Self {
+        Self { transient: Backoff::transient(seed), lagging: Backoff::lagging(seed), quota: Backoff::quota(seed) }
+    }
+
+    /// The one of this pace.
+    pub fn of(&mut self, pace: RetryPace) -> &mut Backoff {
+        match pace {
+            RetryPace::Transient => &mut self.transient,
+            RetryPace::Lagging => &mut self.lagging,
+            RetryPace::Quota => &mut self.quota,
+        }
+    }
+
+    /// Something succeeded: the next waits are short again.
+    pub fn reset(&mut self) {
+        for backoff in [&mut self.transient, &mut self.lagging, &mut self.quota] {
+            if backoff.tries() > 0 {
+                backoff.reset();
+            }
         }
     }
 }

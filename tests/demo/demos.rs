@@ -75,6 +75,20 @@ fn killed_workers_lose_nothing_and_double_no_more_than_the_bound() {
     assert_eq!((report["workers"]["min"].as_u64(), report["workers"]["max"].as_u64()), (Some(1), Some(2)), "{all}");
 }
 
+/// Ten seeds of the whole command stand in `docs/durability.md`.
+#[test]
+fn exactly_once_doubles_nothing_when_workers_are_killed_with_landed_appends_on_their_way() {
+    let _turn = turn();
+    let arguments = "--for 15s --scale off --load steady --rate 1500 --partitions 8 --workers 2 --guarantee exactly-once --kill-every 3s --faults heavy";
+    let (exit, report, all) = demo(&[&arguments.split(' ').collect::<Vec<_>>()[..], &["--landed-takeovers", "5", "--seed", "4"]].concat());
+    assert_complete(exit, &report, &all);
+    assert_eq!((number(&report, "duplicates"), number(&report, "duplicates_bound")), (0, 0), "{all}");
+    assert!(number(&report, "kills") >= 4, "{all}");
+    let takeovers = &report["takeovers"];
+    assert!(number(takeovers, "with_landed_appends") >= 5 && number(takeovers, "all") >= number(takeovers, "with_landed_appends"), "{all}");
+    assert!(number(takeovers, "landed_appends") >= number(takeovers, "with_landed_appends"), "{all}");
+}
+
 #[test]
 fn heavy_faults_lose_nothing_and_every_class_fires() {
     let _turn = turn();

@@ -1,8 +1,11 @@
 //! What exactly-once workers say of takeovers, read from their logs: a killed worker's counters die with it, its lines do not.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
+
+/// So many takeovers with landed appends are asked for unless the user says otherwise: fewer are no proof that such takeovers double nothing.
+pub(super) const LANDED_TAKEOVERS: u64 = 20;
 
 /// Takeovers of a run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -16,14 +19,26 @@ pub(super) struct Takeovers {
 }
 
 impl Takeovers {
-    /// From all logs in a folder. What cannot be read counts nothing.
-    pub(super) fn in_logs(folder: &Path) -> Self {
-        let mut found = Self::default();
-        let files = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
-        for log in files.filter(|path| path.extension().is_some_and(|extension| extension == "log")) {
-            String::from_utf8_lossy(&std::fs::read(log).unwrap_or_default()).lines().for_each(|line| found.read(line));
+    /// From all logs in a folder; and what could not be read, in words: its takeovers are missing in the count.
+    pub(super) fn in_logs(folder: &Path) -> (Self, Vec<String>) {
+        let (mut found, mut unreadable) = (Self::default(), Vec::new());
+        let mut complain = |path: &Path, error: &std::io::Error| {
+            unreadable.push(format!("{} cannot be read ({error}): takeovers in it are not counted", path.display()));
+        };
+        let entries = std::fs::read_dir(folder).map_err(|error| complain(folder, &error)).into_iter().flatten();
+        let paths: Vec<_> = entries.map(|entry| entry.map(|entry| entry.path())).collect();
+        for path in paths {
+            let is_log = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "log");
+            match path {
+                Ok(log) if is_log(&log) => match std::fs::read(&log) {
+                    Ok(text) => String::from_utf8_lossy(&text).lines().for_each(|line| found.read(line)),
+                    Err(error) => complain(&log, &error),
+                },
+                Ok(_) => {}
+                Err(error) => complain(folder, &error),
+            }
         }
-        found
+        (found, unreadable)
     }
 
     fn read(&mut self, line: &str) {
@@ -40,6 +55,7 @@ impl Takeovers {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
 
@@ -50,5 +66,19 @@ mod tests {
         found.read("INFO partition taken over connector=\"c\" partition=t[0] stream=\"s\" landed=0 of=1 next_offset=7");
         found.read("INFO partitions assigned landed=3");
         assert_eq!(found, Takeovers { all: 2, with_landed_appends: 1, landed_appends: 12 });
+    }
+
+    #[test]
+    fn a_log_that_cannot_be_read_is_said() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("worker-0.1.log"), "partition taken over landed=3\n").unwrap();
+        std::fs::write(folder.path().join("millrace.toml"), "partition taken over landed=3\n").unwrap();
+        // Even root cannot read a folder as a file.
+        std::fs::create_dir(folder.path().join("worker-1.2.log")).unwrap();
+        let (found, unreadable) = Takeovers::in_logs(folder.path());
+        assert_eq!(found, Takeovers { all: 1, with_landed_appends: 1, landed_appends: 3 });
+        assert!(unreadable.len() == 1 && unreadable[0].contains("worker-1.2.log cannot be read"), "{unreadable:?}");
+        let (found, unreadable) = Takeovers::in_logs(&folder.path().join("none"));
+        assert!(found.all == 0 && unreadable.len() == 1, "{unreadable:?}");
     }
 }

@@ -49,6 +49,10 @@ impl Demo<'_> {
         if let Some(failure) = self.journals.iter().find_map(|j| j.last_failure()) {
             self.event(&format!("a record was not acknowledged: {failure}"));
         }
+        let takeovers = self.args.is_exact().then(|| Takeovers::in_logs(self.fleet.folder())).map(|(takeovers, unreadable)| {
+            self.complaints.extend(unreadable);
+            takeovers
+        });
         let (p50, p99) = self.landing.freshness();
         let report = Report {
             verdict: "",
@@ -67,7 +71,8 @@ impl Demo<'_> {
             unacknowledged: self.journals.iter().map(|j| j.failed()).sum(),
             freshness_ms: Percentiles { p50, p99 },
             workers: self.alive,
-            takeovers: self.args.is_exact().then(|| Takeovers::in_logs(self.fleet.folder())),
+            takeovers,
+            landed_takeovers_asked: self.args.landed_takeovers(),
             kills: self.kills.len() as u64,
             leader_kills: self.leader_kills,
             departures: self.departures,

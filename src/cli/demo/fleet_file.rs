@@ -2,12 +2,14 @@
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 
 use super::DemoArgs;
 use super::flows::PROJECT;
 use super::stage::Stage;
+use crate::embedded::broker::GroupTimes;
 use crate::leader::local::ReplicasFile;
 
 /// The fleet's own topics, made beforehand: the embedded broker makes none on demand.
@@ -18,6 +20,10 @@ pub(super) const STATE_TOPIC: &str = "millrace.state";
 /// drops members whose session ends meanwhile. Every later rebalance takes a second less than this there, without commits being accepted.
 const SESSION_TIMEOUT_MS: u64 = 4_000;
 
+/// Exactly-once workers are members of groups of the new protocol (KIP-848): in the mock cluster's classic groups nothing could be announced for the three
+/// seconds that each rebalance takes, and with a kill every three seconds nothing at all would move.
+pub(super) const GROUP_TIMES: GroupTimes = GroupTimes { session: Duration::from_secs(2), heartbeat: Duration::from_millis(300) };
+
 /// Where the leader writes how many workers it wants.
 pub(super) fn replicas_file(folder: &Path) -> PathBuf {
     folder.join("replicas")
@@ -27,6 +33,7 @@ pub(super) fn replicas_file(folder: &Path) -> PathBuf {
 pub(super) struct FleetFile {
     capacity: Option<u64>,
     scaling: Option<Scaling>,
+    exact: bool,
 }
 
 struct Scaling {
@@ -44,16 +51,21 @@ impl FleetFile {
             let file = replicas_file(folder);
             ReplicasFile::put(&file, u32::from(args.workers)).with_context(|| file.display().to_string())?;
         }
-        Ok(Self { capacity: args.worker_capacity(), scaling })
+        Ok(Self { capacity: args.worker_capacity(), scaling, exact: args.is_exact() })
     }
 
     /// The file's text.
     pub(super) fn text(&self, stage: &Stage) -> String {
+        let membership = if self.exact {
+            "\"group.protocol\" = \"consumer\"".to_owned()
+        } else {
+            format!("\"session.timeout.ms\" = {SESSION_TIMEOUT_MS}")
+        };
         let mut text = format!(
             r#"# Written by `millrace demo`.
 [kafka]
 "bootstrap.servers" = "{}"
-"session.timeout.ms" = {SESSION_TIMEOUT_MS}
+{membership}
 
 [registry]
 urls = ["{}"]

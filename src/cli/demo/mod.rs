@@ -99,6 +99,10 @@ pub struct DemoArgs {
     /// What the connectors promise: exactly once must end without a single duplicate, whatever is killed.
     #[arg(long, value_enum, default_value = "at-least-once")]
     guarantee: Promise,
+    /// With exactly once and kills: how many takeovers must have found appends that had landed and that nobody had committed. With fewer the run proves
+    /// nothing about them, and its verdict is `inconclusive` [default: 20 with `--guarantee exactly-once --kill-every`].
+    #[arg(long, requires_all = ["guarantee", "kill_every"])]
+    landed_takeovers: Option<u64>,
     /// What goes wrong in broker, registry and BigQuery: fixed rates, printed at the start.
     #[arg(long, value_enum, default_value = "none")]
     faults: Profile,
@@ -119,6 +123,12 @@ impl DemoArgs {
         self.guarantee == Promise::ExactlyOnce
     }
 
+    /// How many takeovers with landed appends the run must show.
+    fn landed_takeovers(&self) -> u64 {
+        let default = if self.is_exact() && self.kill_every.is_some() { exact::LANDED_TAKEOVERS } else { 0 };
+        self.landed_takeovers.unwrap_or(default)
+    }
+
     /// Whether the fleet sizes itself.
     fn scales(&self) -> bool {
         self.scale == Switch::On
@@ -136,7 +146,8 @@ impl DemoArgs {
     }
 }
 
-/// Runs the demo. 0: all there; 1: something is missing, wrong, or there too often; 3: a fault with a rate never fired.
+/// Runs the demo. 0: all there; 1: something is missing, wrong, or there too often; 3: a fault with a rate never fired, or too few
+/// takeovers met appends that had landed.
 pub fn demo(args: DemoArgs) -> Exit {
     match run::run(&args) {
         Ok((report, exit)) => {

@@ -51,6 +51,8 @@ pub(super) struct Verdict {
     pub(super) wrong_dead_letters: u64,
     /// The first few complaints, for people.
     pub(super) examples: Vec<String>,
+    /// The first few records with more than one row: a complaint only where none is allowed.
+    pub(super) doubled: Vec<String>,
 }
 
 /// How many complaints are kept as examples.
@@ -82,6 +84,8 @@ impl Verdict {
         self.wrong_dead_letters += other.wrong_dead_letters;
         self.examples.extend(other.examples);
         self.examples.truncate(EXAMPLES);
+        self.doubled.extend(other.doubled);
+        self.doubled.truncate(EXAMPLES);
     }
 
     fn example(&mut self, what: impl FnOnce() -> String) {
@@ -144,6 +148,9 @@ fn judge(topic: &str, partition: i32, entry: Entry, copies: u64, right: u64, ver
     verdict.good += 1;
     verdict.wrong_content += copies - right;
     verdict.duplicates += copies.saturating_sub(1);
+    if copies > 1 && verdict.doubled.len() < EXAMPLES {
+        verdict.doubled.push(format!("{}: {copies} rows", place()));
+    }
     verdict.durable_distinct += u64::from(right > 0);
     if copies == 0 {
         verdict.missing += 1;
@@ -206,6 +213,7 @@ mod tests {
         assert_eq!((v.produced, v.good, v.durable_distinct, v.duplicates, v.dead_letters), (5, 3, 3, 1, 2));
         assert_eq!(v.duplicate_dead_letters, 1);
         assert!(v.examples.is_empty());
+        assert_eq!(v.doubled, ["t[0]@0: 2 rows"]);
     }
 
     #[test]

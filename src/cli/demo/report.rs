@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::decisions::DecisionLine;
-use super::exact::Takeovers;
+use super::exact::{LANDED_TAKEOVERS, Takeovers};
 use super::reconcile::Verdict;
 use crate::cli::Exit;
 
@@ -32,6 +32,8 @@ pub(super) struct Report {
     pub(super) workers: Workers,
     /// With `--guarantee exactly-once`.
     pub(super) takeovers: Option<Takeovers>,
+    /// So many of them must have found landed appends.
+    pub(super) landed_takeovers_asked: u64,
     pub(super) kills: u64,
     /// Of these, how many struck the leader of the fleet.
     pub(super) leader_kills: u64,
@@ -88,20 +90,30 @@ impl Report {
         self.complaints.extend(verdict.examples);
         if self.duplicates > self.duplicates_bound {
             self.complaints.push(format!("{} duplicates exceed the bound of {}", self.duplicates, self.duplicates_bound));
+            self.complaints.extend(verdict.doubled);
         }
         if self.produced == 0 {
             self.complaints.push("nothing was produced: nothing is proved".to_owned());
         }
         let fine = complete && self.duplicates <= self.duplicates_bound && self.produced > 0 && self.complaints.is_empty();
         let silent: Vec<&String> = self.faults.iter().filter(|(_, n)| **n == 0).map(|(f, _)| f).collect();
-        let exit = match (fine, silent.as_slice()) {
+        let mut doubts = Vec::new();
+        if !silent.is_empty() {
+            doubts.push(format!("never fired, so that the run proves nothing about them: {silent:?}"));
+        }
+        let landed = self.takeovers.map_or(0, |takeovers| takeovers.with_landed_appends);
+        if landed < self.landed_takeovers_asked {
+            doubts.push(format!(
+                "{landed} takeovers found landed appends, fewer than the {} that were asked for: the run proves little about them; let it run longer (--for)",
+                self.landed_takeovers_asked
+            ));
+        }
+        let exit = match (fine, doubts.is_empty()) {
             (false, _) => Exit::Failed,
-            (true, []) => Exit::Fine,
-            (true, silent) => {
-                self.complaints.push(format!("never fired, so that the run proves nothing about them: {silent:?}"));
-                Exit::Inconclusive
-            }
+            (true, true) => Exit::Fine,
+            (true, false) => Exit::Inconclusive,
         };
+        self.complaints.append(&mut doubts);
         self.verdict = match exit {
             Exit::Fine => "complete",
             Exit::Inconclusive => "inconclusive",
@@ -132,9 +144,12 @@ impl Report {
         if let Some(takeovers) = self.takeovers {
             println!("  duplicates        {:>10}   (exactly once: none is allowed)", self.duplicates);
             println!(
-                "  takeovers         {:>10}   ({} of them found landed appends, {} in all, that nobody had committed)",
-                takeovers.all, takeovers.with_landed_appends, takeovers.landed_appends
+                "  takeovers         {:>10}   ({} of them found landed appends, {} in all, that nobody had committed; asked for: {})",
+                takeovers.all, takeovers.with_landed_appends, takeovers.landed_appends, self.landed_takeovers_asked
             );
+            if self.landed_takeovers_asked < LANDED_TAKEOVERS {
+                println!("                                 (a proof asks for {LANDED_TAKEOVERS} or more)");
+            }
         } else {
             self.print_bound();
         }
@@ -187,6 +202,7 @@ mod tests {
             freshness_ms: Percentiles { p50: Some(1), p99: None },
             workers: Workers { min: 1, max: 2 },
             takeovers: None,
+            landed_takeovers_asked: 0,
             kills: 0,
             leader_kills: 0,
             departures: 0,
@@ -216,6 +232,21 @@ mod tests {
         assert_eq!(report(&[]).decide(Verdict { wrong_content: 1, ..verdict() }).1, Exit::Failed);
         assert_eq!(report(&[]).decide(Verdict { missing_dead_letters: 1, ..verdict() }).1, Exit::Failed);
         assert_eq!(report(&[]).decide(Verdict::default()).1, Exit::Failed, "an empty run proves nothing");
+    }
+
+    #[test]
+    fn too_few_takeovers_that_matter_are_no_proof() {
+        let judge = |with_landed_appends: u64, verdict: Verdict| {
+            let takeovers = Some(Takeovers { all: 50, with_landed_appends, landed_appends: 60 });
+            let report = Report { takeovers, landed_takeovers_asked: 20, ..report(&[]) };
+            report.decide(verdict)
+        };
+        assert_eq!(judge(20, verdict()).1, Exit::Fine);
+        let (few, exit) = judge(19, verdict());
+        assert_eq!((exit, few.verdict), (Exit::Inconclusive, "inconclusive"));
+        assert!(few.complaints.iter().any(|c| c.starts_with("19 takeovers found landed appends")), "{:?}", few.complaints);
+        assert_eq!(judge(20, Verdict { duplicates: 4, ..verdict() }).1, Exit::Failed);
+        assert_eq!(judge(19, Verdict { missing: 1, ..verdict() }).1, Exit::Failed);
     }
 
     #[test]

@@ -25,7 +25,7 @@ use super::picture::{Display, Picture};
 use super::report::{Report, Workers};
 use super::resize::Follower;
 use super::scrape::{Scraper, WorkerNumbers};
-use super::stage::Stage;
+use super::stage::{self, Stage};
 use crate::cli::Exit;
 use crate::cli::datagen::stop_on_signal;
 use crate::cli::keys::Keys;
@@ -54,6 +54,9 @@ async fn course(args: &DemoArgs) -> Result<(Report, Exit)> {
     let mut folder = tempfile::Builder::new().prefix("millrace-demo-").tempdir().context("a folder for configuration and logs")?;
     for line in args.faults.describe(args.is_exact()) {
         println!("fault: {line}");
+    }
+    if args.is_exact() {
+        println!("exactly once: {}", stage::setting());
     }
     let stage = Stage::start(args.faults, args.is_exact(), args.partitions, args.brokers, args.seed).await?;
     stage.write_files(folder.path(), &FleetFile::of(args, folder.path())?, args.is_exact())?;

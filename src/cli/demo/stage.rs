@@ -1,17 +1,30 @@
 //! Everything around the workers: broker, registry, BigQuery, topics, dataset, and the files that the workers read.
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 
 use super::dead_letters;
 use super::faults::Profile;
-use super::fleet_file::{FleetFile, REPORT_TOPIC, STATE_TOPIC};
+use super::fleet_file::{self, FleetFile, REPORT_TOPIC, STATE_TOPIC};
 use super::flows::{DATASET, FLOWS, Flow, PROJECT};
 use crate::datagen::{Framing, STOCK_UPDATE_SCHEMA};
 use crate::embedded::bigquery::{EmbeddedBigQuery, Settings};
 use crate::embedded::broker::{BrokerSettings, EmbeddedBroker};
 use crate::embedded::registry::{EmbeddedRegistry, RegistrySettings};
+
+/// How long BigQuery takes to acknowledge an append of an exactly-once connector: the service's answers take 20 to 500 ms, and with answers at once hardly
+/// a kill would meet an append that has landed and is not answered.
+const APPEND_LATENCY: Duration = Duration::from_millis(150);
+
+/// What is otherwise for exactly-once connectors, in words.
+pub(super) fn setting() -> String {
+    let session = fleet_file::GROUP_TIMES.session;
+    format!(
+        "BigQuery acknowledges appends {APPEND_LATENCY:?} after it has stored them; groups of the new protocol (KIP-848), members silent for {session:?} are out"
+    )
+}
 
 /// The three embedded parts, running.
 pub(super) struct Stage {
@@ -24,9 +37,12 @@ pub(super) struct Stage {
 impl Stage {
     /// Starts the parts without faults, makes topics and dataset, registers the schema; then the faults begin.
     pub(super) async fn start(profile: Profile, exact: bool, partitions: i32, brokers: u16, seed: u64) -> Result<Self> {
-        let broker = EmbeddedBroker::start(BrokerSettings { brokers, seed, ..BrokerSettings::default() }).await?;
+        let group_times = exact.then_some(fleet_file::GROUP_TIMES);
+        let broker = EmbeddedBroker::start(BrokerSettings { brokers, seed, group_times, ..BrokerSettings::default() }).await?;
         let registry = EmbeddedRegistry::start(RegistrySettings { seed, ..RegistrySettings::default() }).await?;
-        let bigquery = EmbeddedBigQuery::start(Settings { seed, ..Settings::default() }).await.context("embedded BigQuery")?;
+        let append_latency = if exact { APPEND_LATENCY } else { Duration::ZERO };
+        let bigquery =
+            EmbeddedBigQuery::start(Settings { seed, append_latency, ..Settings::default() }).await.context("embedded BigQuery")?;
         bigquery.create_dataset(PROJECT, DATASET).context("embedded BigQuery")?;
         let mut schema_id = 0;
         for flow in FLOWS {

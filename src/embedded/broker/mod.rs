@@ -5,12 +5,14 @@
 //! what fired is known exactly. What the mock cluster cannot do: CreateTopics (use [`EmbeddedBroker::create_topic`]), transactions' aborts
 //! (records of an aborted one are visible), and more than 5 MiB or 100,000 records a partition ([`RETAINED_BYTES`], [`RETAINED_RECORDS`]):
 //! older ones are deleted, read or not. Classic groups: the first join takes 3 s and drops members whose session is shorter, so
-//! session.timeout.ms must be above that; every later rebalance takes session.timeout.ms less a second, and refuses commits meanwhile.
+//! session.timeout.ms must be above that; every later rebalance takes session.timeout.ms less a second, and refuses commits meanwhile. Groups of the new
+//! protocol (KIP-848) have neither wait: [`GroupTimes`] says how soon a dead member is noticed there.
 
 mod cluster;
 mod faults;
 mod frame;
 mod relay;
+mod sessions;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -24,6 +26,8 @@ use super::EmbeddedError;
 use cluster::Cluster;
 use faults::FaultDice;
 pub use faults::{BrokerFault, BrokerFaultRates};
+pub use sessions::GroupTimes;
+use sessions::Sessions;
 
 /// Bytes that the mock cluster keeps for each partition (`rdkafka_mock.c`: `max_size`).
 pub const RETAINED_BYTES: u64 = 5 * 1024 * 1024;
@@ -41,11 +45,13 @@ pub struct BrokerSettings {
     pub seed: u64,
     /// What goes wrong, and how often.
     pub faults: BrokerFaultRates,
+    /// Groups of the new protocol (`group.protocol=consumer`); `None` leaves the mock cluster's 30 s and 5 s.
+    pub group_times: Option<GroupTimes>,
 }
 
 impl Default for BrokerSettings {
     fn default() -> Self {
-        Self { brokers: 1, port: 0, seed: 0, faults: BrokerFaultRates::none() }
+        Self { brokers: 1, port: 0, seed: 0, faults: BrokerFaultRates::none(), group_times: None }
     }
 }
 
@@ -81,10 +87,13 @@ impl EmbeddedBroker {
         }
         let rewrites = Arc::new(frame::PortRewrites::new(cluster.ports(), &addresses));
         let dice = Arc::new(FaultDice::new(settings.seed, settings.faults));
+        let sessions = settings.group_times.map(|times| Arc::new(Sessions::new(times)));
+        let shared = relay::Shared { rewrites, dice: dice.clone(), cluster: cluster.clone(), sessions: sessions.clone() };
         let relays = listeners
             .into_iter()
             .zip(cluster.ports())
-            .map(|(listener, &port)| tokio::spawn(relay::serve(listener, port, rewrites.clone(), dice.clone(), cluster.clone())))
+            .map(|(listener, &port)| tokio::spawn(relay::serve(listener, port, shared.clone())))
+            .chain(sessions.map(|sessions| tokio::spawn(sessions.watch())))
             .collect();
         Ok(Self { cluster, dice, addresses, relays })
     }

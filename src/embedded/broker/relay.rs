@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::io::AsyncWriteExt;
@@ -13,10 +13,21 @@ use tokio::task::JoinSet;
 use super::cluster::Cluster;
 use super::faults::{FaultDice, Strike};
 use super::frame::{PortRewrites, RequestHead, correlation_of_answer, read_frame};
+use super::sessions::{HEARTBEAT, Sessions};
+
+/// What all connections work with.
+#[derive(Clone)]
+pub(super) struct Shared {
+    pub(super) rewrites: Arc<PortRewrites>,
+    pub(super) dice: Arc<FaultDice>,
+    pub(super) cluster: Arc<Cluster>,
+    pub(super) sessions: Option<Arc<Sessions>>,
+}
 
 /// What is to be done with the answer to a request.
 enum OnAnswer {
     Rewrite,
+    Pace,
     Delay(Duration),
     Cut,
 }
@@ -31,16 +42,18 @@ struct Pending {
     /// While a join waits the connection is never cut: the mock cluster does not notice, and its assertion ends the whole process when the
     /// member joins again.
     joins: HashSet<i32>,
+    /// It carried heartbeats of a member of a group of the new protocol.
+    member: bool,
 }
 
 /// Takes connections until aborted; they end with it.
-pub(super) async fn serve(listener: TcpListener, mock_port: u16, rewrites: Arc<PortRewrites>, dice: Arc<FaultDice>, cluster: Arc<Cluster>) {
+pub(super) async fn serve(listener: TcpListener, mock_port: u16, shared: Shared) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((client, _)) => {
-                    connections.spawn(connection(client, mock_port, rewrites.clone(), dice.clone(), cluster.clone()));
+                    connections.spawn(connection(client, mock_port, shared.clone()));
                 }
                 // Out of file descriptors, for instance: others must go first.
                 Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
@@ -50,28 +63,34 @@ pub(super) async fn serve(listener: TcpListener, mock_port: u16, rewrites: Arc<P
     }
 }
 
-async fn connection(client: TcpStream, mock_port: u16, rewrites: Arc<PortRewrites>, dice: Arc<FaultDice>, cluster: Arc<Cluster>) {
+async fn connection(client: TcpStream, mock_port: u16, shared: Shared) {
     // A broker that is down refuses; the client sees its connection closed.
     let Ok(mock) = TcpStream::connect(("127.0.0.1", mock_port)).await else { return };
     let _ = client.set_nodelay(true);
     let _ = mock.set_nodelay(true);
     let (from_client, to_client) = client.into_split();
-    let (from_mock, to_mock) = mock.into_split();
+    let (mut from_mock, mut to_mock) = mock.into_split();
     let pending = Mutex::<Pending>::default();
     // The first direction that ends, for whatever reason, ends both: that is what a broken connection is.
     tokio::select! {
-        _ = requests(from_client, to_mock, &pending, &dice, &cluster) => {}
-        _ = answers(from_mock, to_client, &pending, &rewrites, &dice) => {}
+        _ = requests(from_client, &mut to_mock, mock_port, &pending, &shared) => {}
+        _ = answers(&mut from_mock, to_client, &pending, &shared) => {}
+    }
+    // The mock cluster forgets what a member owns when its connection closes, and gives it to others while the member works on. For a broker a connection
+    // means nothing, a session does: so long the mock cluster does not hear of the end.
+    if let Some(sessions) = shared.sessions.filter(|_| pending.into_inner().member) {
+        tokio::time::sleep(sessions.linger()).await;
     }
 }
 
 async fn requests(
     mut from: OwnedReadHalf,
-    mut to: OwnedWriteHalf,
+    to: &mut OwnedWriteHalf,
+    mock_port: u16,
     pending: &Mutex<Pending>,
-    dice: &FaultDice,
-    cluster: &Cluster,
+    shared: &Shared,
 ) -> std::io::Result<()> {
+    let Shared { dice, cluster, sessions, .. } = shared;
     let mut frame = Vec::new();
     while read_frame(&mut from, &mut frame).await? {
         let Some(head) = RequestHead::of(&frame) else { return Ok(()) };
@@ -79,6 +98,11 @@ async fn requests(
             let mut pending = pending.lock();
             if head.answer_names_brokers() {
                 pending.on_answer.insert(head.correlation, OnAnswer::Rewrite);
+            }
+            if let Some(sessions) = sessions.as_ref().filter(|_| head.api == HEARTBEAT) {
+                sessions.heard(&frame, mock_port, Instant::now());
+                pending.on_answer.insert(head.correlation, OnAnswer::Pace);
+                pending.member = true;
             }
             if JOINS.contains(&head.api) {
                 pending.joins.insert(head.correlation);
@@ -102,15 +126,10 @@ async fn requests(
     Ok(())
 }
 
-async fn answers(
-    mut from: OwnedReadHalf,
-    mut to: OwnedWriteHalf,
-    pending: &Mutex<Pending>,
-    rewrites: &PortRewrites,
-    dice: &FaultDice,
-) -> std::io::Result<()> {
+async fn answers(from: &mut OwnedReadHalf, mut to: OwnedWriteHalf, pending: &Mutex<Pending>, shared: &Shared) -> std::io::Result<()> {
+    let Shared { rewrites, dice, sessions, .. } = shared;
     let mut frame = Vec::new();
-    while read_frame(&mut from, &mut frame).await? {
+    while read_frame(from, &mut frame).await? {
         let (what, may_cut) = {
             let mut pending = pending.lock();
             let what = correlation_of_answer(&frame).and_then(|id| {
@@ -121,6 +140,7 @@ async fn answers(
         };
         match what {
             Some(OnAnswer::Rewrite) => rewrites.apply(&mut frame),
+            Some(OnAnswer::Pace) => sessions.iter().for_each(|sessions| sessions.pace(&mut frame)),
             Some(OnAnswer::Delay(time)) => tokio::time::sleep(time).await,
             Some(OnAnswer::Cut) if may_cut => return Ok(()),
             Some(OnAnswer::Cut) => dice.spared_commit_answer(),

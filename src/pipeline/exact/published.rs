@@ -26,6 +26,8 @@ struct State {
     /// The newest version that appends wait for.
     wanted: u64,
     committed: u64,
+    /// How many bytes the brokers refused, while they do.
+    refused_bytes: Option<usize>,
 }
 
 impl Published {
@@ -77,13 +79,27 @@ impl Published {
     pub fn set_committed(&self, version: u64) {
         let news = {
             let mut state = self.state.lock();
-            let news = version > state.committed;
+            let news = version > state.committed || state.refused_bytes.is_some();
             state.committed = state.committed.max(version);
+            state.refused_bytes = None;
             news
         };
         if news {
             self.changed.notify_one();
         }
+    }
+
+    /// The broker takes less metadata beside an offset than this.
+    pub fn set_refused(&self, bytes: usize) {
+        let before = self.state.lock().refused_bytes.replace(bytes);
+        if before.is_none() {
+            self.changed.notify_one();
+        }
+    }
+
+    /// How many bytes the brokers refused, while nothing was accepted since.
+    pub fn refused_bytes(&self) -> Option<usize> {
+        self.state.lock().refused_bytes
     }
 
     /// The newest version that the broker accepted.
@@ -147,5 +163,9 @@ mod tests {
         assert!(!published.is_wanted() && published.committed() >= first);
         published.set_committed(first);
         assert_eq!(published.committed(), second, "never back");
+        published.set_refused(200);
+        assert_eq!(published.refused_bytes(), Some(200));
+        published.set_committed(second);
+        assert_eq!(published.refused_bytes(), None, "what is accepted again is over");
     }
 }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::bigquery::{Action, ActionContext, RetryPace};
-use crate::flow::{Backoff, HoldCause};
+use crate::flow::HoldCause;
 use crate::kafka::Epoch;
 use crate::pipeline::events::ShardEvent;
 use crate::pipeline::remedy::advice;
@@ -14,35 +14,6 @@ use super::writer::StreamWriter;
 
 /// What is waited for longer than this is shown as a hold.
 const SHOWN_AFTER: Duration = Duration::from_secs(3);
-
-/// Waits between tries.
-pub(super) struct Backoffs {
-    transient: Backoff,
-    lagging: Backoff,
-    quota: Backoff,
-}
-
-impl Backoffs {
-    pub(super) fn new(seed: u64) -> Self {
-        Self { transient: Backoff::transient(seed), lagging: Backoff::lagging(seed), quota: Backoff::quota(seed) }
-    }
-
-    pub(super) fn of(&mut self, pace: RetryPace) -> &mut Backoff {
-        match pace {
-            RetryPace::Transient => &mut self.transient,
-            RetryPace::Lagging => &mut self.lagging,
-            RetryPace::Quota => &mut self.quota,
-        }
-    }
-
-    pub(super) fn reset(&mut self) {
-        for backoff in [&mut self.transient, &mut self.lagging, &mut self.quota] {
-            if backoff.tries() > 0 {
-                backoff.reset();
-            }
-        }
-    }
-}
 
 impl StreamWriter {
     /// Creates a stream for what waits and announces it. `false` always: look again.
@@ -99,6 +70,27 @@ impl StreamWriter {
             self.news(StreamNews::Waits { cause: HoldCause::TakingOver, message: format!("{message}; tried again") }).await;
         }
         late
+    }
+
+    /// Shows whether the brokers take what is to be announced. Nothing else is to be done: the committer tries again, and what waits is sent once it is accepted.
+    pub(super) async fn show_refusal(&mut self) {
+        match self.parts.progress.published.refused_bytes() {
+            Some(bytes) if !self.intents_refused => {
+                self.intents_refused = true;
+                let message = format!(
+                    "{}: the brokers refuse {bytes} bytes beside the group's offset, where exactly once announces its appends; set offset.metadata.max.bytes on \
+                     the brokers to 4096 (their default; {METADATA_BYTES_MAX} are needed at most), or guarantee = \"at-least-once\" in [delivery]; tried again",
+                    self.parts.progress.partition
+                );
+                tracing::error!(connector = self.parts.context.connector, message, "the partition holds");
+                self.news(StreamNews::Waits { cause: HoldCause::OffsetMetadata, message }).await;
+            }
+            None if self.intents_refused => {
+                self.intents_refused = false;
+                self.news(StreamNews::GoesOn).await;
+            }
+            Some(_) | None => {}
+        }
     }
 
     pub(super) async fn news(&mut self, news: StreamNews) {

@@ -15,13 +15,13 @@ use crate::pipeline::batch::AppendJob;
 use crate::pipeline::delivery::DeliveryContext;
 use crate::pipeline::events::{Outcome, ShardEvent, ShardHandle, ShareOutcome};
 use crate::pipeline::progress::PartitionProgress;
+use crate::pipeline::remedy::Backoffs;
 use crate::pipeline::trouble::panic_words;
 use crate::pipeline::worker::TableEntry;
 use crate::pipeline::writer::WriterHandle;
 use crate::watchdog;
 
 use super::ExactParts;
-use super::stream::Backoffs;
 use super::window::{Entry, State, Window};
 
 /// Jobs that wait for a place in the window; a full queue stops the shard from taking more of the partition.
@@ -75,6 +75,8 @@ pub(super) struct StreamWriter {
     /// Jobs of this run of the partition and of earlier ones are not sent: rows before theirs were given up.
     pub(super) refused_run: Option<u64>,
     pub(super) backoffs: Backoffs,
+    /// The partition is shown as held because the brokers refuse its intents.
+    pub(super) intents_refused: bool,
 }
 
 impl StreamWriter {
@@ -89,6 +91,7 @@ impl StreamWriter {
             troubled: false,
             refused_run: None,
             backoffs: Backoffs::new(seed),
+            intents_refused: false,
         }
     }
 
@@ -108,7 +111,7 @@ impl StreamWriter {
                 // In order: a seeded run must repeat itself. Answers first, so that they free places for jobs.
                 biased;
                 Some((id, sent_at, answer)) = self.in_flight.next(), if !self.in_flight.is_empty() => self.answered(id, sent_at, answer).await,
-                () = progress.published.changed() => {}
+                () = progress.published.changed() => self.show_refusal().await,
                 job = self.jobs.recv(), if takes => match job {
                     Some(job) => self.admit(job).await,
                     None => return,

@@ -127,3 +127,22 @@ fn an_empty_window_needs_no_stream() {
     assert!(Owner::start(&world, EXACT).run());
     assert_eq!(world.state.lock().rows.len(), 40);
 }
+
+/// `offset.metadata.max.bytes` below what intents need: said with the setting and the bytes, nothing sent, back by itself.
+#[test]
+fn a_broker_that_takes_too_little_metadata_holds_and_says_which_setting() {
+    let world = World::new((0..60).map(fine).collect(), None);
+    // Room for an offset's own line, none for a stream's name.
+    world.state.lock().metadata_bytes_max = Some(60);
+    let mut owner = Owner::start(&world, EXACT);
+    let said = owner.run_until_held("offset_metadata");
+    for part in ["t[0]", "offset.metadata.max.bytes", "4096", "3072", "at-least-once"] {
+        assert!(said.contains(part), "no `{part}` in {said}");
+    }
+    (0..50).for_each(|_| owner.turn());
+    assert_eq!(world.state.lock().rows, Vec::<Vec<u8>>::new(), "what is not announced is not sent");
+    assert!(owner.hold().is_some_and(|(cause, _)| cause == "offset_metadata"), "{:?}", owner.hold());
+    world.state.lock().metadata_bytes_max = Some(4096);
+    assert!(owner.run(), "it goes on by itself");
+    world.judge().unwrap();
+}

@@ -54,6 +54,8 @@ pub struct State {
     pub dice: Option<ChaCha8Rng>,
     /// Rows at the default stream.
     pub unguarded: u64,
+    /// The most metadata beside an offset, if the broker has a limit.
+    pub metadata_bytes_max: Option<usize>,
 }
 
 /// Everything around the owners.
@@ -306,6 +308,11 @@ impl GroupControl for Reach {
         let commit = |state: &mut State| {
             if state.generation != self.generation {
                 return Err(GroupError::Fenced("another generation".into()));
+            }
+            let too_large =
+                |next: &&NextOffset| next.metadata.as_ref().map_or(0, |text| text.len()) > state.metadata_bytes_max.unwrap_or(usize::MAX);
+            if let Some(next) = offsets.iter().find(too_large) {
+                return Ok(vec![(next.partition.clone(), GroupError::MetadataTooLarge("as told".into()))]);
             }
             for next in offsets {
                 state.committed = Some((next.offset, next.metadata.clone()));
