@@ -15,6 +15,9 @@ const LINE_LIMIT: u64 = 64 << 20;
 /// No time is later: about the year 33,000.
 const LATEST_MS: u64 = 1_000_000_000_000_000;
 
+/// No fleet has more: each worker that is missing is remembered, and Kafka has fewer partitions than that to give.
+const WORKERS_MAX: u32 = 100_000;
+
 /// Arguments of `millrace decide`: none. The schema of a line: `millrace schema --decide`; of an answer: `millrace schema --decision`.
 #[derive(Debug, Args)]
 pub struct DecideArgs {}
@@ -53,8 +56,11 @@ pub fn decide(_: &DecideArgs) -> Exit {
     }
 }
 
-/// How many lines were no snapshots.
-fn answer_all(input: &mut impl BufRead, output: &mut impl Write, log: &mut impl Write) -> std::io::Result<u64> {
+/// Answers every line of `input` in turn, from one memory that begins empty; gives how many were no snapshots. What is wrong goes to `log` as well.
+///
+/// # Errors
+/// Reading or writing failed, or a line is longer than 64 MiB.
+pub fn answer_all(input: &mut impl BufRead, output: &mut impl Write, log: &mut impl Write) -> std::io::Result<u64> {
     let (mut memory, mut wrong, mut number, mut line) = (Memory::default(), 0, 0, Vec::new());
     let mut warned = Vec::new();
     loop {
@@ -108,6 +114,10 @@ fn parse(line: &[u8]) -> Result<(Snapshot, Vec<String>), (Option<String>, String
     let limits = snapshot.limits;
     if snapshot.now_ms.unsigned_abs() > LATEST_MS || snapshot.window_ms > LATEST_MS {
         return Err((Some("now_ms".to_owned()), format!("now_ms and window_ms must be milliseconds, at most {LATEST_MS}")));
+    }
+    let counts = [("replicas", snapshot.replicas), ("ready_workers", snapshot.ready_workers.unwrap_or(0)), ("limits.min", limits.min)];
+    if let Some((name, count)) = counts.into_iter().find(|(_, count)| *count > WORKERS_MAX) {
+        return Err((Some(name.to_owned()), format!("{count} workers: at most {WORKERS_MAX}")));
     }
     if limits.min > limits.max {
         return Err((Some("limits.min".to_owned()), format!("min {} is above max {}", limits.min, limits.max)));
@@ -187,6 +197,15 @@ mod tests {
     #[test]
     fn limits_that_cannot_be_kept_are_named() {
         let line = format!(r#"{{"now_ms":1,"window_ms":1,"replicas":1,{}}}"#, LIMITS.replace("\"min\":1", "\"min\":5"));
+        assert_eq!(answers(&line).1[0]["field"], "limits.min");
+    }
+
+    /// Found by the fuzzer's first input: each of four thousand million missing workers got a clock of its own.
+    #[test]
+    fn a_fleet_beyond_all_fleets_is_refused() {
+        let line = format!(r#"{{"now_ms":1,"window_ms":1,"replicas":4294967295,{LIMITS}}}"#);
+        assert_eq!(answers(&line).1[0]["field"], "replicas");
+        let line = line.replace("4294967295", "1").replace("\"min\":1,\"max\":4", "\"min\":4294967295,\"max\":4294967295");
         assert_eq!(answers(&line).1[0]["field"], "limits.min");
     }
 }

@@ -26,6 +26,7 @@ mod status_table;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+pub use decide::answer_all;
 use parent::EXIT_WITH_PARENT;
 
 /// How a command ended.

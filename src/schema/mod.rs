@@ -13,6 +13,7 @@ mod registry_client;
 mod source;
 
 pub use folder::FolderSource;
+pub use parse::parse;
 pub use registry::{NewestVersion, RegistrySource};
 pub use registry_client::RegistrySetupError;
 pub use source::{SchemaError, SchemaSource};

@@ -44,6 +44,9 @@ struct Next {
     times: u32,
 }
 
+/// Each waits in a list until it fires.
+const TIMES_MAX: u32 = 10_000;
+
 fn once() -> u32 {
     1
 }
@@ -99,6 +102,9 @@ fn set_faults(shared: &Shared, call: &Call) -> ApiResult<Value> {
 
 fn fire_next(shared: &Shared, call: &Call) -> ApiResult<Value> {
     let next: Next = call.json()?;
+    if next.times > TIMES_MAX {
+        return Err(ApiError::invalid(format!("times: {} is above {TIMES_MAX}", next.times)));
+    }
     (0..next.times).for_each(|_| shared.faults.fire_next(next.class, next.table.as_deref()));
     Ok(faults(shared))
 }

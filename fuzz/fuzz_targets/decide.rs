@@ -1,0 +1,5 @@
+#![no_main]
+#[path = "../bodies/decide.rs"]
+mod body;
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| body::run(input));
