@@ -19,7 +19,7 @@ pub(super) struct Compiler<'s> {
 }
 
 impl Compiler<'_> {
-    /// One operation for each field, in the schema's order. `others`: names of this level that something else fills.
+    /// One operation for each field that takes bytes, in the schema's order. `others`: names of this level that something else fills.
     pub fn fields(
         &mut self,
         fields: &[Mapped],
@@ -36,7 +36,10 @@ impl Compiler<'_> {
                 column.name
             )));
         }
-        fields.iter().map(|field| self.field(field, table, laid, top)).collect()
+        // What is neither read nor written is no operation: an array's elements would each cost as much as the schema is long.
+        let idle = |field: &&Mapped| matches!(field.read, Read::Skip(shape) if self.shapes.takes_nothing(shape));
+        let working: Vec<&Mapped> = fields.iter().filter(|field| !idle(field)).collect();
+        working.into_iter().map(|field| self.field(field, table, laid, top)).collect()
     }
 
     fn field(&mut self, field: &Mapped, table: &[Column], laid: &[LaidColumn], top: bool) -> Result<Op, Unmappable> {

@@ -6,8 +6,8 @@ use crate::table::{Column, ColumnType, MAX_COLUMNS, MAX_RECORD_DEPTH, Mode, chec
 use super::options::{DecodeOptions, Override, Unmappable};
 use super::shape::{Shape, ShapeId, Shapes, TimeKind};
 
-/// BigQuery's longest column description, in characters.
-const MAX_DESCRIPTION_CHARS: usize = 1_024;
+/// The longest path of a field, bytes: every column keeps its own. BigQuery's names have up to 300 characters, each in up to 15 levels.
+const MAX_PATH_BYTES: usize = 8 * 1_024;
 
 /// What stands before a value because of a union.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,7 +88,7 @@ impl Mapped {
             (false, true) => Mode::Required,
             (false, false) => Mode::Nullable,
         };
-        let description = self.doc.as_ref().filter(|d| !d.is_empty()).map(|d| d.chars().take(MAX_DESCRIPTION_CHARS).collect());
+        let description = self.doc.clone().filter(|d| !d.is_empty());
         Column { name: self.name.clone(), ty, mode, description }
     }
 }
@@ -131,6 +131,12 @@ impl Mapper<'_> {
         self.columns += 1;
         if self.columns > MAX_COLUMNS {
             return Err(Unmappable::schema(format!("the schema has more than BigQuery's {MAX_COLUMNS} columns, nested ones counted")));
+        }
+        if path.len() > MAX_PATH_BYTES {
+            let start: String = path.chars().take(100).collect();
+            return Err(Unmappable::schema(format!(
+                "field `{start}...` stands so deep that its path has more than {MAX_PATH_BYTES} bytes"
+            )));
         }
         let stated = self.options.overrides.get(path).cloned().unwrap_or_default();
         let (branch, inner) = self.branch(shape);

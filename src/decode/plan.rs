@@ -29,7 +29,7 @@ pub fn avro_columns(schema: &AvroSchema, options: &DecodeOptions) -> Result<Vec<
 #[derive(Debug)]
 pub struct Plan {
     layout_version: u32,
-    root: Root,
+    pub(super) root: Root,
     metadata: Box<[Metadata]>,
     paths: Vec<String>,
 }
@@ -81,7 +81,7 @@ fn copy(from: &[u8], to: &mut [u8]) {
 }
 
 #[derive(Debug)]
-enum Root {
+pub(super) enum Root {
     Avro { shapes: Shapes, ops: Box<[Op]> },
     Json(Object),
 }

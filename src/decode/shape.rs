@@ -72,14 +72,20 @@ pub(super) enum Shape {
 pub(super) struct RecordShape {
     pub name: String,
     pub fields: Vec<FieldShape>,
+    /// The types of the fields that take bytes: a record is skipped in time of its data, not of its schema.
+    pub taking: Vec<ShapeId>,
 }
 
 #[derive(Debug, Clone)]
 pub(super) struct FieldShape {
     pub name: String,
+    /// No longer than a column's description: it is kept wherever the record is used.
     pub doc: Option<String>,
     pub shape: ShapeId,
 }
+
+/// BigQuery's longest column description, in characters.
+const MAX_DESCRIPTION_CHARS: usize = 1_024;
 
 /// The most types that one schema may have in itself and its references.
 const MAX_SHAPES: usize = 100_000;
@@ -90,7 +96,17 @@ pub(super) struct Shapes {
     nodes: Vec<Shape>,
     /// A named type's short name, for the branches of unions.
     names: HashMap<ShapeId, Name>,
+    /// What each type's values take.
+    sizes: Vec<Size>,
     pub root: ShapeId,
+}
+
+/// What a type's values take.
+#[derive(Debug, Clone, Copy, Default)]
+struct Size {
+    least_bytes: usize,
+    /// Every value takes nothing. A record that is always within itself does not: no data can hold one.
+    nothing: bool,
 }
 
 impl Shapes {
@@ -99,10 +115,23 @@ impl Shapes {
         for reference in schema.references.iter().chain([&schema.root]) {
             collect(reference, &mut definitions);
         }
-        let shapes = Self { nodes: Vec::new(), names: HashMap::new(), root: 0 };
+        let shapes = Self { nodes: Vec::new(), names: HashMap::new(), sizes: Vec::new(), root: 0 };
         let mut builder = Builder { shapes, definitions, built: HashMap::new(), connect: &schema.connect_names };
         builder.shapes.root = builder.build(&schema.root, None)?;
-        Ok(builder.shapes)
+        Ok(builder.shapes.measured())
+    }
+
+    /// With the sizes of all types: looked up for each array of each record, so they are not worked out then.
+    fn measured(mut self) -> Self {
+        let mut records = HashMap::new();
+        self.sizes = (0..self.nodes.len()).map(|id| self.size(id, &mut records)).collect();
+        for node in &mut self.nodes {
+            if let Shape::Record(record) = node {
+                let nothing = |id: ShapeId| self.sizes.get(id).is_some_and(|size| size.nothing);
+                record.taking = record.fields.iter().map(|field| field.shape).filter(|id| !nothing(*id)).collect();
+            }
+        }
+        self
     }
 
     pub fn get(&self, id: ShapeId) -> &Shape {
@@ -116,16 +145,21 @@ impl Shapes {
 
     /// Bytes of memory, roughly.
     pub fn size_bytes(&self) -> usize {
-        self.nodes.iter().map(|n| size_of::<Shape>() + if let Shape::Record(r) = n { r.fields.len() * 96 } else { 0 }).sum()
+        self.nodes.iter().map(|n| size_of::<Shape>() + if let Shape::Record(r) = n { r.fields.len() * 104 } else { 0 }).sum()
     }
 
     /// The least bytes that a value takes: 0 only for null, records of nothing else, and empty fixed.
     pub fn least_bytes(&self, id: ShapeId) -> usize {
-        self.least(id, &mut HashMap::new())
+        self.sizes.get(id).map_or(0, |size| size.least_bytes)
     }
 
-    fn least(&self, id: ShapeId, known: &mut HashMap<ShapeId, usize>) -> usize {
-        match self.get(id) {
+    /// Whether every value takes no bytes: there is nothing to read of it, however many there are.
+    pub fn takes_nothing(&self, id: ShapeId) -> bool {
+        self.sizes.get(id).is_some_and(|size| size.nothing)
+    }
+
+    fn size(&self, id: ShapeId, records: &mut HashMap<ShapeId, Size>) -> Size {
+        let least_bytes = match self.get(id) {
             Shape::Null => 0,
             Shape::Fixed(n) | Shape::Decimal { size: Some(n), .. } => *n,
             Shape::Double => 8,
@@ -134,17 +168,23 @@ impl Shapes {
             Shape::Uuid { .. } => 16,
             Shape::BigDecimal | Shape::VariableScaleDecimal => 2,
             Shape::Record(record) => {
-                if let Some(&bytes) = known.get(&id) {
-                    return bytes;
+                if let Some(&size) = records.get(&id) {
+                    return size;
                 }
                 // A record within itself counts nothing there: a lower bound all the same.
-                known.insert(id, 0);
-                let bytes = record.fields.iter().fold(0usize, |sum, f| sum.saturating_add(self.least(f.shape, known)));
-                known.insert(id, bytes);
-                bytes
+                records.insert(id, Size::default());
+                let mut sum = Size { least_bytes: 0, nothing: true };
+                for field in &record.fields {
+                    let size = self.size(field.shape, records);
+                    sum.least_bytes = sum.least_bytes.saturating_add(size.least_bytes);
+                    sum.nothing &= size.nothing;
+                }
+                records.insert(id, sum);
+                return sum;
             }
             _ => 1,
-        }
+        };
+        Size { least_bytes, nothing: least_bytes == 0 }
     }
 }
 
@@ -273,11 +313,13 @@ impl<'s> Builder<'s> {
         let mut fields = Vec::with_capacity(record.fields.len());
         for field in &record.fields {
             let shape = self.build(&field.schema, Some((&full_name, &field.name)))?;
-            fields.push(FieldShape { name: field.name.clone(), doc: field.doc.clone(), shape });
+            let doc = field.doc.as_ref().map(|doc| doc.chars().take(MAX_DESCRIPTION_CHARS).collect());
+            fields.push(FieldShape { name: field.name.clone(), doc, shape });
         }
         let types: Vec<&Shape> = fields.iter().map(|f| self.shapes.get(f.shape)).collect();
         let variable = full_name == "io.debezium.data.VariableScaleDecimal" && matches!(types.as_slice(), [Shape::Int, Shape::Bytes]);
-        self.shapes.nodes[id] = if variable { Shape::VariableScaleDecimal } else { Shape::Record(RecordShape { name: full_name, fields }) };
+        self.shapes.nodes[id] =
+            if variable { Shape::VariableScaleDecimal } else { Shape::Record(RecordShape { name: full_name, fields, taking: Vec::new() }) };
         Ok(id)
     }
 }

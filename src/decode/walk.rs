@@ -15,8 +15,11 @@ use super::writer::Writer;
 /// BigQuery's depth of JSON.
 const MAX_JSON_DEPTH: usize = 500;
 
-/// Reads a value and drops it; checks what the reading itself checks.
+/// Reads a value and drops it; checks what the reading itself checks. Takes time by the data's length, whatever the schema is.
 pub(super) fn skip(shapes: &Shapes, id: ShapeId, r: &mut Reader<'_>, depth: usize) -> Result<(), Fault> {
+    if shapes.takes_nothing(id) {
+        return Ok(());
+    }
     if depth > MAX_JSON_DEPTH {
         return Err(r.fault(Class::TooDeep, "values are nested deeper than 500"));
     }
@@ -38,7 +41,7 @@ pub(super) fn skip(shapes: &Shapes, id: ShapeId, r: &mut Reader<'_>, depth: usiz
             r.int()?;
             r.bytes().map(|_| ())
         }
-        Shape::Record(record) => record.fields.iter().try_for_each(|f| skip(shapes, f.shape, r, depth + 1)),
+        Shape::Record(record) => record.taking.iter().try_for_each(|id| skip(shapes, *id, r, depth + 1)),
         Shape::Array(item) => {
             let least = shapes.least_bytes(*item);
             loop {
@@ -47,7 +50,7 @@ pub(super) fn skip(shapes: &Shapes, id: ShapeId, r: &mut Reader<'_>, depth: usiz
                     return r.block_end(end);
                 }
                 // Elements of no bytes need no reading.
-                for _ in 0..if least == 0 { 1 } else { count } {
+                for _ in 0..if shapes.takes_nothing(*item) { 0 } else { count } {
                     skip(shapes, *item, r, depth + 1)?;
                 }
                 r.block_end(end)?;

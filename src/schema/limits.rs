@@ -18,6 +18,16 @@ const JSON_DEPTH_MAX: usize = 120;
 /// (BigQuery quotas, "Maximum columns in a table").
 const EXPANDED_FIELDS_MAX: u64 = 10_000;
 
+/// The longest full name of a type, and the longest name of a field, bytes: every use of a type carries its full name.
+pub const NAME_BYTES_MAX: usize = 1024;
+
+/// The most bytes of enums' symbols after every enum was put where it is used: each place keeps its own, as they lie on the wire.
+/// A text of [`TEXT_BYTES_MAX`] that is nothing but one enum stays below.
+const SYMBOL_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// What a symbol takes beside its text.
+const SYMBOL_OVERHEAD_BYTES: u64 = 40;
+
 /// Whether a text may be parsed: its size and the nesting of its brackets. Linear in its length, allocates nothing.
 ///
 /// # Errors
@@ -45,8 +55,8 @@ pub fn check_text(text: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether a plan can be made of a parsed schema in bounded time: its depth, and its fields after every named type was put where it is
-/// used (forty small records that each use the next one twice would be a million million fields).
+/// Whether a plan can be made of a parsed schema in bounded time and memory: its depth, and its fields and symbols after every named type
+/// was put where it is used (forty small records that each use the next one twice would be a million million fields).
 ///
 /// # Errors
 /// Which limit it exceeds, in words.
@@ -58,6 +68,11 @@ pub fn check_parsed(root: &Schema, references: &[Schema]) -> Result<(), String> 
     let size = walk.measure(root, 0)?;
     if size.fields > EXPANDED_FIELDS_MAX {
         return Err(format!("the schema has more than {EXPANDED_FIELDS_MAX} fields when every named type is put where it is used"));
+    }
+    if size.symbol_bytes > SYMBOL_BYTES_MAX {
+        return Err(format!(
+            "the schema's enums have more than {SYMBOL_BYTES_MAX} bytes of symbols when every enum is put where it is used"
+        ));
     }
     if size.depth > TYPE_DEPTH_MAX {
         return Err(too_deep());
@@ -72,7 +87,16 @@ fn too_deep() -> String {
 #[derive(Clone, Copy, Default)]
 struct Size {
     fields: u64,
+    symbol_bytes: u64,
     depth: usize,
+}
+
+impl Size {
+    /// A type that holds no others.
+    fn of_leaf(schema: &Schema) -> Self {
+        let symbols = if let Schema::Enum(found) = schema { found.symbols.as_slice() } else { &[] };
+        Self { fields: 1, symbol_bytes: symbols.iter().map(|s| s.len() as u64 + SYMBOL_OVERHEAD_BYTES).sum(), depth: 1 }
+    }
 }
 
 struct Walk<'s> {
@@ -91,6 +115,9 @@ impl<'s> Walk<'s> {
             Schema::Array(array) => self.collect(&array.items),
             Schema::Map(map) => self.collect(&map.types),
             Schema::Union(union) => union.variants().iter().for_each(|variant| self.collect(variant)),
+            Schema::Enum(found) => {
+                self.named.entry(found.name.fullname(None)).or_insert(schema);
+            }
             _ => {}
         }
     }
@@ -99,38 +126,40 @@ impl<'s> Walk<'s> {
         if level > TYPE_DEPTH_MAX {
             return Err(too_deep());
         }
-        let leaf = Size { fields: 1, depth: 1 };
         match schema {
             Schema::Record(record) => self.measure_named(record.name.fullname(None), schema, level),
             Schema::Ref { name } => match self.named.get(&name.fullname(None)).copied() {
                 Some(target) => self.measure_named(name.fullname(None), target, level),
-                None => Ok(leaf),
+                None => Ok(Size::of_leaf(schema)),
             },
             Schema::Array(array) => self.within(std::iter::once(&*array.items), level),
             Schema::Map(map) => self.within(std::iter::once(&*map.types), level),
             Schema::Union(union) => self.within(union.variants().iter(), level),
-            _ => Ok(leaf),
+            _ => Ok(Size::of_leaf(schema)),
         }
     }
 
     fn measure_named(&mut self, name: String, schema: &'s Schema, level: usize) -> Result<Size, String> {
         match self.measured.get(&name) {
             Some(Some(size)) => return Ok(*size),
-            Some(None) => return Ok(Size { fields: 1, depth: 1 }),
+            Some(None) => return Ok(Size::of_leaf(schema)),
             None => {}
         }
-        let Schema::Record(record) = schema else { return Ok(Size { fields: 1, depth: 1 }) };
         self.measured.insert(name.clone(), None);
-        let size = self.within(record.fields.iter().map(|field| &field.schema), level)?;
+        let size = match schema {
+            Schema::Record(record) => self.within(record.fields.iter().map(|field| &field.schema), level)?,
+            _ => Size::of_leaf(schema),
+        };
         self.measured.insert(name, Some(size));
         Ok(size)
     }
 
     fn within(&mut self, parts: impl Iterator<Item = &'s Schema>, level: usize) -> Result<Size, String> {
-        let mut sum = Size { fields: 1, depth: 0 };
+        let mut sum = Size { fields: 1, symbol_bytes: 0, depth: 0 };
         for part in parts {
             let size = self.measure(part, level + 1)?;
             sum.fields = sum.fields.saturating_add(size.fields);
+            sum.symbol_bytes = sum.symbol_bytes.saturating_add(size.symbol_bytes);
             sum.depth = sum.depth.max(size.depth);
         }
         sum.depth += 1;
@@ -173,6 +202,22 @@ mod tests {
         let root = schemas.pop().unwrap();
         assert!(check_parsed(&root, &schemas).unwrap_err().contains("10000 fields"));
         assert_eq!(check_parsed(&schemas[8], &schemas[..8]), Ok(()));
+    }
+
+    #[test]
+    fn an_enum_counts_where_it_is_used() {
+        let symbols: Vec<String> = (0..10_000).map(|n| format!("\"S{n}\"")).collect();
+        let uses = |n: usize| {
+            let fields: Vec<String> = (1..n).map(|i| format!(r#"{{"name":"f{i}","type":"E"}}"#)).collect();
+            let text = format!(
+                r#"{{"type":"record","name":"R","fields":[{{"name":"e","type":{{"type":"enum","name":"E","symbols":[{}]}}}},{}]}}"#,
+                symbols.join(","),
+                fields.join(",")
+            );
+            check_parsed(&Schema::parse_str(&text).unwrap(), &[])
+        };
+        assert_eq!(uses(30), Ok(()));
+        assert!(uses(50).unwrap_err().contains("16777216 bytes of symbols"));
     }
 
     #[test]

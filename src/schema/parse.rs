@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use apache_avro::Schema;
 use serde_json::Value;
 
-use super::limits::{check_parsed, check_text};
+use super::limits::{NAME_BYTES_MAX, check_parsed, check_text};
 use crate::decode::{AvroSchema, ConnectNames};
 
 /// Parses `text`, taking named types that it does not define from `library` (other schemas' texts, in any order).
@@ -21,9 +21,10 @@ pub fn parse(id: String, text: &str, library: &[&str]) -> Result<AvroSchema, Str
     let root: Value = serde_json::from_str(text).map_err(|e| format!("the schema is no JSON: {e}"))?;
     let mut own = Lifter { lift: false, ..Lifter::default() };
     let root = own.walk(root, None);
+    own.check_names()?;
     let needed = if library.is_empty() { Vec::new() } else { needed(&own, library)? };
-    let (root, references) =
-        Schema::parse_str_with_list(&root.to_string(), &needed).map_err(|e| format!("the schema is no valid Avro schema: {e}"))?;
+    let (root, references) = Schema::parse_str_with_list(&root.to_string(), &needed)
+        .map_err(|e| format!("the schema is no valid Avro schema: {}", shown(&e)))?;
     let root = match root {
         Schema::Ref { name } => references
             .iter()
@@ -36,6 +37,18 @@ pub fn parse(id: String, text: &str, library: &[&str]) -> Result<AvroSchema, Str
     let connect_names = ConnectNames::from_texts(needed.iter().map(String::as_str).chain([text]));
     Ok(AvroSchema { id, root, references, connect_names })
 }
+
+/// The parser's words may quote the whole schema.
+fn shown(error: &apache_avro::Error) -> String {
+    let text = error.to_string();
+    match text.char_indices().nth(ERROR_CHARS_MAX) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text,
+    }
+}
+
+/// The most that is shown of the parser's words.
+const ERROR_CHARS_MAX: usize = 500;
 
 /// The name under which a text's outermost type can be found: namespace and name. `None` when it is no named type or no JSON.
 pub fn full_name(text: &str) -> Option<String> {
@@ -51,6 +64,7 @@ fn needed(own: &Lifter, library: &[&str]) -> Result<Vec<String>, String> {
         check_text(text)?;
         known.walk(serde_json::from_str(text).map_err(|e| format!("a schema that it refers to is no JSON: {e}"))?, None);
     }
+    known.check_names()?;
     let mut wanted: Vec<&String> = own.uses.iter().collect();
     let mut taken = BTreeMap::new();
     while let Some(name) = wanted.pop() {
@@ -80,14 +94,32 @@ struct Lifter {
     defined: HashSet<String>,
     uses: HashSet<String>,
     lifted: HashMap<String, Definition>,
+    /// The beginning of a name beyond the limit.
+    long_name: Option<String>,
 }
 
 impl Lifter {
+    fn check_names(&self) -> Result<(), String> {
+        match &self.long_name {
+            Some(start) => Err(format!("the schema has a name of more than {NAME_BYTES_MAX} bytes, which begins with `{start}`")),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether a name, its namespace included, is too long: then it is noted, and nothing is made of it.
+    fn is_long(&mut self, name: &str, namespace: Option<&str>) -> bool {
+        let long = name.len() + namespace.map_or(0, str::len) > NAME_BYTES_MAX;
+        if long {
+            self.long_name.get_or_insert_with(|| namespace.unwrap_or(name).chars().take(40).collect());
+        }
+        long
+    }
+
     /// The same schema with its named types replaced by their names (when lifting). `namespace` is the enclosing one.
     fn walk(&mut self, value: Value, namespace: Option<&str>) -> Value {
         match value {
             Value::String(name) => {
-                if !is_primitive(&name) {
+                if !is_primitive(&name) && !self.is_long(&name, namespace) {
                     self.uses.insert(resolve(&name, namespace));
                 }
                 Value::String(name)
@@ -117,11 +149,17 @@ impl Lifter {
         // apache-avro keeps a copy of the whole type for each alias: a schema of 1 MiB took all memory. Aliases only matter to readers that
         // translate from one schema to another, which we do not.
         object.remove("aliases");
+        if self.is_long(&name, None) {
+            return Value::Object(object);
+        }
         self.defined.insert(name.clone());
         let namespace = name.rsplit_once('.').map(|(namespace, _)| namespace.to_owned());
         let outer_uses = if self.lift { std::mem::take(&mut self.uses) } else { HashSet::new() };
         if let Some(Value::Array(fields)) = object.get_mut("fields") {
             for field in fields {
+                if field.get("name").and_then(Value::as_str).is_some_and(|name| self.is_long(name, None)) {
+                    break;
+                }
                 if let Some(ty) = field.get_mut("type") {
                     *ty = self.walk(ty.take(), namespace.as_deref());
                 }
@@ -238,6 +276,21 @@ mod tests {
         assert!(parse("1".into(), r#"{"type":"record","name":"W","fields":[{"name":"c","type":"Nowhere"}]}"#, &[]).is_err());
         assert!(parse("1".into(), r#""Nowhere""#, &[COLOUR]).is_err());
         assert_eq!((full_name(COLOUR).as_deref(), full_name("[]"), full_name("{")), (Some("a.b.Paint"), None, None));
+    }
+
+    #[test]
+    fn long_names_are_refused_before_anything_is_made_of_them() {
+        let long = "n".repeat(NAME_BYTES_MAX + 1);
+        let space = format!(r#"{{"type":"record","name":"R","namespace":"{long}","fields":[]}}"#);
+        let field = format!(r#"{{"type":"record","name":"R","fields":[{{"name":"{long}","type":"int"}}]}}"#);
+        let used = format!(r#"{{"type":"record","name":"R","fields":[{{"name":"a","type":"{long}"}}]}}"#);
+        for text in [space, field, used] {
+            let error = parse("1".into(), &text, &[]).map(|_| ()).unwrap_err();
+            assert!(error.contains("more than 1024 bytes, which begins with `nnn") && error.len() < 200, "{error}");
+            assert!(parse("1".into(), r#""R""#, &[&text]).is_err());
+        }
+        let quoted = parse("1".into(), &format!(r#"{{"type":"{}"}}"#, "x".repeat(100_000)), &[]).map(|_| ()).unwrap_err();
+        assert!(quoted.len() < 700, "{}", quoted.len());
     }
 
     #[test]

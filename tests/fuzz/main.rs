@@ -16,6 +16,8 @@ mod rest;
 #[path = "../../fuzz/bodies/toml.rs"]
 mod toml_files;
 
+mod bounds;
+
 /// Every input of a target's corpus, in the order of their names. A body panics where a promise is broken; which input it was is told.
 fn replay(target: &str, body: fn(&[u8])) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod avro;
+mod bounds;
 mod errors;
 mod json;
 mod mapping;
