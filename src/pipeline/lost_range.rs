@@ -69,7 +69,10 @@ impl Shard {
             }
             OnLostRange::Continue => {
                 tracing::error!(connector = self.parts.config.name, partition = %target, asked, low, high, "{what}; going on at the first record that is left");
-                partition.change_hold(HoldCause::LostRange, what, Wait::Restart { at: now, offset: None });
+                // By its offset: should retention take that one too before it is read, that is another lost range, and said. Offsets of a topic
+                // that was made again are no place to name.
+                let offset = (asked < low).then_some(low);
+                partition.change_hold(HoldCause::LostRange, what, Wait::Restart { at: now, offset });
             }
         }
     }

@@ -1,6 +1,6 @@
 //! One shard: its partitions, its tables, and the taking of records. Owned by one thread; no locks, no channel per record.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
@@ -247,7 +247,8 @@ impl Shard {
     }
 
     pub(super) fn account_plans(&mut self) {
-        let plans = self.tables.iter().map(|table| table.plans.size_bytes()).sum();
+        let mut counted = HashSet::new();
+        let plans = self.tables.iter().map(|table| table.plans.size_bytes(&mut counted)).sum();
         self.plans_lease.resize(plans);
     }
 }

@@ -1,6 +1,6 @@
 //! A table in a shard: plans by schema, the open batch, closed batches that wait for the writer.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
@@ -166,10 +166,10 @@ impl PlanList {
         }
     }
 
-    /// Bytes that the plans take.
-    pub fn size_bytes(&self) -> u64 {
+    /// Bytes that the plans take, but for those that are `counted` already: partitions that write to streams of their own share theirs.
+    pub fn size_bytes(&self, counted: &mut HashSet<*const ReadyPlan>) -> u64 {
         let plan = |entry: &PlanEntry| match &entry.state {
-            PlanState::Ready(ready) => ready.plan.size_bytes() as u64 + 256,
+            PlanState::Ready(ready) if counted.insert(Arc::as_ptr(ready)) => ready.plan.size_bytes() as u64 + 256,
             _ => 256,
         };
         self.plans.iter().map(plan).sum()

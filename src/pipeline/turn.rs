@@ -307,7 +307,8 @@ impl Shard {
     pub(super) fn close_batch(&mut self, index: usize) {
         let Some(mut batch) = self.tables.get_mut(index).and_then(|table| table.batch.take()) else { return };
         if batch.rows.is_empty() {
-            return;
+            // Not only after the next take: what is counted may be why nothing is taken.
+            return self.account();
         }
         let mut partitions: Vec<(u32, std::sync::Arc<super::progress::PartitionProgress>)> = Vec::new();
         let mut run = 0;

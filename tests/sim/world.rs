@@ -5,7 +5,7 @@ use std::collections::BinaryHeap;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
@@ -14,7 +14,8 @@ use parking_lot::Mutex;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-const EPOCH_US: i64 = 1_790_000_000_000_000;
+/// When the world begins, microseconds since the epoch.
+pub const EPOCH_US: i64 = 1_790_000_000_000_000;
 /// More polls than this while no time passes are a loop without end.
 const POLLS_MAX: u64 = 100_000;
 
@@ -26,6 +27,8 @@ type Action = Box<dyn FnOnce(&World) + Send>;
 #[derive(Clone)]
 pub struct World {
     inner: Arc<Mutex<Inner>>,
+    /// The true time once more: nothing is asked for more often.
+    now_ns: Arc<AtomicU64>,
 }
 
 struct Inner {
@@ -143,7 +146,7 @@ impl World {
             trace: traced.then(Vec::new),
             polls: 0,
         };
-        Self { inner: Arc::new(Mutex::new(inner)) }
+        Self { inner: Arc::new(Mutex::new(inner)), now_ns: Arc::default() }
     }
 
     /// A machine whose clocks run at `rate` and whose wall clock is wrong by `wall_offset_us`.
@@ -165,7 +168,12 @@ impl World {
 
     /// The true time.
     pub fn now(&self) -> Duration {
-        self.inner.lock().now
+        Duration::from_nanos(self.now_ns.load(Ordering::Relaxed))
+    }
+
+    fn set_now(&self, inner: &mut Inner, now: Duration) {
+        inner.now = now;
+        self.now_ns.store(now.as_nanos() as u64, Ordering::Relaxed);
     }
 
     /// Something drawn from the seed.
@@ -204,8 +212,7 @@ impl World {
     pub fn spawn(&self, machine: MachineId, future: impl Future<Output = ()> + Send + 'static) {
         let mut inner = self.inner.lock();
         if inner.machines[machine].dead {
-            drop(inner); // the future's destructor may ask the world something
-            return;
+            return drop(inner); // before the future, whose destructor may ask the world something
         }
         inner.spawned += 1;
         let list = inner.woken.clone();
@@ -325,7 +332,7 @@ impl World {
                 match inner.events.peek() {
                     Some(Reverse(event)) if event.at <= until => {}
                     _ => {
-                        inner.now = until;
+                        self.set_now(&mut inner, until);
                         return;
                     }
                 }
@@ -333,7 +340,7 @@ impl World {
                 if inner.now < event.at {
                     inner.polls = 0;
                 }
-                inner.now = event.at;
+                self.set_now(&mut inner, event.at);
                 event.action
             };
             action(self);

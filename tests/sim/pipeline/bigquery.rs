@@ -1,5 +1,5 @@
-//! BigQuery, played: one table with versions of its schema, write servers that learn of a version late and unevenly, answers that are lost, late, or
-//! never come. Tables are played below production's REST client, appends at the `Appender`.
+//! The way to BigQuery, played at the `Appender` and below the REST client: slow, and with answers that are lost, late, or never come. What arrives
+//! stands in `warehouse.rs`.
 
 use std::time::Duration;
 
@@ -8,26 +8,14 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use millrace::bigquery::{Append, AppendFailure, Appender, ErrorClass, NoAnswer, RestCall, RestTransport, RowError};
-use millrace::decode::split_rows;
-use millrace::table::Layout;
-use parking_lot::Mutex;
-use rand::Rng;
 use serde_json::{Value, json};
 
-use super::log::Fate;
 use super::mutants::Mutant;
-use super::oracle::Row;
 use super::run::FAULTS;
 use super::scene::{ProcessId, Scene};
-use super::streams::Streams;
-use crate::world::World;
 
-/// Servers that take appends.
-const SERVERS: usize = 3;
 /// How long an append may stay unanswered.
 const APPEND_TIMEOUT: Duration = Duration::from_secs(8);
-/// How long write servers may lag behind the table's metadata.
-const LAG_MAX: Duration = Duration::from_secs(6);
 
 /// Until when what is wrong.
 #[derive(Default, Clone, Copy)]
@@ -42,168 +30,6 @@ pub struct Troubles {
     pub forbidden: Duration,
     /// REST calls fail, or their answers are lost.
     pub rest: Duration,
-}
-
-struct Version {
-    fields: Value,
-    /// When each server knows it.
-    known_at: [Duration; SERVERS],
-}
-
-#[derive(Default)]
-struct Table {
-    versions: Vec<Version>,
-    /// The most rows that an append may have.
-    rows_max: u32,
-    troubles: Troubles,
-}
-
-/// The table and its troubles.
-pub struct Warehouse {
-    world: World,
-    table: Mutex<Table>,
-    /// Streams of their own.
-    pub streams: Streams,
-}
-
-impl Warehouse {
-    /// No table yet.
-    pub fn new(world: &World) -> Self {
-        let rows_max = world.draw(|random| random.random_range(4..40));
-        Self { world: world.clone(), table: Mutex::new(Table { rows_max, ..Table::default() }), streams: Streams::default() }
-    }
-
-    /// Adds to its troubles.
-    pub fn trouble(&self, add: impl FnOnce(&mut Troubles)) {
-        add(&mut self.table.lock().troubles);
-    }
-
-    /// Whether something of this probability happens.
-    pub fn chance(&self, share: f64) -> bool {
-        self.world.draw(|random| random.random_bool(share))
-    }
-
-    fn add_version(&self, table: &mut Table, fields: Value) {
-        let now = self.world.now();
-        let known_at = std::array::from_fn(|_| if self.chance(0.4) { now } else { now + self.world.draw_span(LAG_MAX) });
-        table.versions.push(Version { fields, known_at });
-    }
-
-    fn resource(table: &Table) -> Option<Value> {
-        let version = table.versions.last()?;
-        Some(
-            json!({ "etag": format!("v{}", table.versions.len()), "creationTime": "1790000000000", "schema": { "fields": version.fields } }),
-        )
-    }
-
-    /// What a REST call does: status and body.
-    fn rest(&self, scene: &Scene, method: &str, if_match: Option<&str>, body: Option<&Value>) -> (u16, Value) {
-        let refuse = |code: u16, reason: &str| (code, json!({ "error": { "message": "as told", "errors": [{ "reason": reason }] } }));
-        let mut table = self.table.lock();
-        let fields = body.and_then(|body| body.pointer("/schema/fields")).cloned().unwrap_or_else(|| json!([]));
-        match (method, Self::resource(&table)) {
-            ("GET", Some(resource)) => (200, resource),
-            ("POST", Some(_)) => refuse(409, "duplicate"),
-            ("POST", None) => {
-                scene.oracle.see(|seen| seen.columns += 1);
-                self.add_version(&mut table, fields);
-                (200, Self::resource(&table).unwrap_or_default())
-            }
-            ("PATCH", Some(resource)) => {
-                if resource["etag"].as_str() != if_match && scene.mutant != Mutant::PatchAnyVersion {
-                    scene.oracle.see(|seen| seen.conflicts += 1);
-                    return refuse(412, "conditionNotMet");
-                }
-                let names = |fields: &Value| -> Vec<String> {
-                    fields.as_array().into_iter().flatten().filter_map(|field| field["name"].as_str().map(str::to_owned)).collect()
-                };
-                let new = names(&fields);
-                let gone: Vec<String> = names(&resource["schema"]["fields"]).into_iter().filter(|name| !new.contains(name)).collect();
-                if !gone.is_empty() {
-                    scene.oracle.complain(format!("a patch takes the columns {gone:?} away"));
-                }
-                scene.oracle.see(|seen| seen.columns += 1);
-                self.world.note(|| format!("bigquery: columns {new:?}"));
-                self.add_version(&mut table, fields);
-                (200, Self::resource(&table).unwrap_or_default())
-            }
-            _ => refuse(404, "notFound"),
-        }
-    }
-
-    /// One of the servers.
-    pub fn any_server(&self) -> usize {
-        self.world.draw(|random| random.random_range(0..SERVERS))
-    }
-
-    /// Lets an append land on a server, or says why not.
-    pub fn land(&self, scene: &Scene, process: ProcessId, server: usize, append: &Append) -> Result<(), AppendFailure> {
-        let refuse = |class| Err(AppendFailure { class, message: "as told".to_owned(), row_errors: Vec::new(), maybe_durable: false });
-        let table = self.table.lock();
-        let now = self.world.now();
-        if table.troubles.forbidden > now {
-            return refuse(ErrorClass::PermissionDenied);
-        }
-        let Some(version) = table.versions.iter().rev().find(|version| version.known_at[server] <= now) else {
-            return refuse(ErrorClass::TableNotFound);
-        };
-        let has = |name: &str| version.fields.as_array().into_iter().flatten().any(|field| field["name"] == name);
-        if !append.layout.columns.iter().all(|column| has(&column.name)) {
-            return refuse(ErrorClass::SchemaMismatchExtraFields);
-        }
-        if append.row_count > table.rows_max {
-            return refuse(ErrorClass::RequestTooLarge);
-        }
-        drop(table);
-        let rows: Vec<Row> = split_rows(&append.rows).map(|range| decode(&append.layout, &append.rows[range])).collect();
-        if rows.len() != append.row_count as usize {
-            scene.oracle.complain(format!("an append of {} rows says that they are {}", rows.len(), append.row_count));
-        }
-        let rejected: Vec<RowError> = rows
-            .iter()
-            .enumerate()
-            .filter(|(_, row)| is_rejected(scene, row))
-            .map(|(index, _)| RowError { index: index as u32, message: "no".to_owned() })
-            .take(2)
-            .collect();
-        if !rejected.is_empty() {
-            if scene.mutant == Mutant::PartOfAnAppend {
-                rows.into_iter().filter(|row| !is_rejected(scene, row)).for_each(|row| scene.oracle.landed(process, row));
-            }
-            return Err(AppendFailure {
-                class: ErrorClass::RowErrors,
-                message: "as told".to_owned(),
-                row_errors: rejected,
-                maybe_durable: false,
-            });
-        }
-        self.world.note(|| {
-            let places: Vec<_> = rows.iter().map(|row| (row.get("kafka_partition"), row.get("kafka_offset"))).collect();
-            format!("bigquery: {} rows of process {process} land: {places:?}", rows.len())
-        });
-        scene.oracle.see(|seen| seen.landed += 1);
-        rows.into_iter().for_each(|row| scene.oracle.landed(process, row));
-        Ok(())
-    }
-}
-
-fn is_rejected(scene: &Scene, row: &Row) -> bool {
-    let place = |name| row.get(name).copied();
-    let (Some(partition), Some(offset)) = (place("kafka_partition"), place("kafka_offset")) else { return false };
-    let records = scene.log.records(partition as i32);
-    records.binary_search_by_key(&offset, |record| record.offset).is_ok_and(|at| matches!(records[at].fate, Fate::Rejected(_)))
-}
-
-/// A row's numbers by the names of its columns: all columns of the simulation are INT64.
-fn decode(layout: &Layout, mut bytes: &[u8]) -> Row {
-    let mut row = Row::new();
-    while !bytes.is_empty() {
-        let (Ok(key), Ok(value)) = (prost::encoding::decode_varint(&mut bytes), prost::encoding::decode_varint(&mut bytes)) else { break };
-        if let Some(column) = layout.columns.iter().find(|column| u64::from(column.number) << 3 == key) {
-            row.insert(column.name.clone(), value as i64);
-        }
-    }
-    row
 }
 
 /// An append that failed.
@@ -226,7 +52,7 @@ impl Client {
 
     /// What is wrong with BigQuery.
     pub fn troubles(&self) -> Troubles {
-        self.scene.warehouse.table.lock().troubles
+        self.scene.warehouse.troubles()
     }
 
     /// How long one way takes.
@@ -273,7 +99,7 @@ impl Client {
     async fn answered(self, append: Append) -> Result<(), AppendFailure> {
         let Self { scene, process } = &self;
         let (world, warehouse) = (&scene.world, &scene.warehouse);
-        let troubles = self.troubles();
+        let (troubles, row_count) = (self.troubles(), append.row_count);
         let now = world.now();
         let server = warehouse.any_server();
         if troubles.dead > now {
@@ -314,7 +140,21 @@ impl Client {
         if outcome.is_err() {
             scene.oracle.see(|seen| seen.refused += 1);
         }
-        outcome
+        self.read(outcome, row_count)
+    }
+
+    /// What mutants read in an answer.
+    pub fn read(&self, outcome: Result<(), AppendFailure>, row_count: u32) -> Result<(), AppendFailure> {
+        let Err(mut failure) = outcome else { return outcome };
+        match (self.scene.mutant, failure.class) {
+            (Mutant::RejectsWhole, ErrorClass::RowErrors) => {
+                failure.row_errors = (0..row_count).map(|index| RowError { index, message: "no".to_owned() }).collect();
+                Err(failure)
+            }
+            (Mutant::RestIsDurable, ErrorClass::RowErrors) => Ok(()),
+            (Mutant::ExistsIsSuccess, ErrorClass::OffsetAlreadyExists) | (Mutant::BeyondIsSuccess, ErrorClass::OffsetOutOfRange) => Ok(()),
+            _ => Err(failure),
+        }
     }
 
     /// A lost answer, and what mutants make of it.
@@ -343,7 +183,8 @@ impl RestTransport for Client {
             return Ok((reason.0, Bytes::from(body.to_string())));
         }
         let body: Option<Value> = call.body.as_ref().map(|body| serde_json::from_slice(body).expect("JSON"));
-        let (status, answer) = scene.warehouse.rest(scene, call.method.as_str(), call.if_match, body.as_ref());
+        let if_match = call.if_match.filter(|_| scene.mutant != Mutant::PatchAnyVersion);
+        let (status, answer) = scene.warehouse.rest(scene, call.method.as_str(), if_match, body.as_ref());
         world.pass(self.way()).await;
         if troubled && scene.warehouse.chance(0.3) {
             return Err(away()); // it was done, and nobody hears of it

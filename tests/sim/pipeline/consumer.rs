@@ -12,14 +12,14 @@ use millrace::record::TopicPartition;
 use parking_lot::Mutex;
 use rand::Rng;
 
-use super::group::{Committed, Group, MemberId, SESSION};
+use super::group::{Group, MemberId, SESSION};
 use super::log::named;
 use super::mutants::Mutant;
 use super::queue::{Fetch, Queue};
 use super::scene::{ProcessId, Scene};
 
 /// How often the poll thread comes around.
-const POLL_EVERY: Duration = Duration::from_millis(200);
+const POLL_EVERY: Duration = Duration::from_millis(300);
 /// Between two heartbeats.
 const HEARTBEAT_EVERY: Duration = Duration::from_millis(700);
 /// How long a revocation tries to commit.
@@ -42,6 +42,9 @@ struct Shared {
     closed: bool,
     restarts: VecDeque<(i32, Option<i64>)>,
 }
+
+/// Where a partition starts, and what was committed beside its offset.
+type Start = (i32, StartOffset, Option<Arc<str>>);
 
 /// A process's consumer.
 pub struct Consumer {
@@ -153,7 +156,13 @@ impl Consumer {
         for partition in new {
             // Without an answer the assignment is taken up later: the coordinator says it again.
             let Some(committed) = self.group().fetch(partition) else { return };
-            starts.push((partition, committed));
+            starts.push(match committed {
+                Some((offset, metadata)) => (partition, StartOffset::Committed(offset), metadata),
+                None => {
+                    self.scene.oracle.begins_at_first(partition);
+                    (partition, StartOffset::Earliest, None)
+                }
+            });
         }
         if !starts.is_empty() && self.shared.lock().member == Some(id) && !self.shared.lock().fenced {
             self.begin(listener, &starts);
@@ -162,10 +171,17 @@ impl Consumer {
         }
     }
 
-    fn begin(&self, listener: &Arc<Rebalances>, starts: &[(i32, Option<Committed>)]) {
+    fn begin(&self, listener: &Arc<Rebalances>, starts: &[Start]) {
+        if self.owned().is_empty() {
+            self.scene.oracle.knows(self.process);
+        }
         let mut given = Vec::new();
-        for (partition, committed) in starts {
-            let fetch = Arc::new(Mutex::new(Fetch { position: committed.as_ref().map_or(0, |committed| committed.0), paused: false }));
+        for (partition, at, metadata) in starts {
+            let position = match at {
+                StartOffset::Committed(offset) | StartOffset::Latest(offset) => *offset,
+                StartOffset::Earliest => self.scene.log.low(*partition),
+            };
+            let fetch = Arc::new(Mutex::new(Fetch::at(position)));
             let mut shared = self.shared.lock();
             shared.epochs += 1;
             let epoch = if self.scene.mutant == Mutant::SameEpoch { Epoch(1) } else { Epoch(shared.epochs) };
@@ -173,8 +189,8 @@ impl Consumer {
             given.push(Assigned {
                 partition: named(*partition),
                 epoch,
-                start: committed.as_ref().map_or(StartOffset::Earliest, |committed| StartOffset::Committed(committed.0)),
-                metadata: committed.as_ref().and_then(|committed| committed.1.clone()),
+                start: *at,
+                metadata: metadata.clone(),
                 queue: Box::new(Queue { scene: self.scene.clone(), process: self.process, partition: *partition, fetch }),
             });
         }
@@ -263,8 +279,8 @@ impl Consumer {
         };
         if let Some(committed) = self.group().fetch(partition).filter(|_| is_member()) {
             // What stands beside the committed offset is told wherever it begins.
-            let elsewhere = offset.map(|offset| (offset, committed.as_ref().and_then(|committed| committed.1.clone())));
-            self.begin(listener, &[(partition, elsewhere.or(committed))]);
+            let metadata = committed.and_then(|committed| committed.1);
+            self.begin(listener, &[(partition, offset.map_or(StartOffset::Earliest, StartOffset::Committed), metadata)]);
         }
         self.shared.lock().letting_go.clear();
     }
@@ -273,6 +289,9 @@ impl Consumer {
         if offsets.is_empty() {
             return Ok(Vec::new());
         }
+        let plain = |next: &NextOffset| NextOffset::plain(next.partition.clone(), next.offset);
+        let without: Vec<NextOffset> = offsets.iter().map(plain).collect();
+        let offsets = if self.scene.mutant == Mutant::SkipIntents { &without } else { offsets };
         self.scene.oracle.commit_tried(self.process, offsets);
         let Some(id) = self.shared.lock().member else { return Err(GroupError::Fenced("not a member".to_owned())) };
         let answer = self.group().commit(id, offsets);
@@ -327,6 +346,9 @@ impl GroupControl for Consumer {
             });
         }
         let mut fetch = fetch.lock();
+        if fetch.stopped {
+            return Err(GroupError::Other("its fetching has stopped".to_owned()));
+        }
         fetch.paused = false;
         if self.scene.mutant != Mutant::ResumeWithoutSeek {
             fetch.position = offset;
@@ -336,12 +358,17 @@ impl GroupControl for Consumer {
 
     fn restart_at(&self, partition: &TopicPartition, offset: Option<i64>) -> Result<(), GroupError> {
         self.fetch_of(partition)?;
+        let offset = offset.filter(|_| self.scene.mutant != Mutant::RestartsAtFirst);
         self.shared.lock().restarts.push_back((partition.partition, offset));
         Ok(())
     }
 
     fn watermarks(&self, partition: &TopicPartition, _timeout: Duration) -> Result<(i64, i64), GroupError> {
-        Ok((0, self.scene.log.end(partition.partition)))
+        if self.scene.world.draw(|random| random.random_bool(0.03)) {
+            return Err(GroupError::TimedOut("as told".to_owned()));
+        }
+        let (log, partition) = (&self.scene.log, partition.partition);
+        Ok((log.low(partition), log.high(partition, self.scene.world.now())))
     }
 
     fn since_last_poll(&self) -> Duration {

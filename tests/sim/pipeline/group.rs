@@ -53,7 +53,6 @@ pub struct Group {
     oracle: Arc<Oracle>,
     partitions: i32,
     eager: bool,
-    forgets_metadata: bool,
     state: Mutex<State>,
 }
 
@@ -65,10 +64,9 @@ pub struct Unknown;
 
 impl Group {
     /// A group without members or offsets.
-    pub fn new(world: &World, oracle: &Arc<Oracle>, partitions: i32, forgets_metadata: bool) -> Arc<Self> {
+    pub fn new(world: &World, oracle: &Arc<Oracle>, partitions: i32) -> Arc<Self> {
         let eager = world.draw(|random| random.random_bool(0.25));
-        let group =
-            Arc::new(Self { world: world.clone(), oracle: oracle.clone(), partitions, eager, forgets_metadata, state: Mutex::default() });
+        let group = Arc::new(Self { world: world.clone(), oracle: oracle.clone(), partitions, eager, state: Mutex::default() });
         group.clone().look_later();
         group
     }
@@ -227,8 +225,7 @@ impl Group {
     fn apply(&self, state: &mut State, id: MemberId, offsets: &[NextOffset]) {
         for next in offsets {
             let partition = next.partition.partition;
-            let metadata = next.metadata.clone().filter(|_| !self.forgets_metadata);
-            let before = state.committed.insert(partition, (next.offset, metadata)).map(|before| before.0);
+            let before = state.committed.insert(partition, (next.offset, next.metadata.clone())).map(|before| before.0);
             self.oracle.committed(partition, before, next.offset, state.owner.get(&partition) == Some(&id), id);
         }
     }

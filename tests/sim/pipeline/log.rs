@@ -9,6 +9,7 @@ use bytes::Bytes;
 use millrace::decode::{AvroSchema, ConnectNames, SchemaKey};
 use millrace::record::{OwnedRecord, TopicPartition};
 use millrace::schema::{SchemaError, SchemaSource};
+use parking_lot::Mutex;
 use rand::Rng;
 
 use crate::world::World;
@@ -27,8 +28,10 @@ pub enum Fate {
     Row(u32),
     /// A dead letter: it cannot be decoded, or its schema is unknown.
     Bad,
-    /// A dead letter: BigQuery rejects its row.
+    /// A dead letter: BigQuery rejects its row, and names it.
     Rejected(u32),
+    /// A dead letter: BigQuery refuses whatever append its row is in, without saying which row it is.
+    Poison(u32),
     /// Nothing: it is a tombstone.
     Dropped,
 }
@@ -48,6 +51,8 @@ pub struct LogRecord {
 /// The topic.
 pub struct Log {
     partitions: Vec<Vec<LogRecord>>,
+    /// For each partition: retention has taken what is below.
+    low: Mutex<Vec<i64>>,
 }
 
 impl Log {
@@ -70,14 +75,15 @@ impl Log {
                     0 => (Fate::Dropped, None),
                     1 => (Fate::Bad, Some(framed(schema, &[0x80]))),
                     2 => (Fate::Bad, Some(framed(UNKNOWN_ID, &[2]))),
-                    3 | 4 => (Fate::Rejected(schema), Some(row(partition, here, schema))),
+                    3 => (Fate::Rejected(schema), Some(row(partition, here, schema))),
+                    4 => (Fate::Poison(schema), Some(row(partition, here, schema))),
                     _ => (Fate::Row(schema), Some(row(partition, here, schema))),
                 };
                 LogRecord { offset: here, at, value, fate }
             };
             times.into_iter().map(record).collect()
         };
-        Self { partitions: (0..partitions).map(draw).collect() }
+        Self { partitions: (0..partitions).map(draw).collect(), low: Mutex::new(vec![0; partitions]) }
     }
 
     /// How many partitions.
@@ -90,10 +96,41 @@ impl Log {
         &self.partitions[partition as usize]
     }
 
-    /// The first record at or behind `offset` that has come by `now`.
-    pub fn next(&self, partition: i32, offset: i64, now: Duration) -> Option<&LogRecord> {
+    /// The first offset that is left, unless retention has taken all.
+    pub fn low(&self, partition: i32) -> i64 {
+        self.low.lock()[partition as usize]
+    }
+
+    /// The offset behind the last record that has come by `now`.
+    pub fn high(&self, partition: i32, now: Duration) -> i64 {
         let records = self.records(partition);
-        records.get(records.partition_point(|record| record.offset < offset)).filter(|record| record.at <= now)
+        let come = records.partition_point(|record| record.at <= now);
+        let last = come.checked_sub(1).map_or(0, |last| records[last].offset + 1);
+        last.max(self.low(partition))
+    }
+
+    /// Retention takes what is below.
+    pub fn expire(&self, partition: i32, below: i64) {
+        let low = &mut self.low.lock()[partition as usize];
+        *low = below.max(*low);
+    }
+
+    /// What must become of the record of this offset; `None`: there never was one.
+    pub fn fate(&self, partition: i32, offset: i64) -> Option<Fate> {
+        let records = self.records(partition);
+        records.binary_search_by_key(&offset, |record| record.offset).ok().map(|at| records[at].fate)
+    }
+
+    /// The value of the record of this offset, whatever retention took.
+    pub fn value(&self, partition: i32, offset: i64) -> Option<&[u8]> {
+        let records = self.records(partition);
+        records.binary_search_by_key(&offset, |record| record.offset).ok().and_then(|at| records[at].value.as_deref())
+    }
+
+    /// The first record at or behind `offset` that has come by `now`, and is still there.
+    pub fn next(&self, partition: i32, offset: i64, now: Duration) -> Option<&LogRecord> {
+        let (records, from) = (self.records(partition), offset.max(self.low(partition)));
+        records.get(records.partition_point(|record| record.offset < from)).filter(|record| record.at <= now)
     }
 
     /// The offset behind the last record.
@@ -101,10 +138,10 @@ impl Log {
         self.records(partition).last().map_or(0, |record| record.offset + 1)
     }
 
-    /// The record of this offset, as somebody reads it who assigns himself.
+    /// The record of this offset, as somebody reads it who assigns himself; `None`: retention took it.
     pub fn reread(&self, partition: i32, offset: i64) -> Option<OwnedRecord> {
         let records = self.records(partition);
-        let at = records.binary_search_by_key(&offset, |record| record.offset).ok()?;
+        let at = records.binary_search_by_key(&offset, |record| record.offset).ok().filter(|_| offset >= self.low(partition))?;
         Some(OwnedRecord {
             topic: Arc::from(TOPIC),
             partition,
@@ -182,13 +219,13 @@ fn schemas() -> &'static [Arc<AvroSchema>] {
 /// The registry: slow, and away until a moment.
 pub struct Registry {
     world: World,
-    away_until: parking_lot::Mutex<Duration>,
+    away_until: Mutex<Duration>,
 }
 
 impl Registry {
     /// A registry that answers.
     pub fn new(world: &World) -> Self {
-        Self { world: world.clone(), away_until: parking_lot::Mutex::new(Duration::ZERO) }
+        Self { world: world.clone(), away_until: Mutex::new(Duration::ZERO) }
     }
 
     /// It does not answer until then.

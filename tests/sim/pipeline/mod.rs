@@ -5,6 +5,9 @@
 
 mod bigquery;
 mod consumer;
+mod copies;
+mod counted;
+mod faults;
 mod group;
 mod letters;
 mod log;
@@ -13,18 +16,22 @@ mod oracle;
 mod queue;
 mod run;
 mod scene;
+mod seen;
+mod settings;
 mod streams;
 mod tasks;
+mod threads;
+mod warehouse;
 
 use std::time::Instant;
 
 use crate::seeds;
 use mutants::Mutant;
-use oracle::Seen;
 use run::run;
+use seen::Seen;
 
 /// Seeds that CI runs.
-const SEEDS: u64 = 4_000;
+const SEEDS: u64 = 10_000;
 /// Seeds within which a mutant must be caught.
 const MUTANT_SEEDS: u64 = 1_000;
 
@@ -43,6 +50,9 @@ fn nothing_is_lost_and_copies_are_counted() {
         assert!(seen.lost_answers > runs / 4 && seen.late > runs / 4 && seen.losses > runs / 4 && seen.withheld > runs / 10, "{seen:?}");
         assert!(seen.freezes > runs / 10 && seen.crashes > runs / 10 && seen.stops > runs / 10 && seen.copies > runs, "{seen:?}");
         assert!(seen.columns > runs && seen.conflicts > 0, "{seen:?}");
+        assert!(seen.forgotten > runs / 20 && seen.not_found > runs / 20 && seen.deleted > runs / 10 && seen.swallowed > 0, "{seen:?}");
+        assert!(seen.out_of_range > runs / 20 && seen.lost > runs / 20 && seen.skipped > runs / 10 && seen.poison > runs / 10, "{seen:?}");
+        assert!(seen.full > runs / 10 && seen.rests > runs / 1000 && seen.choices > runs / 20 && seen.switches > runs / 20, "{seen:?}");
     }
 }
 
@@ -63,5 +73,9 @@ fn every_mutant_of_the_pipeline_is_caught() {
         let caught = seeds::first_failure(MUTANT_SEEDS, |seed, traced| run(seed, traced, mutant));
         let (seed, how) = caught.unwrap_or_else(|| panic!("{mutant:?} was not caught in {MUTANT_SEEDS} seeds"));
         println!("{mutant:?}: seed {seed}: {how}");
+        // What a failing seed is printed for: with its trace it fails in the same way.
+        let again = run(seed, true, mutant);
+        assert_eq!(again.wrong.first(), Some(&how), "{mutant:?}: seed {seed} again");
+        assert!(again.trace.iter().any(|line| line.ends_with(&format!("WRONG: {how}"))), "{mutant:?}: seed {seed}: the trace says where");
     }
 }

@@ -33,19 +33,35 @@ pub enum Mutant {
     ResumeWithoutSeek,
     /// A table is patched whatever its version is.
     PatchAnyVersion,
-    /// Rows of one append land although others of it are rejected.
-    PartOfAnAppend,
+    /// Some rows of an append are rejected, and all of it is taken for rejected.
+    RejectsWhole,
+    /// Some rows of an append are rejected, and the others are taken for durable.
+    RestIsDurable,
     /// Exactly once: intents are not committed with the offset.
     SkipIntents,
     /// Exactly once: a takeover counts the rows of the former owner's stream, but does not end it.
     NoFinalize,
     /// Exactly once: rows are appended wherever the stream ends, whatever place they were numbered for.
     NumbersIgnored,
+    /// Exactly once: ALREADY_EXISTS counts as success for whatever was sent.
+    ExistsIsSuccess,
+    /// Exactly once: OUT_OF_RANGE counts as success.
+    BeyondIsSuccess,
+    /// A lost range is passed over without a word: whoever is told that an offset is out of range begins at the first record that is left.
+    SilentLoss,
+    /// A partition that begins again begins at the first record that is left, wherever it was to begin.
+    RestartsAtFirst,
+    /// Bad records are skipped, whatever the user's file says.
+    AlwaysSkips,
+    /// Lost ranges are passed over, though the user's file says that they hold.
+    AlwaysContinues,
+    /// Exactly once: rows whose fate nobody knows are sent again, though the user's file says that they hold.
+    AlwaysReplays,
 }
 
 impl Mutant {
     /// Every one of them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 26] = [
         Self::CommitTaken,
         Self::RevokeWithoutDrain,
         Self::SameEpoch,
@@ -60,9 +76,17 @@ impl Mutant {
         Self::DeafToRefusal,
         Self::ResumeWithoutSeek,
         Self::PatchAnyVersion,
-        Self::PartOfAnAppend,
+        Self::RejectsWhole,
+        Self::RestIsDurable,
         Self::SkipIntents,
         Self::NoFinalize,
         Self::NumbersIgnored,
+        Self::ExistsIsSuccess,
+        Self::BeyondIsSuccess,
+        Self::SilentLoss,
+        Self::RestartsAtFirst,
+        Self::AlwaysSkips,
+        Self::AlwaysContinues,
+        Self::AlwaysReplays,
     ];
 }

@@ -4,87 +4,38 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use millrace::config::{BadRecords, OnLostRange, OnLostStream};
 use millrace::kafka::{GroupError, NextOffset};
 use millrace::record::TopicPartition;
 use parking_lot::Mutex;
 
+use super::copies;
+use super::counted::Counted;
 use super::log::{Fate, Log, columns_of};
 use super::scene::ProcessId;
+use super::seen::Seen;
+use super::settings::Settings;
 use crate::world::World;
 
 /// A row's values by the names of its columns.
 pub type Row = BTreeMap<String, i64>;
 
-/// What happened how often.
-#[derive(Debug, Default, Clone)]
-pub struct Seen {
-    /// Runs.
-    pub runs: u64,
-    /// Offsets that somebody tried to commit.
-    pub commits: u64,
-    /// Appends that landed, and that did not.
-    pub landed: u64,
-    pub refused: u64,
-    /// Answers that were lost, and appends that landed after their sender had given up.
-    pub lost_answers: u64,
-    pub late: u64,
-    /// Rows beyond the first of their record, and how many were expected at most.
-    pub copies: u64,
-    pub counted: u64,
-    /// Dead letters.
-    pub letters: u64,
-    /// Times that a process learned that its partitions are gone, stood still beyond its session, was killed, ended.
-    pub losses: u64,
-    pub freezes: u64,
-    pub crashes: u64,
-    pub stops: u64,
-    /// Appends that a fence kept back.
-    pub withheld: u64,
-    /// Changes of targets in the group.
-    pub rebalances: u64,
-    /// Columns added, patches refused for their version.
-    pub columns: u64,
-    pub conflicts: u64,
-    /// Streams that were ended and counted.
-    pub takeovers: u64,
-}
-
-impl Seen {
-    /// Adds up.
-    pub fn add(&mut self, other: Self) {
-        self.runs += other.runs;
-        self.commits += other.commits;
-        self.landed += other.landed;
-        self.refused += other.refused;
-        self.lost_answers += other.lost_answers;
-        self.late += other.late;
-        self.copies += other.copies;
-        self.counted += other.counted;
-        self.letters += other.letters;
-        self.losses += other.losses;
-        self.freezes += other.freezes;
-        self.crashes += other.crashes;
-        self.stops += other.stops;
-        self.withheld += other.withheld;
-        self.rebalances += other.rebalances;
-        self.columns += other.columns;
-        self.conflicts += other.conflicts;
-        self.takeovers += other.takeovers;
-    }
-}
-
 /// What one process did or suffered.
 #[derive(Default)]
-struct ProcessFacts {
-    /// It woke after standing still for longer than its session, and has not learned yet that it is a member, or what it lost.
-    doubtful: bool,
+pub struct ProcessFacts {
+    /// It promises each row once.
+    pub exact: bool,
+    /// Its rule for bad records.
+    policy: Option<BadRecords>,
+    /// When it wakes (woke) after standing still for longer than its session, until it learns that it is a member, or what it lost.
+    doubtful_from: Option<Duration>,
     /// It is no more.
-    ended: bool,
+    pub ended: bool,
     /// Rows of its appends without an answer, and of those whose answer was lost: they are counted when they are sent again, if it lives to do so.
-    on_way: u64,
-    in_doubt: u64,
+    pub on_way: u64,
+    pub in_doubt: u64,
     /// What it knows to be committed by itself.
-    committed: BTreeMap<i32, i64>,
+    pub committed: BTreeMap<i32, i64>,
 }
 
 #[derive(Default)]
@@ -94,6 +45,13 @@ struct Facts {
     letters: BTreeSet<(i32, i64)>,
     /// For each partition the place in its log below which everything was seen to be finished.
     finished: BTreeMap<i32, usize>,
+    /// For each partition: nobody was to know what retention took below, for nothing had been committed.
+    excused: BTreeMap<i32, i64>,
+    /// A process ran that skips bad records, or goes on behind lost ranges, because the user said so.
+    skips: bool,
+    continues: bool,
+    /// One ran that sends rows again whose fate nobody knows.
+    replays: bool,
     processes: BTreeMap<ProcessId, ProcessFacts>,
     wrong: Vec<String>,
     seen: Seen,
@@ -103,14 +61,13 @@ struct Facts {
 pub struct Oracle {
     world: World,
     log: Arc<Log>,
-    exactly_once: bool,
     facts: Mutex<Facts>,
 }
 
 impl Oracle {
     /// Nothing has happened yet.
-    pub fn new(world: &World, log: &Arc<Log>, exactly_once: bool) -> Arc<Self> {
-        Arc::new(Self { world: world.clone(), log: log.clone(), exactly_once, facts: Mutex::default() })
+    pub fn new(world: &World, log: &Arc<Log>) -> Arc<Self> {
+        Arc::new(Self { world: world.clone(), log: log.clone(), facts: Mutex::default() })
     }
 
     /// Counts.
@@ -132,12 +89,36 @@ impl Oracle {
         !self.facts.lock().wrong.is_empty()
     }
 
+    /// A process starts with the user's files as they are.
+    pub fn starts(&self, process: ProcessId, settings: Settings) {
+        let mut facts = self.facts.lock();
+        facts.skips |= settings.bad_records == BadRecords::Skip;
+        facts.continues |= settings.on_lost_range == OnLostRange::Continue;
+        facts.replays |= settings.on_lost_stream == OnLostStream::AtLeastOnce;
+        let facts = facts.processes.entry(process).or_default();
+        (facts.exact, facts.policy) = (settings.is_exact(), Some(settings.bad_records));
+    }
+
+    /// A partition without a committed offset begins at the first record that is left.
+    pub fn begins_at_first(&self, partition: i32) {
+        let low = self.log.low(partition);
+        let mut facts = self.facts.lock();
+        let excused = facts.excused.entry(partition).or_default();
+        *excused = low.max(*excused);
+    }
+
     fn is_finished(facts: &Facts, partition: i32, offset: i64, fate: Fate) -> bool {
         match fate {
             Fate::Dropped => true,
             Fate::Row(_) => facts.rows.contains_key(&(partition, offset)),
-            Fate::Bad | Fate::Rejected(_) => facts.letters.contains(&(partition, offset)),
+            Fate::Bad | Fate::Rejected(_) | Fate::Poison(_) => facts.skips || facts.letters.contains(&(partition, offset)),
         }
+    }
+
+    /// Whether retention took it and going on without it is what the user wants, or what nobody could know.
+    fn is_given_up(&self, facts: &Facts, partition: i32, offset: i64) -> bool {
+        let excused = facts.excused.get(&partition).is_some_and(|excused| offset < *excused);
+        excused || (facts.continues && offset < self.log.low(partition))
     }
 
     /// A process sends a commit: every record below must be finished, at this moment.
@@ -151,8 +132,8 @@ impl Oracle {
                 let records = self.log.records(partition);
                 let mut place = facts.finished.get(&partition).copied().unwrap_or(0);
                 while let Some(record) = records.get(place).filter(|record| record.offset < next.offset) {
-                    if !Self::is_finished(&facts, partition, record.offset, record.fate) {
-                        let (offset, fate) = (record.offset, record.fate);
+                    let (offset, fate) = (record.offset, record.fate);
+                    if !Self::is_finished(&facts, partition, offset, fate) && !self.is_given_up(&facts, partition, offset) {
                         wrong.push(format!(
                             "process {process} commits {} of partition {partition}, and {offset} ({fate:?}) is not finished",
                             next.offset
@@ -177,27 +158,33 @@ impl Oracle {
         }
     }
 
-    /// A process woke that had stood still for longer than its session.
-    pub fn woke(&self, process: ProcessId) {
+    /// A process stands still for longer than its session.
+    pub fn stands_still(&self, process: ProcessId, until: Duration) {
         let mut facts = self.facts.lock();
         facts.seen.freezes += 1;
-        facts.processes.entry(process).or_default().doubtful = true;
+        let facts = facts.processes.entry(process).or_default();
+        facts.doubtful_from = facts.doubtful_from.max(Some(until));
     }
 
     /// A commit of it was taken, but for these partitions: it is a member.
     pub fn confirmed(&self, process: ProcessId, offsets: &[NextOffset], refused: &[(TopicPartition, GroupError)]) {
         let mut facts = self.facts.lock();
         let facts = facts.processes.entry(process).or_default();
-        facts.doubtful = false;
+        facts.doubtful_from.take_if(|from| *from <= self.world.now());
         let taken = offsets.iter().filter(|next| refused.iter().all(|(partition, _)| *partition != next.partition));
         facts.committed.extend(taken.map(|next| (next.partition.partition, next.offset)));
     }
 
     /// It knows that partitions are gone.
     pub fn lost(&self, process: ProcessId) {
+        self.see(|seen| seen.losses += 1);
+        self.knows(process);
+    }
+
+    /// It knows what it owns: what it had is gone, or it had nothing and is given something.
+    pub fn knows(&self, process: ProcessId) {
         let mut facts = self.facts.lock();
-        facts.seen.losses += 1;
-        facts.processes.entry(process).or_default().doubtful = false;
+        facts.processes.entry(process).or_default().doubtful_from.take_if(|from| *from <= self.world.now());
     }
 
     /// So many rows left it.
@@ -220,8 +207,8 @@ impl Oracle {
 
     /// Rows leave a process.
     pub fn leaves(&self, process: ProcessId) {
-        let doubtful = self.facts.lock().processes.get(&process).is_some_and(|facts| facts.doubtful);
-        if doubtful {
+        let doubtful_from = self.facts.lock().processes.get(&process).and_then(|facts| facts.doubtful_from);
+        if doubtful_from.is_some_and(|from| from <= self.world.now()) {
             self.complain(format!(
                 "process {process} stood still for longer than its session, and sends rows without knowing that it is a member"
             ));
@@ -235,21 +222,22 @@ impl Oracle {
             return;
         };
         let partition = partition as i32;
-        let records = self.log.records(partition);
-        let fate = records.binary_search_by_key(&offset, |record| record.offset).map(|at| records[at].fate);
-        match fate {
-            Ok(Fate::Row(schema)) if row == columns_of(partition, offset, schema) => {}
+        match self.log.fate(partition, offset) {
+            Some(Fate::Row(schema)) if row == columns_of(partition, offset, schema) => {}
             fate => self.complain(format!("partition {partition} offset {offset} ({fate:?}) became the row {row:?}")),
         }
         self.facts.lock().rows.entry((partition, offset)).or_default().push(process);
     }
 
     /// A dead letter is durable.
-    pub fn letter(&self, partition: i32, offset: i64) {
-        let records = self.log.records(partition);
-        let fate = records.binary_search_by_key(&offset, |record| record.offset).map(|at| records[at].fate);
-        if !matches!(fate, Ok(Fate::Bad | Fate::Rejected(_))) {
+    pub fn letter(&self, process: ProcessId, partition: i32, offset: i64) {
+        let fate = self.log.fate(partition, offset);
+        if !matches!(fate, Some(Fate::Bad | Fate::Rejected(_) | Fate::Poison(_))) {
             self.complain(format!("partition {partition} offset {offset} ({fate:?}) became a dead letter"));
+        }
+        let policy = self.facts.lock().processes.get(&process).and_then(|facts| facts.policy);
+        if policy != Some(BadRecords::DeadLetter) {
+            self.complain(format!("process {process} sends a dead letter of {partition}:{offset}, and its file says {policy:?}"));
         }
         let mut facts = self.facts.lock();
         facts.seen.letters += 1;
@@ -266,27 +254,41 @@ impl Oracle {
         let partitions = 0..self.log.partitions();
         let records = partitions.flat_map(|partition| self.log.records(partition).iter().map(move |record| (partition, record)));
         records
-            .filter(|(partition, record)| !Self::is_finished(&facts, *partition, record.offset, record.fate))
+            .filter(|(partition, record)| {
+                !Self::is_finished(&facts, *partition, record.offset, record.fate) && !self.is_given_up(&facts, *partition, record.offset)
+            })
             .map(|(partition, record)| format!("{partition}:{} ({:?})", record.offset, record.fate))
             .collect()
     }
 
-    /// The end of a run in which millrace counted so many possible duplicates.
-    pub fn end(&self, counted: u64, took: Duration, committed: &BTreeMap<i32, i64>) {
+    /// The end of a run in which millrace counted so much.
+    pub fn end(&self, counted: Counted, took: Duration, committed: &BTreeMap<i32, i64>) {
         let missing = self.missing();
         if !missing.is_empty() {
             self.complain(format!("after {took:?} these are not finished: {}", missing.join(" ")));
         }
         for partition in 0..self.log.partitions() {
             let (end, committed) = (self.log.end(partition), committed.get(&partition).copied().unwrap_or(0));
-            if committed != end {
+            if committed != end && self.log.low(partition) != end {
                 self.complain(format!("after {took:?} partition {partition} is committed up to {committed} of {end}"));
             }
+        }
+        let (skipped, lost) = self.untold();
+        if skipped > counted.skipped {
+            self.complain(format!("{skipped} records were skipped, {} are counted", counted.skipped));
+        }
+        if lost > counted.lost_records {
+            self.complain(format!("retention took {lost} records unread, {} are counted", counted.lost_records));
+        }
+        if counted.replayed > 0 && !self.facts.lock().replays {
+            self.complain(format!("{} rows were sent again that the user wants to look at first", counted.replayed));
         }
         let (copies, expected) = self.copies(counted);
         self.see(|seen| {
             seen.copies += copies;
             seen.counted += expected;
+            seen.skipped += skipped;
+            seen.lost += lost;
             seen.runs = 1;
         });
         if let Some(what) = self.uncounted(counted) {
@@ -294,35 +296,43 @@ impl Oracle {
         }
     }
 
-    /// Rows beyond the first of their record, and how many there may be when so many were counted.
-    fn copies(&self, counted: u64) -> (u64, u64) {
-        let facts = self.facts.lock();
-        // What a process that ended had appended since its last commit may be there again.
-        let crash_copies = |(place, brought): (&(i32, i64), &Vec<ProcessId>)| {
-            let uncommitted = |process: &&ProcessId| {
-                let ended = facts.processes.get(process).filter(|facts| facts.ended);
-                ended.is_some_and(|facts| facts.committed.get(&place.0).is_none_or(|committed| place.1 >= *committed))
-            };
-            brought.iter().filter(uncommitted).count() as u64
-        };
-        let after_ends: u64 = facts.rows.iter().map(crash_copies).sum();
-        // What nobody told it before it ended.
-        let unknown: u64 = facts.processes.values().filter(|facts| facts.ended).map(|facts| facts.on_way + facts.in_doubt).sum();
-        (facts.rows.values().map(|brought| brought.len() as u64 - 1).sum(), counted + after_ends + unknown)
+    /// Whether everybody who wants to know what became nothing was told.
+    pub fn is_told(&self, counted: Counted) -> bool {
+        let (skipped, lost) = self.untold();
+        skipped <= counted.skipped && lost <= counted.lost_records
     }
 
-    /// What is wrong with the number of rows, if so many possible duplicates were counted.
-    pub fn uncounted(&self, counted: u64) -> Option<String> {
-        let (copies, expected) = self.copies(counted);
-        if self.exactly_once {
-            return (copies > 0).then(|| format!("{copies} rows too many, and none was promised"));
+    /// Bad records that became nothing, and records that retention took before they became anything.
+    fn untold(&self) -> (u64, u64) {
+        let facts = self.facts.lock();
+        let (mut skipped, mut lost) = (0, 0);
+        for partition in 0..self.log.partitions() {
+            let (low, excused) = (self.log.low(partition), facts.excused.get(&partition).copied().unwrap_or(0));
+            for record in self.log.records(partition).iter().filter(|record| record.offset >= excused) {
+                let place = (partition, record.offset);
+                let became_nothing = !facts.rows.contains_key(&place) && !facts.letters.contains(&place);
+                match record.fate {
+                    Fate::Dropped => {}
+                    // Skipped, or lost: nobody can tell.
+                    Fate::Bad | Fate::Rejected(_) | Fate::Poison(_) if record.offset < low => {}
+                    Fate::Bad | Fate::Rejected(_) | Fate::Poison(_) => skipped += u64::from(became_nothing),
+                    Fate::Row(_) => lost += u64::from(became_nothing && record.offset < low),
+                }
+            }
         }
-        (copies > expected).then(|| {
-            format!(
-                "{copies} rows too many: {counted} possible duplicates were counted, {} come from processes that ended",
-                expected - counted
-            )
-        })
+        (skipped, lost)
+    }
+
+    /// Rows beyond the first of their record, and how many there may be when so much was counted.
+    fn copies(&self, counted: Counted) -> (u64, u64) {
+        let facts = self.facts.lock();
+        copies::of(&facts.rows, &facts.processes, counted)
+    }
+
+    /// What is wrong with the number of rows, if so much was counted.
+    pub fn uncounted(&self, counted: Counted) -> Option<String> {
+        let facts = self.facts.lock();
+        copies::uncounted(&facts.rows, &facts.processes, counted)
     }
 
     /// What was wrong, and what was seen.

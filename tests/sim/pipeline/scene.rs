@@ -1,43 +1,47 @@
 //! The scene: topic, group, BigQuery, dead-letter topic, and the processes that run production's code between them.
 
 use std::collections::BTreeMap;
-use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, OnceLock};
-use std::task::{Poll, Wake, Waker};
 use std::time::Duration;
 
 use millrace::bigquery::tables_over;
-use millrace::config::{ConnectorConfig, FleetConfig, Guarantee, HumanDuration};
-use millrace::flow::{Budget, Tasks};
+use millrace::config::{BadRecords, ConnectorConfig, FleetConfig, HumanDuration, OnLostRange, OnLostStream};
+use millrace::flow::{Budget, BudgetKind, Tasks};
 use millrace::kafka::GroupControl;
-use millrace::pipeline::{AfterTurn, Assembly, AssemblyParts, CommitterParts, ShardLoop, WorkerShared};
+use millrace::pipeline::{Assembly, AssemblyParts, WorkerShared};
 use parking_lot::Mutex;
 use rand::Rng;
 
-use super::bigquery::{Client, Warehouse};
+use super::bigquery::Client;
 use super::consumer::Consumer;
 use super::group::{Group, SESSION};
 use super::letters::{Post, Topic};
 use super::log::{Log, Registry};
 use super::mutants::Mutant;
 use super::oracle::Oracle;
+use super::run::FAULTS;
+use super::settings::Settings;
 use super::tasks::MachineTasks;
+use super::threads::{commit, turn};
+use super::warehouse::Warehouse;
 use crate::world::{MachineId, World};
 
 /// A process: it runs on a machine of its own, and whatever starts after it is another one.
 pub type ProcessId = MachineId;
 /// For how long after a change write servers may not know it; they know it sooner in this world.
 const VISIBILITY_DELAY: Duration = Duration::from_secs(15);
-/// A shard with nothing to do sleeps this long, or until it is woken ...
-const IDLE_SLEEP: Duration = Duration::from_millis(50);
-/// ... here for longer, as on a busy machine: turns that do nothing are most of a run's cost.
-const IDLE_SLEEP_HERE: Duration = Duration::from_millis(170);
 /// How long a process may take to stop before it is killed.
 const GRACE: Duration = Duration::from_secs(12);
+/// How often the user looks whether a partition waits for him.
+const LOOK_EVERY: Duration = Duration::from_secs(4);
+/// What a process may take: more than it ever needs here, or hardly enough.
+const MEMORY: u64 = 64 << 20;
+const MEMORY_SHORT: u64 = 32 << 10;
 
 /// A running process.
 pub struct Process {
+    pub budget: Arc<Budget>,
     consumer: Arc<Consumer>,
     stopping: Arc<AtomicBool>,
     assembly: Arc<Assembly>,
@@ -57,8 +61,8 @@ pub struct Scene {
     pub mutant: Mutant,
     /// How often a process stands still right before rows leave it.
     pub pause_share: f64,
-    /// What the connector promises.
-    pub guarantee: Guarantee,
+    /// The user's files.
+    pub settings: Arc<Mutex<Settings>>,
     /// When the last process that stands still goes on.
     pub frozen_until: Arc<Mutex<Duration>>,
 }
@@ -68,12 +72,11 @@ impl Scene {
     pub fn new(world: World, records_until: Duration, mutant: Mutant) -> Self {
         let partitions = world.draw(|random| random.random_range(1..5));
         let log = Arc::new(Log::draw(&world, partitions, records_until));
-        let exact = world.draw(|random| random.random_bool(0.4));
-        let guarantee = if exact { Guarantee::ExactlyOnce } else { Guarantee::AtLeastOnce };
-        let oracle = Oracle::new(&world, &log, exact);
+        let settings = Arc::new(Mutex::new(Settings::draw(&world)));
+        let oracle = Oracle::new(&world, &log);
         let pause_share = world.draw(|random| if random.random_bool(0.5) { 0.02 } else { 0.0 });
         Self {
-            group: Group::new(&world, &oracle, log.partitions(), mutant == Mutant::SkipIntents),
+            group: Group::new(&world, &oracle, log.partitions()),
             warehouse: Arc::new(Warehouse::new(&world)),
             letters: Arc::default(),
             registry: Arc::new(Registry::new(&world)),
@@ -83,17 +86,21 @@ impl Scene {
             world,
             mutant,
             pause_share,
-            guarantee,
+            settings,
             frozen_until: Arc::default(),
         }
     }
 
     /// Starts a process.
-    pub fn start(&self) -> ProcessId {
-        let process = self.world.machine(1.0, self.world.draw(|random| random.random_range(-5_000_000..5_000_000)));
-        let tasks: Arc<dyn Tasks> = Arc::new(MachineTasks::new(&self.world, process));
+    pub fn start(&self) {
+        let wall_offset_us = self.world.draw(|random| random.random_range(-5_000_000..5_000_000));
+        let process = self.world.machine(1.0, wall_offset_us);
+        let tasks: Arc<dyn Tasks> = Arc::new(MachineTasks::new(&self.world, process, wall_offset_us));
         let client = Arc::new(Client::new(self, process));
-        let (connector, fleet) = self.files();
+        let settings = *self.settings.lock();
+        self.oracle.starts(process, settings);
+        let (connector, fleet) = self.files(settings);
+        let budget = Budget::new(self.world.draw(|random| if random.random_bool(0.1) { MEMORY_SHORT } else { MEMORY }));
         let mut assembly = Assembly::new(AssemblyParts {
             config: Arc::new(connector),
             fleet: Arc::new(fleet),
@@ -101,9 +108,9 @@ impl Scene {
             tables: tables_over(client.clone(), tasks.clone(), VISIBILITY_DELAY),
             appender: client.clone(),
             streams: client,
-            letters: Arc::new(Post(self.clone())),
-            rereader: Arc::new(Post(self.clone())),
-            worker: Arc::new(WorkerShared::with_tasks(Budget::new(64 << 20), tasks.clone(), false)),
+            letters: Arc::new(Post { scene: self.clone(), process }),
+            rereader: Arc::new(Post { scene: self.clone(), process }),
+            worker: Arc::new(WorkerShared::with_tasks(budget.clone(), tasks.clone(), false)),
         })
         .expect("a connector");
         let consumer = Consumer::new(self, process, &tasks);
@@ -115,28 +122,42 @@ impl Scene {
             let (ended, end) = tokio::sync::oneshot::channel::<()>();
             ends.push(end);
             let (tasks, stopping) = (tasks.clone(), stopping.clone());
+            let (oracle, budget) = (self.oracle.clone(), budget.clone());
+            let looked = move || {
+                if budget.over_limit() {
+                    oracle.see(|seen| seen.full += 1);
+                }
+            };
             self.world.spawn(process, async move {
-                turn(shard, tasks, stopping).await;
+                turn(shard, tasks, stopping, looked).await;
                 drop(ended);
             });
         }
         self.world.spawn(process, commit(committer, tasks.clone(), stopping.clone()));
         self.world.spawn(process, consumer.clone().beat());
         self.world.spawn(process, consumer.clone().poll(assembly.listener.clone()));
-        self.world.note(|| format!("process {process} starts"));
-        self.fleet.lock().insert(process, Process { consumer, stopping, assembly: Arc::new(assembly) });
-        process
+        self.world.note(|| format!("process {process} starts: {settings:?}, {} bytes", budget.limit_bytes()));
+        self.fleet.lock().insert(process, Process { budget, consumer, stopping, assembly: Arc::new(assembly) });
     }
 
-    fn files(&self) -> (ConnectorConfig, FleetConfig) {
+    fn files(&self, settings: Settings) -> (ConnectorConfig, FleetConfig) {
         static FILES: OnceLock<(ConnectorConfig, FleetConfig)> = OnceLock::new();
         let (mut connector, mut fleet) = FILES.get_or_init(parse).clone();
         self.world.draw(|random| {
             connector.delivery.linger = HumanDuration::from_millis(random.random_range(5..250));
-            connector.delivery.guarantee = self.guarantee;
             connector.delivery.batch_rows = random.random_range(2..12);
             fleet.worker.shards = random.random_range(1..3);
         });
+        connector.delivery.guarantee = settings.guarantee;
+        connector.delivery.on_lost_stream = settings.on_lost_stream;
+        connector.on_lost_range = settings.on_lost_range;
+        connector.errors.bad_records = settings.bad_records;
+        match self.mutant {
+            Mutant::AlwaysSkips => connector.errors.bad_records = BadRecords::Skip,
+            Mutant::AlwaysContinues => connector.on_lost_range = OnLostRange::Continue,
+            Mutant::AlwaysReplays => connector.delivery.on_lost_stream = OnLostStream::AtLeastOnce,
+            _ => {}
+        }
         (connector, fleet)
     }
 
@@ -192,8 +213,7 @@ impl Scene {
     pub fn freeze(&self, process: ProcessId, span: Duration) {
         self.world.note(|| format!("process {process} stands still for {span:?}"));
         if span > SESSION + Duration::from_secs(1) {
-            let scene = self.clone();
-            self.world.after(span, move |_| scene.oracle.woke(process));
+            self.oracle.stands_still(process, self.world.now() + span);
         }
         let mut until = self.frozen_until.lock();
         *until = (self.world.now() + span).max(*until);
@@ -201,10 +221,53 @@ impl Scene {
         self.world.freeze(process, span);
     }
 
+    /// The user changes his files: every process is stopped, and another one starts beside it.
+    pub fn roll_out(&self, settings: Settings) {
+        self.world.note(|| format!("the user's files change: {settings:?}"));
+        let before = std::mem::replace(&mut *self.settings.lock(), settings);
+        self.oracle.see(|seen| seen.switches += u64::from(before.guarantee != settings.guarantee));
+        for process in self.running() {
+            self.stop(process);
+            let scene = self.clone();
+            let after = self.world.draw_span(Duration::from_secs(3));
+            self.world.after(after, move |_| scene.start());
+        }
+    }
+
+    /// The user looks at the holds now and then, and chooses where a choice is asked for.
+    pub fn watch(&self) {
+        let scene = self.clone();
+        self.world.after(LOOK_EVERY, move |_| {
+            let mut rests = 0;
+            let settings = *scene.settings.lock();
+            let mut chosen = settings;
+            for (process, running) in scene.fleet.lock().iter() {
+                if running.budget.over_limit() {
+                    let used = BudgetKind::ALL.map(|kind| (kind.as_str(), running.budget.used_by(kind)));
+                    scene.world.note(|| format!("process {process} is out of memory: {used:?}"));
+                }
+                for partition in running.assembly.listener.ownership.snapshot() {
+                    rests += u64::from(partition.resting_since_ms().is_some());
+                    chosen = partition.hold().and_then(|hold| chosen.chosen(hold.cause)).unwrap_or(chosen);
+                }
+            }
+            scene.oracle.see(|seen| seen.rests += rests);
+            if chosen != settings && (scene.world.now() > FAULTS || scene.warehouse.chance(0.3)) {
+                scene.oracle.see(|seen| seen.choices += 1);
+                scene.roll_out(chosen);
+            }
+            scene.watch();
+        });
+    }
+
     /// Whether everything is finished and committed.
     pub fn is_done(&self) -> bool {
         let committed = self.group.committed();
-        let at_end = |partition| committed.get(&partition).copied().unwrap_or(0) == self.log.end(partition);
+        let at_end = |partition| {
+            let end = self.log.end(partition);
+            // Where retention has taken all there is, nothing is there that a commit could follow.
+            committed.get(&partition).copied().unwrap_or(0) == end || self.log.low(partition) == end
+        };
         (0..self.log.partitions()).all(at_end) && self.oracle.all_finished()
     }
 
@@ -230,61 +293,4 @@ fn parse() -> (ConnectorConfig, FleetConfig) {
     let mut connector: ConnectorConfig = toml::from_str(connector).expect("a connector");
     connector.name = "c".to_owned();
     (connector, serde_json::from_value(fleet).expect("a fleet"))
-}
-
-/// What wakes a shard from its sleep.
-struct Nudge {
-    nudged: AtomicBool,
-    task: Mutex<Option<Waker>>,
-}
-
-impl Wake for Nudge {
-    fn wake(self: Arc<Self>) {
-        self.nudged.store(true, SeqCst);
-        if let Some(task) = self.task.lock().as_ref() {
-            task.wake_by_ref();
-        }
-    }
-}
-
-/// A shard's thread.
-async fn turn(mut shard: ShardLoop, tasks: Arc<dyn Tasks>, stopping: Arc<AtomicBool>) {
-    let nudge = Arc::new(Nudge { nudged: AtomicBool::new(false), task: Mutex::default() });
-    shard.set_waker(Waker::from(nudge.clone()));
-    loop {
-        let most = match shard.turn() {
-            AfterTurn::Again => Duration::from_millis(1),
-            AfterTurn::Sleep(most) if most < IDLE_SLEEP => most,
-            AfterTurn::Sleep(_) => IDLE_SLEEP_HERE,
-            AfterTurn::End => return,
-        };
-        if stopping.load(SeqCst) {
-            shard.end();
-            return;
-        }
-        let mut sleep = tasks.sleep(most);
-        poll_fn(|context| {
-            *nudge.task.lock() = Some(context.waker().clone());
-            if nudge.nudged.swap(false, SeqCst) { Poll::Ready(()) } else { sleep.as_mut().poll(context) }
-        })
-        .await;
-    }
-}
-
-/// The committer's thread.
-async fn commit(committer: CommitterParts, tasks: Arc<dyn Tasks>, stopping: Arc<AtomicBool>) {
-    let nudge = Arc::new(Nudge { nudged: AtomicBool::new(false), task: Mutex::default() });
-    committer.bell.set_waker(Waker::from(nudge.clone()));
-    let mut wait = committer.interval;
-    while !stopping.load(SeqCst) {
-        let mut sleep = tasks.sleep(wait);
-        poll_fn(|context| {
-            *nudge.task.lock() = Some(context.waker().clone());
-            if nudge.nudged.swap(false, SeqCst) | committer.bell.has_rung() { Poll::Ready(()) } else { sleep.as_mut().poll(context) }
-        })
-        .await;
-        wait = committer.turn();
-        // Appends that are announced meanwhile share the next commit, as in the thread.
-        tasks.sleep(Duration::from_millis(10)).await;
-    }
 }

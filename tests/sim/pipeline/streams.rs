@@ -1,5 +1,7 @@
-//! Write streams of type COMMITTED, played: rows land at their offset or not at all, and never after the stream's end.
+//! Write streams of type COMMITTED, played: rows land at their offset or not at all, and never after the stream's end. Streams go with their table, and
+//! are forgotten when nobody has used them for days.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,15 +16,57 @@ use parking_lot::Mutex;
 use super::bigquery::{Client, failure};
 use super::mutants::Mutant;
 
+/// Rows that somebody else puts into a stream: more than any append announces.
+const FOREIGN_ROWS: u64 = 1000;
+
 #[derive(Default)]
 struct Stream {
     rows: u64,
     ended: bool,
+    /// BigQuery does not know it any more.
+    gone: bool,
+    /// Appends that have left and not arrived.
+    on_way: u32,
+    /// One did not land, and its sender does not know.
+    missing: bool,
+    /// Somebody else wrote to it.
+    intruded: bool,
 }
 
 /// All streams, by name.
 #[derive(Default)]
 pub struct Streams(Mutex<BTreeMap<String, Stream>>);
+
+impl Streams {
+    /// Their table was deleted.
+    pub fn all_gone(&self) {
+        self.0.lock().values_mut().for_each(|stream| stream.gone = true);
+    }
+
+    /// Days went by: those are forgotten that nothing is on its way to. How many.
+    pub fn forget_idle(&self, forgets: impl Fn() -> bool) -> u64 {
+        let mut streams = self.0.lock();
+        let idle = streams.values_mut().filter(|stream| stream.on_way == 0 && !stream.gone && forgets());
+        idle.map(|stream| stream.gone = true).count() as u64
+    }
+
+    /// Somebody else writes to streams that are not ended. Not where an answer is lost, then or later: with that nobody could tell whose rows stand at
+    /// an append's place.
+    pub fn intrude(&self) {
+        let mut streams = self.0.lock();
+        let open = |stream: &&mut Stream| !stream.ended && !stream.gone && !stream.missing && stream.on_way == 0;
+        streams.values_mut().filter(open).for_each(|stream| {
+            stream.rows += FOREIGN_ROWS;
+            stream.intruded = true;
+        });
+    }
+}
+
+/// What is said of a stream that is gone: the documentation names both.
+fn not_found(client: &Client) -> AppendFailure {
+    client.scene.oracle.see(|seen| seen.not_found += 1);
+    failure(if client.scene.warehouse.chance(0.7) { ErrorClass::StreamNotFound } else { ErrorClass::TableNotFound }, false)
+}
 
 impl Client {
     /// A call that takes its time, and whose answer may be lost. `None`: nobody hears whether it was done.
@@ -44,19 +88,22 @@ impl WriteStreams for Client {
     async fn create(&self, table: &TableName) -> Result<Arc<str>, AppendFailure> {
         let name = format!("{}/streams/", table.default_stream());
         let create = move |client: &Client| {
+            if !client.scene.warehouse.has_table() {
+                return Err(failure(ErrorClass::TableNotFound, false));
+            }
             let mut streams = client.scene.warehouse.streams.0.lock();
             let name = format!("{name}{}", streams.len());
             streams.insert(name.clone(), Stream::default());
-            Arc::from(name)
+            Ok(Arc::from(name))
         };
-        self.call(create).await.ok_or_else(|| failure(ErrorClass::Transient, false))
+        self.call(create).await.unwrap_or_else(|| Err(failure(ErrorClass::Transient, false)))
     }
 
     async fn finalize(&self, stream: &str) -> Result<u64, AppendFailure> {
         let name = stream.to_owned();
         let finalize = move |client: &Client| {
             let mut streams = client.scene.warehouse.streams.0.lock();
-            let found = streams.get_mut(&name).ok_or_else(|| failure(ErrorClass::StreamNotFound, false))?;
+            let found = streams.get_mut(&name).filter(|stream| !stream.gone).ok_or_else(|| not_found(client))?;
             found.ended |= client.scene.mutant != Mutant::NoFinalize;
             client.scene.world.note(|| format!("process {}: ends {name} with {} rows", client.process, found.rows));
             client.scene.oracle.see(|seen| seen.takeovers += 1);
@@ -77,20 +124,19 @@ struct Line {
     arrives_at: Duration,
 }
 
-/// What becomes of an append that arrived.
-fn arrive(client: &Client, stream: &str, append: &Append, offset: u64) -> Result<(), AppendFailure> {
+/// What becomes of an append that arrived; without an offset it lands at the end.
+fn arrive(client: &Client, stream: &str, append: &Append, offset: Option<u64>) -> Result<(), AppendFailure> {
     let scene = &client.scene;
     {
         let streams = scene.warehouse.streams.0.lock();
-        let found = streams.get(stream).ok_or_else(|| failure(ErrorClass::StreamNotFound, false))?;
+        let found = streams.get(stream).filter(|stream| !stream.gone).ok_or_else(|| not_found(client))?;
         if found.ended {
             return Err(failure(ErrorClass::StreamFinalized, false));
         }
-        match offset.cmp(&found.rows) {
-            _ if scene.mutant == Mutant::NumbersIgnored => {}
-            std::cmp::Ordering::Less => return Err(failure(ErrorClass::OffsetAlreadyExists, false)),
-            std::cmp::Ordering::Greater => return Err(failure(ErrorClass::OffsetOutOfRange, false)),
-            std::cmp::Ordering::Equal => {}
+        match offset.map(|offset| offset.cmp(&found.rows)) {
+            Some(Ordering::Less) => return Err(failure(ErrorClass::OffsetAlreadyExists, false)),
+            Some(Ordering::Greater) => return Err(failure(ErrorClass::OffsetOutOfRange, false)),
+            Some(Ordering::Equal) | None => {}
         }
     }
     scene.warehouse.land(scene, client.process, scene.warehouse.any_server(), append)?;
@@ -98,6 +144,13 @@ fn arrive(client: &Client, stream: &str, append: &Append, offset: u64) -> Result
         found.rows += u64::from(append.row_count);
     }
     Ok(())
+}
+
+/// Counts appends on their way to a stream.
+fn on_way(client: &Client, stream: &str, count: impl FnOnce(&mut u32)) {
+    if let Some(found) = client.scene.warehouse.streams.0.lock().get_mut(stream) {
+        count(&mut found.on_way);
+    }
 }
 
 #[async_trait]
@@ -113,16 +166,28 @@ impl StreamLine for Line {
         let way = if dead { troubles.dead.saturating_sub(world.now()) } else { client.way() };
         self.arrives_at = self.arrives_at.max(world.now() + way);
         let arrives_in = self.arrives_at - world.now();
-        let lost = (dead || flaky) && client.scene.warehouse.chance(0.25);
+        let intruded = client.scene.warehouse.streams.0.lock().get(&stream).is_some_and(|found| found.intruded);
+        let lost = (dead || flaky) && !intruded && client.scene.warehouse.chance(0.25);
         let never = lost && client.scene.warehouse.chance(0.3);
+        if let Some(found) = client.scene.warehouse.streams.0.lock().get_mut(&stream) {
+            found.missing |= never;
+        }
+        let row_count = append.row_count;
+        let offset = (client.scene.mutant != Mutant::NumbersIgnored).then_some(offset);
         let (answer, answered) = tokio::sync::oneshot::channel();
         if !never {
             let client = client.clone();
+            on_way(&client, &stream, |count| *count += 1);
             world.after(arrives_in, move |_| {
+                on_way(&client, &stream, |count| *count -= 1);
                 let outcome = arrive(&client, &stream, &append, offset);
                 client.scene.oracle.see(|seen| seen.refused += u64::from(outcome.is_err()));
                 if !lost {
                     answer.send(outcome).unwrap_or_default();
+                } else if outcome.is_err()
+                    && let Some(found) = client.scene.warehouse.streams.0.lock().get_mut(&stream)
+                {
+                    found.missing = true;
                 }
             });
         }
@@ -134,7 +199,7 @@ impl StreamLine for Line {
             }
             let outcome = answered.await.unwrap_or_else(|_| Err(failure(ErrorClass::Transient, true)));
             world.pass(client.way()).await;
-            outcome
+            client.read(outcome, row_count)
         }
         .boxed()
     }

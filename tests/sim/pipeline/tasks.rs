@@ -19,9 +19,9 @@ pub struct MachineTasks {
 }
 
 impl MachineTasks {
-    /// Of the process on this machine.
-    pub fn new(world: &World, machine: MachineId) -> Self {
-        Self { world: world.clone(), machine, timer: MachineTimer::new(world, machine) }
+    /// Of the process on this machine, whose wall clock is wrong by that much.
+    pub fn new(world: &World, machine: MachineId, wall_offset_us: i64) -> Self {
+        Self { world: world.clone(), machine, timer: MachineTimer::steady(world, machine, wall_offset_us) }
     }
 }
 
