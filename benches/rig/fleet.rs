@@ -54,9 +54,15 @@ impl Fleet {
 
     /// `connectors/<name>.toml`: a topic to a table. `metadata` is a TOML array, `errors` what stands under `[errors]`.
     pub fn connector(&self, name: &str, topic: &str, table: &str, metadata: &str, errors: &str) -> Result<()> {
+        self.promising_connector(name, topic, table, metadata, errors, "at-least-once")
+    }
+
+    /// The same with a `guarantee`.
+    pub fn promising_connector(&self, name: &str, topic: &str, table: &str, metadata: &str, errors: &str, guarantee: &str) -> Result<()> {
         let text = format!(
             "topics = [\"{topic}\"]\n\n[value]\nformat = \"avro\"\n\n[table]\nname = \"{table}\"\ncreate = true\nmetadata = {metadata}\n\n\
-             [table.columns]\ntimestamp = {{ type = \"TIMESTAMP\", unit = \"ms\" }}\n\n[errors]\n{errors}\n"
+             [table.columns]\ntimestamp = {{ type = \"TIMESTAMP\", unit = \"ms\" }}\n\n\
+             [delivery]\nguarantee = \"{guarantee}\"\n\n[errors]\n{errors}\n"
         );
         Ok(std::fs::write(self.folder.join("connectors").join(format!("{name}.toml")), text)?)
     }

@@ -12,11 +12,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use bytes::{Buf, Bytes, BytesMut};
+use googleapis_tonic_google_cloud_bigquery_storage_v1::google::cloud::bigquery::storage::v1::{
+    CreateWriteStreamRequest, WriteStream, write_stream,
+};
 use http::{HeaderMap, Method, Request, Response};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use prost::Message as _;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, mpsc};
 
@@ -91,6 +95,8 @@ struct State {
     silent: AtomicBool,
     unavailable: AtomicBool,
     answer: Notify,
+    /// Created ones.
+    streams: AtomicU64,
 }
 
 /// The process's main: serves until it is killed.
@@ -111,6 +117,7 @@ pub fn serve(journal: bool) -> Result<()> {
             silent: AtomicBool::new(false),
             unavailable: AtomicBool::new(false),
             answer: Notify::new(),
+            streams: AtomicU64::new(0),
         });
         loop {
             let (stream, _) = listener.accept().await?;
@@ -132,6 +139,7 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Respons
     let json = |text: String| Response::new(Full::new(Bytes::from(text)).boxed());
     Ok(match (request.method(), path.as_str()) {
         (&Method::POST, path) if path.ends_with("/AppendRows") => append_rows(state, request),
+        (&Method::POST, path) if path.ends_with("/CreateWriteStream") => create_stream(state, request).await,
         (&Method::GET, "/counts") => json(serde_json::to_string(&state.counts()).expect("numbers are JSON")),
         (&Method::POST, "/reset") => {
             state.reset();
@@ -160,6 +168,26 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Respons
             response
         }
     })
+}
+
+/// A stream of type COMMITTED for an exactly-once connector. Its rows are counted like all others; ending one is no part of what is measured.
+async fn create_stream(state: Arc<State>, request: Request<Incoming>) -> Response<Body> {
+    let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    // Behind gRPC's head of five bytes.
+    let asked = CreateWriteStreamRequest::decode(body.get(5..).unwrap_or_default()).expect("a CreateWriteStreamRequest");
+    let name = format!("{}/streams/{}", asked.parent, state.streams.fetch_add(1, Ordering::Relaxed));
+    let made = WriteStream { name, r#type: write_stream::Type::Committed.into(), ..WriteStream::default() }.encode_to_vec();
+    let length = u32::try_from(made.len()).expect("a name is short").to_be_bytes();
+    let message = [&[0], &length[..], &made].concat();
+    let (answers, mut waiting) = mpsc::channel::<Frame<Bytes>>(2);
+    // The channel has room for both.
+    let _ = answers.send(Frame::data(Bytes::from(message))).await;
+    end(&answers, "0").await;
+    drop(answers);
+    let frames = futures::stream::poll_fn(move |cx| waiting.poll_recv(cx).map(|frame| frame.map(Ok::<_, Infallible>)));
+    let mut response = Response::new(BodyExt::boxed(StreamBody::new(frames)));
+    response.headers_mut().insert("content-type", http::HeaderValue::from_static("application/grpc"));
+    response
 }
 
 fn append_rows(state: Arc<State>, request: Request<Incoming>) -> Response<Body> {

@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "benchmarks")]
 //! The whole worker on a real broker: CPU per record and records per second, beside a bare librdkafka consumer on the same topic.
 //!
-//! `cargo bench --bench worker -- [--records 8000000] [--rounds 3] [--partitions 4] [--memory "512 MiB"] [--perf FILE]`
+//! `cargo bench --bench worker -- [--guarantee exactly-once] [--records 8000000] [--rounds 3] [--partitions 4] [--memory "512 MiB"] [--perf FILE]`
 
 #[path = "bare.rs"]
 mod bare;
@@ -23,6 +23,9 @@ use rig::sink::Sink;
 /// What the bare consumer is given beside librdkafka's defaults: what makes it fastest (`reference`: fetch back-off, prefetch).
 const BARE_SETTINGS: &str = "fetch.queue.backoff.ms=10,queued.min.messages=20000";
 
+const AT_LEAST_ONCE: &str = "at-least-once";
+const EXACTLY_ONCE: &str = "exactly-once";
+
 #[derive(Parser)]
 struct Arguments {
     /// Records in the topic.
@@ -38,6 +41,9 @@ struct Arguments {
     /// Metadata columns of the table.
     #[arg(long, default_value = "[]")]
     metadata: String,
+    /// `exactly-once` measures a worker that promises this too, beside one at least once.
+    #[arg(long, default_value = AT_LEAST_ONCE, value_parser = [AT_LEAST_ONCE, EXACTLY_ONCE])]
+    guarantee: String,
     /// Have `perf record` watch the worker, and leave its file here (of the last round).
     #[arg(long)]
     perf: Option<String>,
@@ -80,18 +86,25 @@ fn main() -> Result<()> {
     load.produce(&mut kafka.client(), arguments.records, &AtomicBool::new(false), &AtomicU64::new(0))?;
     println!("loaded {} records in {:.1} s", arguments.records, start.elapsed().as_secs_f64());
 
-    let (mut bare, mut worker) = (Vec::new(), Vec::new());
+    let (mut bare, mut worker, mut exact) = (Vec::new(), Vec::new(), Vec::new());
     for round in 1..=arguments.rounds {
         let figures = run_bare(folder.path(), &kafka, &topic, &arguments)?;
         print("bare consumer", round, &figures);
         bare.push(figures);
-        let figures = run_worker(folder.path(), &kafka, &registry, &topic, &arguments, round)?;
+        let figures = run_worker(folder.path(), &kafka, &registry, &topic, &arguments, (round, AT_LEAST_ONCE))?;
         print("worker", round, &figures);
         worker.push(figures);
+        if arguments.guarantee == EXACTLY_ONCE {
+            let figures = run_worker(folder.path(), &kafka, &registry, &topic, &arguments, (round, EXACTLY_ONCE))?;
+            print(EXACTLY_ONCE, round, &figures);
+            exact.push(figures);
+        }
     }
     let of = |figures: &[Figures], part: fn(&Figures) -> f64| median(figures.iter().map(part).collect());
     let ratio = of(&worker, |f| f.cpu_ns) / of(&bare, |f| f.cpu_ns);
-    for (name, figures) in [("bare consumer", &bare), ("worker", &worker)] {
+    for (name, figures) in
+        [("bare consumer", &bare), ("worker", &worker), (EXACTLY_ONCE, &exact)].into_iter().filter(|(_, f)| !f.is_empty())
+    {
         println!(
             "median {name:14} {:>10.0} records/s {:>7.0} ns CPU/record {:>6.0} MiB peak",
             of(figures, |f| f.records_per_s),
@@ -102,6 +115,10 @@ fn main() -> Result<()> {
     let rate = of(&worker, |f| f.records_per_s);
     println!("CPU per record: {ratio:.2} times the bare consumer's (goal: at most 2.5) {}", if ratio <= 2.5 { "met" } else { "MISSED" });
     println!("records/s: {rate:.0} (goal: at least 700000) {}", if rate >= 700_000.0 { "met" } else { "MISSED" });
+    if !exact.is_empty() {
+        let (cpu, speed) = (of(&exact, |f| f.cpu_ns) / of(&worker, |f| f.cpu_ns), of(&exact, |f| f.records_per_s) / rate);
+        println!("exactly once: {cpu:.2} times the CPU per record of at least once, {speed:.2} times its records/s");
+    }
     Ok(())
 }
 
@@ -128,12 +145,22 @@ fn run_bare(folder: &Path, kafka: &Kafka, topic: &str, arguments: &Arguments) ->
     Ok(Figures { records_per_s: records / seconds, cpu_ns: usage.cpu_s * 1e9 / records, peak_rss_mib: usage.peak_rss_mib })
 }
 
-fn run_worker(folder: &Path, kafka: &Kafka, registry: &Registry, topic: &str, arguments: &Arguments, round: usize) -> Result<Figures> {
-    let own = folder.join(format!("round-{round}"));
+/// `run`: which round, and what the connector promises.
+fn run_worker(
+    folder: &Path,
+    kafka: &Kafka,
+    registry: &Registry,
+    topic: &str,
+    arguments: &Arguments,
+    run: (usize, &str),
+) -> Result<Figures> {
+    let (round, guarantee) = run;
+    let name = format!("round-{round}-{guarantee}");
+    let own = folder.join(&name);
     std::fs::create_dir_all(&own)?;
     let sink = Sink::start(&own, false)?;
     let fleet = Fleet::new(&own, kafka.bootstrap(), registry, &sink.url, &arguments.memory, "")?;
-    fleet.connector(&format!("round-{round}"), topic, "bench.stock", &arguments.metadata, SKIP)?;
+    fleet.promising_connector(&name, topic, "bench.stock", &arguments.metadata, SKIP, guarantee)?;
     let mut worker = fleet.start()?;
     let perf = arguments.perf.as_ref().map(|file| {
         let command = ["record", "-F", "499", "--call-graph", "fp", "-o", file, "-p", &worker.id().to_string()].map(str::to_owned);

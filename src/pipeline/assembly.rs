@@ -32,8 +32,8 @@ use super::trouble::Trouble;
 use super::worker::WorkerShared;
 use super::writers::{WriterParts, Writers};
 
-/// What a connector works with: its files and the world around it.
-pub struct AssemblyParts {
+/// A connector's files, and the world around it.
+pub struct ConnectorWorld {
     /// Its file.
     pub config: Arc<ConnectorConfig>,
     /// `millrace.toml`.
@@ -46,12 +46,18 @@ pub struct AssemblyParts {
     pub appender: Arc<dyn Appender>,
     /// Streams of their own, for exactly once.
     pub streams: Arc<dyn WriteStreams>,
+    /// What it shares with the worker's other connectors; its time and tasks.
+    pub worker: Arc<WorkerShared>,
+}
+
+/// What a connector is put together from.
+pub struct AssemblyParts {
+    /// Its files, and the world around it.
+    pub world: ConnectorWorld,
     /// The dead-letter topic.
     pub letters: Arc<dyn LetterBox>,
     /// Reads rejected rows' records again.
     pub rereader: Arc<dyn Rereader>,
-    /// What it shares with the worker's other connectors; its time and tasks.
-    pub worker: Arc<WorkerShared>,
 }
 
 /// A connector that has not joined its group yet. Its tasks run already, and have nothing to do.
@@ -65,7 +71,7 @@ pub struct Assembly {
     pub(super) metrics: Arc<ConnectorMetrics>,
     pub(super) trouble: Arc<Trouble>,
     pub(super) pause: Arc<Pause>,
-    parts: AssemblyParts,
+    world: ConnectorWorld,
     fence: Arc<Fence>,
     routes: Arc<TableRoutes>,
     plans: Arc<PlanMaker>,
@@ -79,9 +85,10 @@ impl Assembly {
     /// # Errors
     /// A mistake in its file that shows only now.
     pub fn new(parts: AssemblyParts) -> Result<Self, ConnectorError> {
-        let (config, tasks) = (parts.config.clone(), parts.worker.tasks.clone());
+        let AssemblyParts { world, letters, rereader } = parts;
+        let (config, tasks) = (world.config.clone(), world.worker.tasks.clone());
         let name = config.name.clone();
-        let options = DecodeOptions::new(&config, parts.fleet.bigquery.text_literals)
+        let options = DecodeOptions::new(&config, world.fleet.bigquery.text_literals)
             .map_err(|message| ConnectorError::Config { connector: name.clone(), message })?;
         let metrics = Arc::new(ConnectorMetrics::new(&name));
         let fence = Arc::new(Fence::new(tasks.clone()));
@@ -99,8 +106,8 @@ impl Assembly {
             policy: config.errors.bad_records,
             topic: config.dead_letter_topic(),
             truncate_oversized: config.errors.truncate_oversized,
-            letters: parts.letters.clone(),
-            rereader: parts.rereader.clone(),
+            letters,
+            rereader,
             metrics: metrics.clone(),
             tasks: tasks.clone(),
             counts: Default::default(),
@@ -109,8 +116,8 @@ impl Assembly {
         });
         let bad_records = dead_letters.start();
         let plans = Arc::new(PlanMaker {
-            schemas: parts.schemas.clone(),
-            tables: parts.tables.clone(),
+            schemas: world.schemas.clone(),
+            tables: world.tables.clone(),
             spec: spec.clone(),
             options,
             tasks: tasks.clone(),
@@ -118,14 +125,14 @@ impl Assembly {
         let exact = Arc::new(ExactParts {
             guarantee: config.delivery.guarantee,
             on_lost: config.delivery.on_lost_stream,
-            streams: parts.streams.clone(),
+            streams: world.streams.clone(),
             bell: Arc::default(),
             metrics: Arc::new(ExactMetrics::new(&name)),
         });
         let writers = Arc::new(Writers::new(WriterParts {
             connector: name.clone(),
-            appender: parts.appender.clone(),
-            tables: parts.tables.clone(),
+            appender: world.appender.clone(),
+            tables: world.tables.clone(),
             spec,
             fence: fence.clone(),
             dead_letters: dead_letters.clone(),
@@ -136,19 +143,19 @@ impl Assembly {
             trouble: trouble.clone(),
         }));
         let pause = Arc::new(Pause::default());
-        let shards: Vec<_> = (0..parts.fleet.worker.shards.max(1))
+        let shards: Vec<_> = (0..world.fleet.worker.shards.max(1))
             .map(|_| ShardHandle::new())
             .map(|(handle, events)| (handle.pausing_with(pause.clone()), events))
             .collect();
-        let routes = Arc::new(TableRoutes::new(&config.table, &parts.fleet.bigquery.project));
+        let routes = Arc::new(TableRoutes::new(&config.table, &world.fleet.bigquery.project));
         let listener = Arc::new(Rebalances {
             connector: name,
             shards: shards.iter().map(|(handle, _)| handle.clone()).collect(),
             ownership: ownership.clone(),
-            revoke_deadline: parts.fleet.worker.revoke_deadline.get(),
+            revoke_deadline: world.fleet.worker.revoke_deadline.get(),
             metrics: metrics.clone(),
             routes: routes.clone(),
-            worker: parts.worker.clone(),
+            worker: world.worker.clone(),
             revoked: Mutex::default(),
             exactly_once: exact.is_exact(),
             trouble: trouble.clone(),
@@ -163,7 +170,7 @@ impl Assembly {
             metrics,
             trouble,
             pause,
-            parts,
+            world,
             fence,
             routes,
             plans,
@@ -177,9 +184,9 @@ impl Assembly {
         self.fence.set_session_timeout(control.session_timeout());
         let shards = std::mem::take(&mut self.shards).into_iter().map(|(handle, events)| {
             let shard = Shard::new(ShardParts {
-                config: self.parts.config.clone(),
+                config: self.world.config.clone(),
                 handle,
-                worker: self.parts.worker.clone(),
+                worker: self.world.worker.clone(),
                 control: control.clone(),
                 routes: self.routes.clone(),
                 writers: self.writers.clone(),
@@ -189,19 +196,19 @@ impl Assembly {
                 fence: self.fence.clone(),
                 trouble: self.trouble.clone(),
                 metrics: self.metrics.clone(),
-                tasks: self.parts.worker.tasks.clone(),
+                tasks: self.world.worker.tasks.clone(),
             });
             ShardLoop::new(shard, events)
         });
         let committer = CommitterParts {
-            connector: self.parts.config.name.clone(),
+            connector: self.world.config.name.clone(),
             control: control.clone(),
             ownership: self.ownership.clone(),
             fence: self.fence.clone(),
             trouble: self.trouble.clone(),
             metrics: self.metrics.clone(),
-            tasks: self.parts.worker.tasks.clone(),
-            interval: self.parts.fleet.worker.commit_interval.get(),
+            tasks: self.world.worker.tasks.clone(),
+            interval: self.world.fleet.worker.commit_interval.get(),
             bell: self.writers.exact().bell.clone(),
             tries: AtomicU32::new(0),
         };

@@ -139,13 +139,19 @@ fn commit_once(parts: &CommitterParts) {
             }
             return;
         }
-        let answer = parts.control.commit(offsets, COMMIT_TIMEOUT).map(|failed| one_by_one(parts, offsets, failed));
+        let answer = parts
+            .control
+            .commit(offsets, COMMIT_TIMEOUT)
+            .map(|failed| one_by_one(offsets, failed, |one| parts.control.commit(one, COMMIT_TIMEOUT)));
         match answer {
             Ok(failed) => {
                 parts.metrics.commits.increment(1);
                 for (partition, error) in &failed {
                     parts.metrics.commit_failures.increment(1);
-                    tracing::warn!(connector = parts.connector, %partition, %error, "commit refused; tried again at the next tick");
+                    // Said once, where the partition holds for it (`exact/stream.rs`).
+                    if !matches!(error, GroupError::MetadataTooLarge(_)) {
+                        tracing::warn!(connector = parts.connector, %partition, %error, "commit refused; tried again at the next tick");
+                    }
                 }
                 for (next, (progress, version)) in offsets.iter().zip(whose) {
                     match failed.iter().find(|(partition, _)| *partition == next.partition) {
@@ -178,12 +184,12 @@ fn commit_once(parts: &CommitterParts) {
     });
 }
 
-/// Where metadata were too large librdkafka reports every partition of the call as refused, those that were committed too: asked for each by itself, so that
-/// one partition's metadata do not stop the others.
+/// Where metadata were too large librdkafka reports every partition of the call as refused, those that were committed too: `commit` is asked for each by
+/// itself, so that one partition's metadata do not stop the others.
 fn one_by_one(
-    parts: &CommitterParts,
     offsets: &[NextOffset],
     failed: Vec<(TopicPartition, GroupError)>,
+    commit: impl Fn(&[NextOffset]) -> Result<Vec<(TopicPartition, GroupError)>, GroupError>,
 ) -> Vec<(TopicPartition, GroupError)> {
     let too_large = |(_, error): &(TopicPartition, GroupError)| matches!(error, GroupError::MetadataTooLarge(_));
     if offsets.len() < 2 || !failed.iter().any(too_large) {
@@ -191,11 +197,39 @@ fn one_by_one(
     }
     let alone = |(partition, error): (TopicPartition, GroupError)| {
         let next = offsets.iter().find(|next| next.partition == partition);
-        match next.map(|next| parts.control.commit(std::slice::from_ref(next), COMMIT_TIMEOUT)) {
+        match next.map(|next| commit(std::slice::from_ref(next))) {
             Some(Ok(failed)) => failed.into_iter().next(),
             Some(Err(error)) => Some((partition, error)),
             None => Some((partition, error)),
         }
     };
     failed.into_iter().filter_map(alone).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_partitions_metadata_do_not_stop_the_others() {
+        let at = |n: i32, metadata: usize| NextOffset {
+            partition: TopicPartition::new("t", n),
+            offset: 7,
+            metadata: Some(Arc::from("m".repeat(metadata))),
+        };
+        let offsets = [at(0, 10), at(1, 90), at(2, 20), at(3, 30)];
+        let refused = |next: &NextOffset| (next.partition.clone(), GroupError::MetadataTooLarge("90".to_owned()));
+        // As librdkafka answers: one is too large, all are reported.
+        let asked = |offsets: &[NextOffset]| {
+            if offsets.iter().any(|next| next.partition.partition == 3) {
+                return Err(GroupError::TimedOut("late".to_owned()));
+            }
+            let large = offsets.iter().any(|next| next.metadata.as_ref().is_some_and(|text| text.len() > 50));
+            Ok(if large { offsets.iter().map(refused).collect() } else { Vec::new() })
+        };
+        let left = one_by_one(&offsets, offsets.iter().map(refused).collect(), asked);
+        assert_eq!(left, [refused(&offsets[1]), (offsets[3].partition.clone(), GroupError::TimedOut("late".to_owned()))]);
+        let other = vec![(offsets[0].partition.clone(), GroupError::Other("no".to_owned()))];
+        assert_eq!(one_by_one(&offsets, other.clone(), |_| Ok(Vec::new())), other, "other errors are what they say");
+    }
 }

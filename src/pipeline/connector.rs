@@ -4,15 +4,12 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::bigquery::{Appender, Tables, WriteStreams};
-use crate::config::{ConnectorConfig, FleetConfig};
 use crate::flow::{BudgetKind, Clock, Lease};
 use crate::kafka::{GroupControl, GroupSettings, start_group};
-use crate::schema::SchemaSource;
 use crate::telemetry::metrics::ConnectorMetrics;
 use crate::telemetry::standing::StandingGauges;
 
-use super::assembly::{Assembly, AssemblyParts};
+use super::assembly::{Assembly, AssemblyParts, ConnectorWorld};
 use super::committer::Committer;
 use super::dead_letters::DeadLetters;
 use super::events::ShardHandle;
@@ -24,7 +21,6 @@ use super::progress::Ownership;
 use super::shard_thread;
 use super::stall::StallWatch;
 use super::trouble::Trouble;
-use super::worker::WorkerShared;
 use super::writers::Writers;
 
 /// How long a connector that fails may take to leave its group, so that other workers get its partitions.
@@ -32,20 +28,8 @@ pub(super) const LEAVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What a connector is made of.
 pub struct ConnectorParts {
-    /// Its file.
-    pub config: Arc<ConnectorConfig>,
-    /// `millrace.toml`.
-    pub fleet: Arc<FleetConfig>,
-    /// Where its schemas come from; none for JSON.
-    pub schemas: Option<Arc<dyn SchemaSource>>,
-    /// Tables over REST.
-    pub tables: Arc<dyn Tables>,
-    /// Rows over the Storage Write API.
-    pub appender: Arc<dyn Appender>,
-    /// Streams of their own, for exactly once.
-    pub streams: Arc<dyn WriteStreams>,
-    /// What it shares with the worker's other connectors.
-    pub worker: Arc<WorkerShared>,
+    /// Its files, and the world around it.
+    pub world: ConnectorWorld,
     /// Memory that its consumer's queues may take.
     pub prefetch_bytes: u64,
     /// It begins paused: it joins its group and takes nothing.
@@ -109,26 +93,16 @@ impl Connector {
     /// A mistake in its file that shows only now, a property that librdkafka refuses, no thread. Brokers that are away are no error: the
     /// connector waits for them.
     pub fn start(parts: ConnectorParts) -> Result<Self, ConnectorError> {
-        let config = parts.config.clone();
+        let config = parts.world.config.clone();
         let name = config.name.clone();
         let thread_error = |source| ConnectorError::Thread { connector: name.clone(), source };
         // The lag task and whoever stops it wait for threads, which only tokio has.
         let runtime = tokio::runtime::Handle::current();
-        let settings = GroupSettings::of(&parts.fleet, &config, parts.prefetch_bytes);
-        let clients = parts.worker.clients.of(&settings);
-        let clock: Arc<dyn Clock> = parts.worker.tasks.clone();
-        let prefetch = parts.worker.budget.lease(BudgetKind::Prefetch, parts.prefetch_bytes);
-        let mut assembly = Assembly::new(AssemblyParts {
-            config: config.clone(),
-            fleet: parts.fleet,
-            schemas: parts.schemas,
-            tables: parts.tables,
-            appender: parts.appender,
-            streams: parts.streams,
-            letters: clients.clone(),
-            rereader: clients.clone(),
-            worker: parts.worker,
-        })?;
+        let settings = GroupSettings::of(&parts.world.fleet, &config, parts.prefetch_bytes);
+        let clients = parts.world.worker.clients.of(&settings);
+        let clock: Arc<dyn Clock> = parts.world.worker.tasks.clone();
+        let prefetch = parts.world.worker.budget.lease(BudgetKind::Prefetch, parts.prefetch_bytes);
+        let mut assembly = Assembly::new(AssemblyParts { world: parts.world, letters: clients.clone(), rereader: clients.clone() })?;
         assembly.pause.set(parts.paused, clock.now_wall_us() / 1000);
         let control = start_group(settings, assembly.listener.clone())
             .map_err(|error| ConnectorError::Kafka { connector: name.clone(), message: error.to_string() })?;

@@ -61,7 +61,7 @@ mod worker;
 mod writer;
 mod writers;
 
-pub use assembly::{Assembly, AssemblyParts};
+pub use assembly::{Assembly, AssemblyParts, ConnectorWorld};
 pub use committer::CommitterParts;
 pub use connector::{Connector, ConnectorError, ConnectorParts};
 pub use dead_letters::{Letter, LetterBox, LetterError, Rereader};

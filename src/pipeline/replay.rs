@@ -15,7 +15,7 @@ use crate::config::{BadRecords, Guarantee, HumanDuration};
 use crate::kafka::{Assigned, Epoch, GroupControl, GroupListener, GroupSettings, StartOffset};
 use crate::record::{OwnedRecord, TopicPartition};
 
-use super::assembly::{Assembly, AssemblyParts};
+use super::assembly::{Assembly, AssemblyParts, ConnectorWorld};
 use super::committer::Committer;
 use super::connector::{ConnectorError, ConnectorParts};
 use super::events::ShardHandle;
@@ -58,28 +58,19 @@ impl Replay {
     /// # Errors
     /// A mistake in its file that shows only now, no thread.
     pub fn start(parts: ConnectorParts) -> Result<Self, ConnectorError> {
-        let mut config = (*parts.config).clone();
+        let mut config = (*parts.world.config).clone();
         config.errors.bad_records = BadRecords::DeadLetter;
         config.errors.max_dead_share = 1.0;
         config.delivery.guarantee = Guarantee::AtLeastOnce;
-        let mut fleet = (*parts.fleet).clone();
+        let mut fleet = (*parts.world.fleet).clone();
         fleet.worker.commit_interval = COMMIT_EVERY;
         fleet.worker.shards = 1;
-        let clients = parts.worker.clients.of(&GroupSettings::of(&fleet, &config, parts.prefetch_bytes));
+        let clients = parts.world.worker.clients.of(&GroupSettings::of(&fleet, &config, parts.prefetch_bytes));
         let desk = Arc::new(Desk::new(clients));
         let name = config.name.clone();
         let thread_error = |source| ConnectorError::Thread { connector: name.clone(), source };
-        let mut assembly = Assembly::new(AssemblyParts {
-            config: Arc::new(config),
-            fleet: Arc::new(fleet),
-            schemas: parts.schemas,
-            tables: parts.tables,
-            appender: parts.appender,
-            streams: parts.streams,
-            letters: desk.clone(),
-            rereader: desk.clone(),
-            worker: parts.worker,
-        })?;
+        let world = ConnectorWorld { config: Arc::new(config), fleet: Arc::new(fleet), ..parts.world };
+        let mut assembly = Assembly::new(AssemblyParts { world, letters: desk.clone(), rereader: desk.clone() })?;
         let control = Arc::new(ShelfControl::default());
         let group: Arc<dyn GroupControl> = control.clone();
         let mut half_started = HalfStarted::new(group.clone());

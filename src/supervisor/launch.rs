@@ -11,7 +11,7 @@ use crate::bigquery::BigQuery;
 use crate::config::{ConnectorConfig, FleetConfig};
 use crate::fleet::DesiredState;
 use crate::http::WorkerState;
-use crate::pipeline::{Connector, ConnectorParts, ConnectorState, WorkerShared};
+use crate::pipeline::{Connector, ConnectorParts, ConnectorState, ConnectorWorld, WorkerShared};
 
 /// The share of the memory budget that librdkafka may fetch ahead: a quarter. It is refilled within milliseconds; open buffers and bytes
 /// in flight, which last as long as BigQuery takes, need the rest.
@@ -66,7 +66,7 @@ impl Launcher {
             }
         }
         let config = slot.config.lock().clone();
-        let parts = ConnectorParts {
+        let world = ConnectorWorld {
             schemas: self.sources.of(&config),
             config,
             fleet: self.fleet.clone(),
@@ -74,9 +74,9 @@ impl Launcher {
             appender: self.bigquery.appender(),
             streams: self.bigquery.streams(),
             worker: self.shared.clone(),
-            prefetch_bytes: slot.prefetch_bytes,
-            paused: wish.is_some_and(|wish| wish.state == DesiredState::Paused),
         };
+        let paused = wish.is_some_and(|wish| wish.state == DesiredState::Paused);
+        let parts = ConnectorParts { world, prefetch_bytes: slot.prefetch_bytes, paused };
         let started = {
             let slot = slot.clone();
             tokio::task::spawn_blocking(move || Connector::start(parts).map(|connector| slot.run(connector))).await

@@ -20,6 +20,8 @@ use harness::servers::{Servers, parts};
 
 const PROJECT: &str = "MILLRACE_CLOUD_PROJECT";
 const DATASET: &str = "MILLRACE_CLOUD_DATASET";
+/// After this long a dead or paused worker's partitions go to others.
+const SESSION_MS: i64 = 6_000;
 
 fn main() -> std::process::ExitCode {
     let unset = std::env::var_os(PROJECT).is_none() || std::env::var_os(DATASET).is_none();
@@ -30,6 +32,7 @@ fn main() -> std::process::ExitCode {
         &[
             ("every_record_is_there_once", every_record_is_there_once),
             ("nothing_is_lost_when_a_worker_is_killed", nothing_is_lost_when_a_worker_is_killed),
+            ("exactly_once_doubles_nothing_when_workers_are_killed", exactly_once_doubles_nothing_when_workers_are_killed),
         ],
         unset,
     )
@@ -46,6 +49,10 @@ struct Cloud {
 
 impl Cloud {
     fn new(servers: &Servers, test: &str, partitions: i32) -> anyhow::Result<Self> {
+        Self::promising(servers, test, partitions, "at-least-once")
+    }
+
+    fn promising(servers: &Servers, test: &str, partitions: i32, guarantee: &str) -> anyhow::Result<Self> {
         let (project, dataset) = (std::env::var(PROJECT).context(PROJECT)?, std::env::var(DATASET).context(DATASET)?);
         let run = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
         let topic = format!("{test}_{run}");
@@ -56,7 +63,9 @@ impl Cloud {
         let table = format!("{dataset}.{topic}");
         let mut installation = Installation::without_bigquery(servers, test)?;
         installation.set("bigquery", "project", project.clone());
-        installation.connector(&topic, &avro_connector(&topic, &table, &format!("{topic}.dead")))?;
+        installation.set("kafka", "session.timeout.ms", SESSION_MS);
+        let connector = avro_connector(&topic, &table, &format!("{topic}.dead"));
+        installation.connector(&topic, &format!("{connector}\n[delivery]\nguarantee = \"{guarantee}\"\n"))?;
         let reader = Reader::start(&parts()?.join("python/bin/python"), None, &project)?;
         Ok(Self { topic, table, installation, reader, schema_id })
     }
@@ -93,4 +102,39 @@ fn nothing_is_lost_when_a_worker_is_killed(servers: &Servers) -> anyhow::Result<
     // What was appended since the last commit, at most 1 s before the kill, with its answers still on the way.
     ensure!(duplicates <= 5000, "{duplicates} duplicates");
     worker.terminate()
+}
+
+/// What `docs/durability.md` assumes of the service: no append lands after FinalizeWriteStream has answered, and its row count has every append that landed. One
+/// worker is killed with appends on their way, the next is paused until another has its partitions, and wakes with appends that it had announced.
+fn exactly_once_doubles_nothing_when_workers_are_killed(servers: &Servers) -> anyhow::Result<()> {
+    const TAKEOVERS: &str = "millrace_exact_takeovers_total";
+    let cloud = Cloud::promising(servers, "exactly_once_doubles_nothing_when_workers_are_killed", 4, "exactly-once")?;
+    let mut first = cloud.installation.start()?;
+    let (stock, producer) = (Stock::new()?, Producer::new(servers.kafka()?.client(), &cloud.topic)?);
+    let id = cloud.schema_id;
+    let stream =
+        Stream::start(producer, 4, 1000, move |n| (Stock::reference(n), framed(id, &stock.encode(n).expect("a stock update encodes"))));
+    // A table is made first: the service may take minutes until its writers see it.
+    first.wait_for_metric("millrace_table_rows_durable_total", &[], 5000.0, Duration::from_secs(600))?;
+    first.process().kill()?;
+    let mut second = cloud.installation.start()?;
+    second.wait_for_metric(TAKEOVERS, &[], 1.0, Duration::from_secs(120))?;
+    second.wait_for_metric("millrace_table_rows_durable_total", &[], 5000.0, Duration::from_secs(120))?;
+    second.process().signal("STOP")?;
+    let mut third = cloud.installation.start()?;
+    let taken_over = third.wait_for_metric(TAKEOVERS, &[], 1.0, Duration::from_secs(120));
+    second.process().signal("CONT")?;
+    taken_over?;
+    std::thread::sleep(Duration::from_secs(20));
+    let journal = stream.stop()?;
+    reconcile_exactly(&cloud.reader, &cloud.table, "reference", &journal, Duration::from_secs(300))?;
+    let (mut takeovers, mut landed) = (0.0, 0.0);
+    for worker in [&second, &third] {
+        takeovers += worker.metric(TAKEOVERS, &[])?;
+        landed += worker.metric("millrace_exact_landed_appends_found_total", &[])?;
+        ensure!(worker.metric("millrace_exact_streams_lost_total", &[])? == 0.0, "a stream whose rows could not be counted");
+    }
+    eprintln!("    {} records, {takeovers} takeovers, {landed} landed appends found in them, each row once", journal.len());
+    second.terminate()?;
+    third.terminate()
 }

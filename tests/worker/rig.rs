@@ -10,7 +10,7 @@ use millrace::config::{ConnectorConfig, FleetConfig};
 use millrace::embedded::bigquery::{Cell, EmbeddedBigQuery, Settings};
 use millrace::embedded::registry::{EmbeddedRegistry, RegistrySettings};
 use millrace::flow::Budget;
-use millrace::pipeline::{Connector, ConnectorParts, ConnectorState, ConnectorStatus, WorkerShared};
+use millrace::pipeline::{Connector, ConnectorParts, ConnectorState, ConnectorStatus, ConnectorWorld, WorkerShared};
 use millrace::schema::{FolderSource, RegistrySource, SchemaSource};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -92,13 +92,15 @@ impl Rig {
         };
         let worker = Arc::new(WorkerShared::new(Budget::new(256 << 20), self.runtime.handle().clone(), false));
         let parts = ConnectorParts {
-            config: Arc::new(config),
-            fleet,
-            schemas: Some(schemas),
-            tables: client.tables(),
-            appender: client.appender(),
-            streams: client.streams(),
-            worker,
+            world: ConnectorWorld {
+                config: Arc::new(config),
+                fleet,
+                schemas: Some(schemas),
+                tables: client.tables(),
+                appender: client.appender(),
+                streams: client.streams(),
+                worker,
+            },
             prefetch_bytes: 32 << 20,
             paused: false,
         };

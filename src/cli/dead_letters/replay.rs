@@ -17,7 +17,7 @@ use crate::config::{ConnectorConfig, Loaded};
 use crate::fleet::{Replayed, StateTopic, letter_hash, replayed_key};
 use crate::flow::Budget;
 use crate::kafka::{ClusterSettings, GroupSettings, TopicScan};
-use crate::pipeline::{ConnectorParts, ReadLetter, Replay, WorkerShared};
+use crate::pipeline::{ConnectorParts, ConnectorWorld, ReadLetter, Replay, WorkerShared};
 use crate::supervisor::SchemaSources;
 
 /// Letters, and their bytes, that are replayed and then remembered at a time: what may be replayed again when the command is killed.
@@ -125,18 +125,16 @@ fn try_run(
     let client = runtime.block_on(bigquery::connect(&fleet.bigquery, fleet.worker.ca_file.as_deref())).map_err(|e| words(&e))?;
     let sources = SchemaSources::new(&fleet).map_err(|e| words(&e))?;
     let budget = Budget::new(fleet.worker.memory.bytes());
-    let mut replay = Replay::start(ConnectorParts {
+    let world = ConnectorWorld {
         schemas: sources.of(connector),
         config: Arc::new(connector.clone()),
         tables: client.tables(),
         appender: client.appender(),
         streams: client.streams(),
         worker: Arc::new(WorkerShared::new(budget, runtime.handle().clone(), fleet.bigquery.text_literals)),
-        prefetch_bytes: 0,
-        paused: false,
         fleet: fleet.clone(),
-    })
-    .map_err(|e| words(&e))?;
+    };
+    let mut replay = Replay::start(ConnectorParts { world, prefetch_bytes: 0, paused: false }).map_err(|e| words(&e))?;
     let outcome = (|| {
         let mut scan = TopicScan::open(&GroupSettings::of(&fleet, connector, 0), &topic, TIMEOUT).map_err(|e| words(&e))?;
         let (mut letters, mut marks, mut bytes) = (Vec::new(), Vec::new(), 0);

@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use super::cluster::Cluster;
 use super::faults::{FaultDice, Strike};
 use super::frame::{PortRewrites, RequestHead, correlation_of_answer, read_frame};
-use super::sessions::{HEARTBEAT, Sessions};
+use super::sessions::{self, HEARTBEAT, Sessions};
 
 /// What all connections work with.
 #[derive(Clone)]
@@ -44,6 +44,20 @@ struct Pending {
     joins: HashSet<i32>,
     /// It carried heartbeats of a member of a group of the new protocol.
     member: bool,
+    /// While a heartbeat waits for its answer, and until that has surely reached the client, the connection is not cut either: the mock cluster does not
+    /// repeat in a later answer what it has said in a lost one.
+    heartbeats: HashSet<i32>,
+    heard_at: Option<Instant>,
+}
+
+/// How long an answer may take to the client.
+const ANSWER_ARRIVES: Duration = Duration::from_millis(50);
+
+impl Pending {
+    fn may_cut(&self, now: Instant) -> bool {
+        let arrived = self.heard_at.is_none_or(|at| now.duration_since(at) >= ANSWER_ARRIVES);
+        self.joins.is_empty() && self.heartbeats.is_empty() && arrived
+    }
 }
 
 /// Takes connections until aborted; they end with it.
@@ -94,21 +108,26 @@ async fn requests(
     let mut frame = Vec::new();
     while read_frame(&mut from, &mut frame).await? {
         let Some(head) = RequestHead::of(&frame) else { return Ok(()) };
+        let mut anew = None;
         let may_cut = {
             let mut pending = pending.lock();
             if head.answer_names_brokers() {
                 pending.on_answer.insert(head.correlation, OnAnswer::Rewrite);
             }
             if let Some(sessions) = sessions.as_ref().filter(|_| head.api == HEARTBEAT) {
-                sessions.heard(&frame, mock_port, Instant::now());
+                anew = sessions.heard(&frame, mock_port, Instant::now());
                 pending.on_answer.insert(head.correlation, OnAnswer::Pace);
+                pending.heartbeats.insert(head.correlation);
                 pending.member = true;
             }
             if JOINS.contains(&head.api) {
                 pending.joins.insert(head.correlation);
             }
-            pending.joins.is_empty()
+            pending.may_cut(Instant::now())
         };
+        if let Some(member) = anew {
+            sessions::leave(&member, mock_port).await?;
+        }
         match dice.draw(head.api, may_cut) {
             // Pushed before the request goes on, so that this request (or one of its kind that overtakes it) takes it.
             Some(Strike::Refuse(api, error)) => cluster.request_errors(api, vec![error]).await.map_err(std::io::Error::other)?,
@@ -134,9 +153,12 @@ async fn answers(from: &mut OwnedReadHalf, mut to: OwnedWriteHalf, pending: &Mut
             let mut pending = pending.lock();
             let what = correlation_of_answer(&frame).and_then(|id| {
                 pending.joins.remove(&id);
+                if pending.heartbeats.remove(&id) {
+                    pending.heard_at = Some(Instant::now());
+                }
                 pending.on_answer.remove(&id)
             });
-            (what, pending.joins.is_empty())
+            (what, pending.may_cut(Instant::now()))
         };
         match what {
             Some(OnAnswer::Rewrite) => rewrites.apply(&mut frame),

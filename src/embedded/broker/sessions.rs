@@ -33,8 +33,9 @@ pub(super) struct Sessions {
     members: Mutex<HashMap<Member, Heard>>,
 }
 
+/// A member: its id is unique beyond its group.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Member {
+pub(super) struct Member {
     group: Vec<u8>,
     id: Vec<u8>,
 }
@@ -44,6 +45,8 @@ struct Heard {
     at: Instant,
     /// The mock broker that coordinates its group.
     broker: u16,
+    /// It has been in an epoch of the group.
+    has_joined: bool,
 }
 
 impl Sessions {
@@ -51,18 +54,27 @@ impl Sessions {
         Self { times, members: Mutex::default() }
     }
 
-    /// Takes note of a heartbeat (a whole frame) on its way to this mock broker.
-    pub(super) fn heard(&self, request: &[u8], broker: u16, at: Instant) {
-        let Some((member, epoch)) = sender_of(request) else { return };
+    /// Takes note of a heartbeat (a whole frame) on its way to this mock broker. Gives the member if it begins anew: the mock cluster would take it for the
+    /// one that it was, and never tell it what it is assigned, so it is to [`leave`] first.
+    pub(super) fn heard(&self, request: &[u8], broker: u16, at: Instant) -> Option<Member> {
+        let (member, epoch) = sender_of(request)?;
+        let mut members = self.members.lock();
         if epoch < 0 {
-            self.members.lock().remove(&member);
-        } else {
-            self.members.lock().insert(member, Heard { at, broker });
+            members.remove(&member);
+            return None;
         }
+        let before = members.insert(member.clone(), Heard { at, broker, has_joined: epoch > 0 });
+        before.is_some_and(|before| before.has_joined && epoch == 0).then_some(member)
     }
 
-    /// Puts the interval into the answer to a heartbeat.
+    /// Puts the interval into the answer to a heartbeat, and takes note of who has joined by it.
     pub(super) fn pace(&self, answer: &mut [u8]) {
+        if let Some((id, epoch)) = receiver_of(answer)
+            && epoch > 0
+        {
+            let mut members = self.members.lock();
+            members.iter_mut().filter(|(member, _)| member.id == id).for_each(|(_, heard)| heard.has_joined = true);
+        }
         if let Some(interval) = interval_in(answer).and_then(|at| answer.get_mut(at..at + 4))
             // 0 beside errors: the client keeps the interval that it has.
             && *interval != [0; 4]
@@ -97,7 +109,11 @@ impl Sessions {
     }
 }
 
-async fn leave(member: &Member, broker: u16) -> std::io::Result<()> {
+/// Makes a member leave.
+///
+/// # Errors
+/// The mock broker does not answer.
+pub(super) async fn leave(member: &Member, broker: u16) -> std::io::Result<()> {
     let mut connection = TcpStream::connect(("127.0.0.1", broker)).await?;
     connection.write_all(&leave_request(member)).await?;
     read_frame(&mut connection, &mut Vec::new()).await?;
@@ -136,9 +152,20 @@ fn sender_of(request: &[u8]) -> Option<(Member, i32)> {
     Some((Member { group, id }, epoch))
 }
 
-/// Where an answer names the interval: length, correlation, tags, throttle, error, its message, member, epoch stand before it.
+/// Whom an answer is for, and its epoch; nobody beside an error.
+fn receiver_of(answer: &[u8]) -> Option<(&[u8], i32)> {
+    let mut at = INTO_ANSWER;
+    compact_text(answer, &mut at)?;
+    let id = compact_text(answer, &mut at)?;
+    Some((id, i32::from_be_bytes(answer.get(at..at + 4)?.try_into().ok()?)))
+}
+
+/// Length, correlation, tags, throttle, error.
+const INTO_ANSWER: usize = 4 + 4 + 1 + 4 + 2;
+
+/// Where an answer names the interval: the error's message, member, epoch stand before it.
 fn interval_in(answer: &[u8]) -> Option<usize> {
-    let mut at = 4 + 4 + 1 + 4 + 2;
+    let mut at = INTO_ANSWER;
     compact_text(answer, &mut at)?;
     compact_text(answer, &mut at)?;
     Some(at + 4)
@@ -210,6 +237,20 @@ mod tests {
     }
 
     #[test]
+    fn who_begins_anew_leaves_first() {
+        let (sessions, now) = (sessions(), Instant::now());
+        let says = |epoch| sessions.heard(&heartbeat("g", "me", epoch), 1000, now);
+        assert_eq!((says(0), says(0)), (None, None), "still joining");
+        assert_eq!(says(4), None);
+        assert_eq!(says(0), Some(Member { group: b"g".to_vec(), id: b"me".to_vec() }));
+        assert_eq!(says(0), None, "it has left");
+        let mut joined = vec![0; INTO_ANSWER];
+        joined.extend([0, 3, b'm', b'e', 0, 0, 0, 5, 0, 0, 0, 1]);
+        sessions.pace(&mut joined);
+        assert!(says(0).is_some(), "the answer that let it in was lost");
+    }
+
+    #[test]
     fn answers_ask_for_the_interval_that_was_chosen() {
         let answer = |interval: i32| {
             let mut frame = vec![0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0];
@@ -225,6 +266,7 @@ mod tests {
         let mut paced = answer(5_000);
         sessions().pace(&mut paced);
         assert_eq!(paced, answer(500));
+        assert_eq!(receiver_of(&paced), Some((&b"me"[..], 9)));
         let mut error = answer(0);
         sessions().pace(&mut error);
         assert_eq!(error, answer(0));

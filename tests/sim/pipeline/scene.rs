@@ -9,7 +9,7 @@ use millrace::bigquery::tables_over;
 use millrace::config::{BadRecords, ConnectorConfig, FleetConfig, HumanDuration, OnLostRange, OnLostStream};
 use millrace::flow::{Budget, BudgetKind, Tasks};
 use millrace::kafka::GroupControl;
-use millrace::pipeline::{Assembly, AssemblyParts, WorkerShared};
+use millrace::pipeline::{Assembly, AssemblyParts, ConnectorWorld, WorkerShared};
 use parking_lot::Mutex;
 use rand::Rng;
 
@@ -101,18 +101,17 @@ impl Scene {
         self.oracle.starts(process, settings);
         let (connector, fleet) = self.files(settings);
         let budget = Budget::new(self.world.draw(|random| if random.random_bool(0.1) { MEMORY_SHORT } else { MEMORY }));
-        let mut assembly = Assembly::new(AssemblyParts {
+        let around = ConnectorWorld {
             config: Arc::new(connector),
             fleet: Arc::new(fleet),
             schemas: Some(self.registry.clone()),
             tables: tables_over(client.clone(), tasks.clone(), VISIBILITY_DELAY),
             appender: client.clone(),
             streams: client,
-            letters: Arc::new(Post { scene: self.clone(), process }),
-            rereader: Arc::new(Post { scene: self.clone(), process }),
             worker: Arc::new(WorkerShared::with_tasks(budget.clone(), tasks.clone(), false)),
-        })
-        .expect("a connector");
+        };
+        let post = Arc::new(Post { scene: self.clone(), process });
+        let mut assembly = Assembly::new(AssemblyParts { world: around, letters: post.clone(), rereader: post }).expect("a connector");
         let consumer = Consumer::new(self, process, &tasks);
         let control: Arc<dyn GroupControl> = consumer.clone();
         let (shards, committer) = assembly.join(&control);

@@ -12,7 +12,7 @@ use crate::config::{ConnectorConfig, FleetConfig};
 use crate::flow::{Budget, Clock, Tasks, TokioTasks};
 use crate::kafka::{Assigned, Epoch, Flow, GroupControl, GroupListener, PartitionQueue, StartOffset, Taken};
 use crate::pipeline::WorkerShared;
-use crate::pipeline::assembly::{Assembly, AssemblyParts};
+use crate::pipeline::assembly::{Assembly, AssemblyParts, ConnectorWorld};
 use crate::pipeline::committer::CommitterParts;
 use crate::pipeline::shard_thread::ShardLoop;
 use crate::record::{Headers, Record, TopicPartition};
@@ -120,18 +120,17 @@ impl Owner {
         .unwrap();
         let tasks = Arc::new(Quick(TokioTasks::new(runtime.handle().clone())));
         let control: Arc<dyn GroupControl> = Arc::new(reach.clone());
-        let mut assembly = Assembly::new(AssemblyParts {
+        let around = ConnectorWorld {
             config: Arc::new(config),
             fleet: Arc::new(fleet),
             schemas: None,
             tables: Arc::new(reach.clone()),
             appender: Arc::new(reach.clone()),
             streams: Arc::new(reach.clone()),
-            letters: Arc::new(reach.clone()),
-            rereader: Arc::new(reach.clone()),
             worker: Arc::new(WorkerShared::with_tasks(Budget::new(64 << 20), tasks, false)),
-        })
-        .unwrap();
+        };
+        let mut assembly =
+            Assembly::new(AssemblyParts { world: around, letters: Arc::new(reach.clone()), rereader: Arc::new(reach.clone()) }).unwrap();
         let (shards, committer) = assembly.join(&control);
         for shard in &shards {
             shard.set_waker(Waker::noop().clone());
