@@ -31,7 +31,8 @@ pub(super) struct Worst {
 
 /// The worst worker when n members share the groups. `speeds` are those of the workers by place (missing: 1).
 pub(super) fn worst(groups: &[GroupModel], n: usize, speeds: &[f64]) -> Worst {
-    let n = n.max(1);
+    // Members beyond the partitions get nothing: however many are asked for, the work is bounded.
+    let n = n.min(groups.iter().map(|g| g.demand.len()).sum()).max(1);
     let totals: Vec<f64> = groups.iter().map(|g| g.demand.iter().sum()).collect();
     let mut found = Worst { demand: -1.0, shares: vec![0.0; groups.len()], speed: 1.0 };
     let mut loads = vec![vec![0.0; n]; groups.len()];

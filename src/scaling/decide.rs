@@ -16,10 +16,15 @@ pub fn decide(snapshot: &Snapshot, memory: &mut Memory) -> Decision {
 
 /// The same with other constants: for the simulation that chose them.
 pub fn decide_with(snapshot: &Snapshot, memory: &mut Memory, tuning: &Tuning) -> Decision {
-    if let Some(last) = memory.last_ms
-        && snapshot.now_ms <= last
-    {
-        return plain(snapshot, snapshot.replicas, format!("holds at {}: the snapshot is not newer than the last one", snapshot.replicas));
+    if let Some(last) = memory.last_ms {
+        if snapshot.now_ms <= last {
+            return plain(
+                snapshot,
+                snapshot.replicas,
+                format!("holds at {}: the snapshot is not newer than the last one", snapshot.replicas),
+            );
+        }
+        memory.fleet.asked_after(snapshot.now_ms - last);
     }
     let view = observe(snapshot, memory);
     learn(snapshot, &view, memory);

@@ -11,6 +11,11 @@ pub(super) const STEPS: usize = 44;
 
 /// A change within the trend's reach counts when it exceeds this share of the load, and the noise.
 const TREND_FLOOR: f64 = 0.06;
+/// And this many standard deviations of the noise.
+const BEYOND_NOISE: f64 = 4.0;
+/// How far back trends are looked for, seconds, and for how many times as long one is extended.
+const REACHES_S: [f64; 3] = [12.0, 25.0, 60.0];
+const EXTENDED: f64 = 2.5;
 /// A trend may multiply the load by this much at most: nothing grows for ever.
 const TREND_LIMIT: f64 = 2.5;
 /// The past in which peaks are remembered, seconds.
@@ -59,7 +64,7 @@ pub(super) fn outlook(memory: &mut GroupMemory, now_ms: i64, ahead_s: f64) -> Ou
         }
     }
     let (peak, turns) = peaks(&memory.history, now_ms);
-    let slope = steepest(&memory.fine);
+    let rises = rises(&memory.fine, ahead_s);
     let limit = if turns >= 2 {
         (peak * 1.05).max(last.rate)
     } else if last.rate < 0.8 * peak {
@@ -67,17 +72,28 @@ pub(super) fn outlook(memory: &mut GroupMemory, now_ms: i64, ahead_s: f64) -> Ou
     } else {
         last.rate * TREND_LIMIT
     };
-    let path = (0..STEPS).map(|i| (last.rate + slope * (i as f64 * STEP_S).min(ahead_s)).min(limit).max(last.rate)).collect();
+    let risen = |t: f64| rises.iter().map(|(slope, for_s)| slope * t.min(*for_s)).fold(0.0, f64::max);
+    let path = (0..STEPS).map(|i| (last.rate + risen(i as f64 * STEP_S)).min(limit).max(last.rate)).collect();
     Outlook { path, period_s: None }
 }
 
-/// The steepest significant rise, records/s each second; 0 without one.
-fn steepest(fine: &VecDeque<Sample>) -> f64 {
-    [12.0, 25.0, 60.0].iter().filter_map(|reach_s| line(fine, *reach_s)).fold(0.0, f64::max)
+/// The significant rises of the last seconds: records/s each second, and for how many seconds each may go on. A short one is not extended far.
+fn rises(fine: &VecDeque<Sample>, ahead_s: f64) -> Vec<(f64, f64)> {
+    let noise = noise(fine);
+    REACHES_S.iter().filter_map(|reach_s| Some((line(fine, *reach_s, noise)?, ahead_s.min(reach_s * EXTENDED)))).collect()
+}
+
+/// How much the load jumps from look to look besides its course: the median of second differences, which a straight rise has none of.
+fn noise(fine: &VecDeque<Sample>) -> f64 {
+    let rates: Vec<f64> = fine.iter().map(|s| s.rate).collect();
+    let mut bends: Vec<f64> = rates.windows(3).map(|w| (w[0] - 2.0 * w[1] + w[2]).abs()).collect();
+    bends.sort_by(f64::total_cmp);
+    // A normal variable's standard deviation is 1.48 times the median of its size; a second difference has six times its variance.
+    if bends.len() < 4 { 0.0 } else { bends[bends.len() / 2] * 1.48 / 6.0_f64.sqrt() }
 }
 
 /// The least-squares slope over the last `reach_s` seconds (two samples at least); none when its rise may be noise.
-fn line(fine: &VecDeque<Sample>, reach_s: f64) -> Option<f64> {
+fn line(fine: &VecDeque<Sample>, reach_s: f64, noise: f64) -> Option<f64> {
     let last = fine.back()?;
     let mut points: Vec<(f64, f64)> = Vec::new();
     for s in fine.iter().rev() {
@@ -100,7 +116,8 @@ fn line(fine: &VecDeque<Sample>, reach_s: f64) -> Option<f64> {
     let rest: f64 = points.iter().map(|(t, r)| (r - mr - slope * (t - mt)).powi(2)).sum();
     let error = if points.len() > 2 { (rest / (n - 2.0) / tt).sqrt() } else { 0.0 };
     let rise = slope * (points.first()?.0 - points.last()?.0);
-    let significant = rise > TREND_FLOOR * mr.max(1e-9) && slope > 3.0 * error && (points.len() > 2 || rise > 0.25 * mr);
+    let significant =
+        rise > (TREND_FLOOR * mr).max(BEYOND_NOISE * noise).max(1e-9) && slope > 3.0 * error && (points.len() > 2 || rise > 0.25 * mr);
     significant.then_some(slope)
 }
 

@@ -2,15 +2,23 @@
 
 use super::assignment::GroupModel;
 use super::limits::Hold;
-use super::queue::{Phase, Queue};
+use super::queue::{Course, Phase, Queue};
 use super::round::Round;
+use super::storm;
 
-/// What an eager rebalance stops everything for, seconds.
-const EAGER_S: f64 = 8.0;
 /// How much of a load counts whose cost is only known not to exceed a bound.
 const BOUND_COUNTED: f64 = 0.6;
-/// The time in which most of several workers have come, each with an eager rebalance, seconds.
-const STORM_S: f64 = 55.0;
+
+/// What a larger fleet is measured by.
+struct Growth<'a> {
+    models: &'a [GroupModel],
+    loads: Vec<Vec<f64>>,
+    queue: Queue,
+    /// The fleet as it is until more workers come.
+    now: Phase,
+    /// When the lag is to be down again, seconds from now.
+    end_s: f64,
+}
 
 impl Round<'_> {
     /// The number to grow to, if the fleet as it is will not do.
@@ -20,7 +28,7 @@ impl Round<'_> {
         if !able || replicas >= ceiling {
             return None;
         }
-        let (tuning, limits) = (self.tuning, self.snapshot.limits);
+        let (tuning, limits, eager) = (self.tuning, self.snapshot.limits, self.eager());
         let target_s = limits.freshness_target_ms as f64 / 1000.0;
         let models = self.models();
         let mut loads = self.loads(&models);
@@ -28,40 +36,41 @@ impl Round<'_> {
         for (load, _) in loads.iter_mut().zip(&self.groups).filter(|(_, g)| g.proven_only) {
             load.iter_mut().for_each(|l| *l *= BOUND_COUNTED);
         }
-        let ready = self.ready.clamp(1, replicas.max(1));
-        let present = self.at(&models, ready);
+        let present = self.at(&models, self.ready.clamp(1, replicas.max(1)));
         // Where every arrival stops all, asking for more because of what the arrivals themselves left waiting would never end.
-        let waits = if self.eager() && self.missing > 0 { 0.0 } else { self.waits(&present, &models) };
-        let queue = Queue { waits };
+        let waits = if eager && self.missing > 0 { 0.0 } else { self.waits(&present, &models) };
         let late = self.groups.iter().filter(|g| g.hold.is_none()).filter_map(|g| g.lag_s).any(|lag| lag > 0.6 * target_s);
         let drain_s = limits.recovery_target_ms as f64 / 1000.0 * if late { tuning.drain_late } else { tuning.drain };
-        let end_s = tuning.startup_s + drain_s.max(20.0) + if self.eager() { STORM_S - tuning.startup_s } else { 0.0 };
-        // Those that are on their way are expected halfway through a start-up.
-        let coming_s = if self.missing > 0 { tuning.startup_s * 0.6 } else { 0.0 };
+        let begin_s = if eager { storm::MOST_S } else { tuning.startup_s };
         let now = Phase { from_s: 0.0, worst: present, trust: 1.0, pause_s: 0.0 };
-        let stay = |trust: f64| {
-            let full = Phase {
-                from_s: coming_s,
-                worst: self.at(&models, replicas),
-                trust,
-                pause_s: if self.missing > 0 { self.pause_s() } else { 0.0 },
-            };
-            if self.missing > 0 { vec![now.clone(), full] } else { vec![full] }
-        };
-        let eager = self.eager();
-        let course = queue.run(&loads, &stay(tuning.trust - if eager { tuning.eager_reserve } else { 0.0 }));
-        // What comes later than a start-up and a little can be answered later.
-        let enough = if self.missing > 0 {
-            course.at_s(end_s)
+        let growth = Growth { models: &models, loads, queue: Queue { waits }, now, end_s: begin_s + drain_s.max(20.0) };
+        let stays = self.stays(&growth);
+        // What comes later than a start-up and the next decision can be answered later.
+        let soon = if self.missing > 0 {
+            stays.at_s(growth.end_s)
         } else {
-            course.risk_s(tuning.startup_s, tuning.startup_s + tuning.look_s * if eager { 2.0 } else { 1.0 })
+            stays.risk_s(
+                tuning.startup_s,
+                tuning.startup_s + tuning.look_s.max(self.memory.fleet.every_s + 5.0) * if eager { 2.0 } else { 1.0 },
+            )
         };
-        if enough <= tuning.lag_trigger * target_s * if eager { 0.6 } else { 1.0 } {
+        if soon <= tuning.lag_trigger * target_s * if eager { 0.6 } else { 1.0 } {
             return None;
         }
-        let n = self.enough(&models, &loads, &queue, &now, end_s, ceiling)?;
+        let n = if eager { self.least_stopped(&growth, &stays, ceiling) } else { self.enough(&growth, ceiling) }?;
         let more = f64::from(n - replicas);
-        Some((n + (more * tuning.spare).floor() as u32).min(ceiling))
+        Some((n + if eager { 0 } else { (more * tuning.spare).floor() as u32 }).min(ceiling))
+    }
+
+    /// The course of lag with what was asked for already. Those that are on their way are expected halfway through a start-up.
+    fn stays(&self, growth: &Growth<'_>) -> Course {
+        let trust = self.tuning.trust - if self.eager() { 0.05 } else { 0.0 };
+        let worst = self.at(growth.models, self.snapshot.replicas);
+        if self.missing == 0 {
+            return growth.queue.run(&growth.loads, &[Phase { from_s: 0.0, worst, trust, pause_s: 0.0 }]);
+        }
+        let full = Phase { from_s: self.tuning.startup_s * 0.6, worst, trust, pause_s: self.pause_s() };
+        growth.queue.run(&growth.loads, &[growth.now.clone(), full])
     }
 
     /// Whether a rebalance stops all.
@@ -71,27 +80,18 @@ impl Round<'_> {
 
     /// Seconds that a rebalance stops what it stops.
     pub(super) fn pause_s(&self) -> f64 {
-        if self.eager() { EAGER_S } else { 3.0 }
+        if self.eager() { storm::STOP_S } else { 3.0 }
     }
 
     /// The least number whose lag comes down in time; where none does, the least that comes near the best.
-    fn enough(&self, models: &[GroupModel], loads: &[Vec<f64>], queue: &Queue, now: &Phase, end_s: f64, ceiling: u32) -> Option<u32> {
+    fn enough(&self, growth: &Growth<'_>, ceiling: u32) -> Option<u32> {
         let (tuning, replicas) = (self.tuning, self.snapshot.replicas);
         let target_s = self.snapshot.limits.freshness_target_ms as f64 / 1000.0;
-        let eager = self.eager();
         let lag_of = |n: u32| {
-            let worst = self.at(models, n);
-            let course = if eager {
-                // Every worker that comes stops all.
-                let stops = (f64::from(n.saturating_sub(self.ready)) * EAGER_S / (STORM_S - 10.0)).min(0.8);
-                let storm = Phase { from_s: 10.0, worst: now.worst.clone(), trust: 1.0 - stops, pause_s: 0.0 };
-                let grown = Phase { from_s: STORM_S, worst, trust: tuning.target - 0.5 * tuning.eager_reserve, pause_s: 0.0 };
-                queue.run(loads, &[now.clone(), storm, grown])
-            } else {
-                let grown = Phase { from_s: tuning.startup_s, worst, trust: tuning.target, pause_s: self.pause_s() };
-                queue.run(loads, &[now.clone(), grown])
-            };
-            (course.at_s(end_s), course.risk_s(end_s, f64::INFINITY))
+            let worst = self.at(growth.models, n);
+            let grown = Phase { from_s: tuning.startup_s, worst, trust: tuning.target, pause_s: self.pause_s() };
+            let course = growth.queue.run(&growth.loads, &[growth.now.clone(), grown]);
+            (course.at_s(growth.end_s), course.risk_s(growth.end_s, f64::INFINITY))
         };
         let mut best = (f64::INFINITY, replicas);
         let mut n = replicas + 1;
@@ -109,4 +109,31 @@ impl Round<'_> {
         let (end, after) = lag_of(replicas);
         (best.1 > replicas && best.0 < end.max(after) * 0.9).then_some(best.1)
     }
+
+    /// Where every arrival stops all: the least number with which fewest records become late, its arrivals included; none where staying costs no more.
+    fn least_stopped(&self, growth: &Growth<'_>, stays: &Course, ceiling: u32) -> Option<u32> {
+        let (tuning, replicas) = (self.tuning, self.snapshot.replicas);
+        let target_s = self.snapshot.limits.freshness_target_ms as f64 / 1000.0;
+        let price = |course: &Course| course.beyond_s(tuning.eager_price * target_s);
+        let courses: Vec<(u32, f64, f64)> = candidates(replicas + 1, ceiling)
+            .map(|n| {
+                let worst = self.at(growth.models, n);
+                let phases = storm::phases(&growth.now, worst, n.saturating_sub(self.ready), tuning.target - tuning.eager_reserve);
+                let course = growth.queue.run(&growth.loads, &phases);
+                (n, price(&course), course.last_s())
+            })
+            .collect();
+        let least = courses.iter().map(|c| c.1).fold(f64::INFINITY, f64::min);
+        let ends = courses.iter().map(|c| c.2).fold(f64::INFINITY, f64::min).max(tuning.lag_allowed * target_s);
+        let near = |c: &&(u32, f64, f64)| c.1 <= least * 1.1 + 5.0 && c.2 <= ends + 1.0;
+        let (n, price_n, end) = *courses.iter().find(near).or_else(|| courses.iter().min_by(|a, b| a.1.total_cmp(&b.1)))?;
+        // A lag that would last beyond the horizon has no price there is.
+        let lasts = stays.last_s() > tuning.lag_trigger * target_s && end < stays.last_s();
+        (price_n < price(stays) || lasts).then_some(n)
+    }
+}
+
+/// Numbers to try: each, and from 32 on fewer.
+fn candidates(from: u32, to: u32) -> impl Iterator<Item = u32> {
+    std::iter::successors(Some(from), |n| Some(n + 1 + n / 32)).take_while(move |n| *n <= to)
 }

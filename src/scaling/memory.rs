@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
+/// Longer pauses between decisions are no cadence.
+const EVERY_S_MAX: f64 = 90.0;
 /// Partitions that are gone for this long are gone.
 const FEWER_FOR_MS: i64 = 60_000;
 
@@ -119,8 +121,9 @@ pub(super) struct FleetMemory {
     /// Since when there are fewer.
     #[serde(default)]
     pub fewer_since_ms: Option<i64>,
-    /// Seconds from asking for workers until they were members, smoothed.
-    pub startup_s: Option<f64>,
+    /// Seconds between decisions: the longest of late, forgotten slowly. Whoever asks seldom must be answered further ahead.
+    #[serde(default)]
+    pub every_s: f64,
 }
 
 impl Memory {
@@ -131,6 +134,11 @@ impl Memory {
 }
 
 impl FleetMemory {
+    /// Notes that a decision is asked for so long after the last one.
+    pub(super) fn asked_after(&mut self, ms: i64) {
+        self.every_s = (ms as f64 / 1000.0).clamp(0.0, EVERY_S_MAX).max(self.every_s * 0.8);
+    }
+
     /// Notes how many were asked for and how many are there; `members` are the ordinals of these, as far as they are known.
     pub(super) fn note(&mut self, now_ms: i64, replicas: u32, ready: u32, members: &BTreeSet<u32>) {
         match self.replicas {

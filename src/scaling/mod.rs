@@ -22,6 +22,7 @@ mod shrink;
 pub mod simulation;
 mod snapshot;
 mod standstill;
+mod storm;
 mod tuning;
 
 pub use decide::{at_least, decide, decide_with};

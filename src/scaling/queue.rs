@@ -67,6 +67,16 @@ impl Course {
         if falls { rest.last().copied().unwrap_or(0.0) } else { rest.iter().copied().fold(0.0, f64::max) }
     }
 
+    /// How much lag lies beyond a bound and for how long: its integral, in seconds times seconds.
+    pub(super) fn beyond_s(&self, bound_s: f64) -> f64 {
+        self.lag_s.iter().map(|lag| (lag - bound_s).max(0.0) * STEP_S).sum()
+    }
+
+    /// The lag at the end.
+    pub(super) fn last_s(&self) -> f64 {
+        self.lag_s.last().copied().unwrap_or(0.0)
+    }
+
     /// The lag at a second.
     pub(super) fn at_s(&self, second: f64) -> f64 {
         self.lag_s.get((second / STEP_S) as usize).or(self.lag_s.last()).copied().unwrap_or(0.0)

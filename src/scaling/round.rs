@@ -106,7 +106,7 @@ impl<'a> Round<'a> {
         let cost_s = memory.cost_s.or(proven).or(fallback);
         let proven_only = memory.cost_s.is_none();
         let rate = group.total.unwrap_or_else(|| group.rates.iter().sum());
-        let mut outlook = outlook(memory, now, self.tuning.ahead_s);
+        let mut outlook = outlook(memory, now, self.tuning.ahead_s * if group.eager { self.tuning.eager_ahead } else { 1.0 });
         if proven_only || group.total.is_none() {
             outlook.path.iter_mut().for_each(|r| *r = rate);
         }

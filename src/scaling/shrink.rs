@@ -24,14 +24,15 @@ impl Round<'_> {
         let target_s = limits.freshness_target_ms as f64 / 1000.0;
         let floor = self.floor(target_s)?;
         let fleet = &self.memory.fleet;
-        if fleet.since_change_s(now) < self.tuning.rest_s {
+        let (eager, least_step) =
+            if self.eager() { (self.tuning.eager_hold, self.tuning.eager_step) } else { (1.0, self.tuning.least_step) };
+        if fleet.since_change_s(now) < self.tuning.rest_s * eager {
             return Err("the last change is too fresh".to_owned());
         }
         let often = fleet.resizes.len() as f64 / self.tuning.resizes_per_hour;
         let slower = if often <= 1.0 { 1.0 } else { (often * often).min(4.0) };
         // What recurs needs no waiting: the outlook says when it comes back.
         let known = !self.groups.is_empty() && self.groups.iter().all(|g| g.outlook.period_s.is_some() || g.load < 1e-6);
-        let eager = if self.eager() { self.tuning.eager_hold } else { 1.0 };
         let hold_s = if known { 45.0 } else { self.tuning.hold_s * slower * eager };
         let runs = self.view.groups.iter().zip(&self.groups).filter(|(_, standing)| !standing.counts_for_nothing());
         let watched = runs.filter_map(|(group, _)| self.memory.groups.get(&group.name));
@@ -52,7 +53,7 @@ impl Round<'_> {
             return Err(if floor >= replicas { "a connector's need is unknown".to_owned() } else { String::new() });
         };
         let step = f64::from(replicas - n);
-        if step < self.tuning.least_step * f64::from(replicas) { Err(String::new()) } else { Ok(n) }
+        if step < least_step * f64::from(replicas) { Err(String::new()) } else { Ok(n) }
     }
 
     /// The least number that connectors which hold allow: what they needed when that was known.

@@ -25,6 +25,12 @@ pub struct Tuning {
     pub drain: f64,
     /// How much less of a worker is counted on where every rebalance stops all.
     pub eager_reserve: f64,
+    /// How much further a trend is extended there: each growth is to last.
+    pub eager_ahead: f64,
+    /// Lag that a rebalance may cause there at no price, as a share of the freshness target.
+    pub eager_price: f64,
+    /// The fleet shrinks there by this share at least.
+    pub eager_step: f64,
     /// How much longer `hold_s` is there.
     pub eager_hold: f64,
     /// Of several workers asked for at once some start late: this share more is asked for.
@@ -63,11 +69,14 @@ impl Default for Tuning {
             drain_late: 0.1,
             drain: 0.2,
             eager_reserve: 0.05,
-            eager_hold: 1.0,
+            eager_ahead: 2.0,
+            eager_price: 0.9,
+            eager_step: 0.15,
+            eager_hold: 2.5,
             spare: 0.2,
-            hold_s: 200.0,
+            hold_s: 120.0,
             replay_lag: 0.3,
-            rest_s: 90.0,
+            rest_s: 60.0,
             least_step: 0.08,
             resizes_per_hour: 15.0,
         }

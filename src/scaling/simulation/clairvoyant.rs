@@ -1,14 +1,17 @@
 //! The fleet of somebody who knows the trace.
 //!
 //! Definition: the cheapest plan that changes its number of workers at most every [`STEP_S`] seconds, in the fluid model: the worst worker carries its share of
-//! the load under the assignor's balance by count, no noise, each change stops that worker for the rebalance, each new worker is paid from 37 s (the mean start-up)
-//! before it works, and no record waits longer than the freshness target. Where that is impossible, it does what makes the least records late. Found by dynamic
-//! programming over (workers, lag in levels), with the exact backlog kept for the cheapest way into each state: a plan that can be had, not only a bound.
+//! the load under the assignor's balance by count (a slow worker among them, where the trace has one), no noise, each change stops that worker for the rebalance, each
+//! new worker is paid from 37 s (the mean start-up) before it works, and no record waits longer than the freshness target. It knows the trace, not how long each pod
+//! takes to start: where every arrival stops all, it pays for the arrivals of those that it asks for together. Where that is impossible, it does what makes
+//! the least records late. Found by dynamic programming over (workers, lag in levels), with the exact backlog kept for the cheapest way into each state: a plan that
+//! can be had, not only a bound.
 
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
+use super::super::snapshot::RebalanceProtocol;
 use super::setting::Setting;
 use super::trace::Trace;
 
@@ -33,7 +36,9 @@ pub struct Plan {
 }
 
 /// The share of the load that the worst of n workers carries when counts are balanced: the mean of some deals, since nobody chooses the assignment.
-fn worst_share(shares: &[f64], n: usize) -> f64 {
+///
+/// One that is slow counts as if it carried as much more: the assignor gives it as much as the others, whoever decides.
+fn worst_share(shares: &[f64], n: usize, slow: Option<(u32, f64)>) -> f64 {
     const DEALS: usize = 6;
     let mut rng = ChaCha8Rng::seed_from_u64(n as u64);
     let mut sum = 0.0;
@@ -42,9 +47,24 @@ fn worst_share(shares: &[f64], n: usize) -> f64 {
         line.shuffle(&mut rng);
         let mut loads = vec![0.0; n];
         line.iter().enumerate().for_each(|(i, p)| loads[i % n] += shares[*p]);
+        if let Some((ordinal, speed)) = slow
+            && let Some(load) = loads.get_mut(ordinal as usize)
+        {
+            *load /= speed.max(0.05);
+        }
         sum += loads.iter().copied().fold(0.0, f64::max);
     }
     sum / DEALS as f64
+}
+
+/// Seconds for which a change stops the worst worker. Where every arrival stops all, pods that come within the usual 40 s stop it one after another; stops overlap.
+fn stopped_s(setting: &Setting, before: u32, n: u32) -> f64 {
+    let pause_s = setting.pause_s() as f64;
+    if setting.protocol == RebalanceProtocol::Cooperative || n < before {
+        return pause_s;
+    }
+    let over_s = 40.0 + pause_s;
+    over_s * (1.0 - (1.0 - pause_s / over_s).powf(f64::from(n - before)))
 }
 
 #[derive(Clone, Copy)]
@@ -60,7 +80,7 @@ pub fn plan(setting: &Setting, trace: &Trace) -> Plan {
     let most = (setting.limits.max as usize).min(count).max(1);
     let mut sizes: Vec<(u32, f64)> = Vec::new();
     for n in (setting.limits.min.max(1) as usize)..=most {
-        let share = worst_share(&trace.shares, n);
+        let share = worst_share(&trace.shares, n, trace.slow);
         if sizes.last().is_none_or(|(_, s)| share < s - 1e-9) {
             sizes.push((n as u32, share));
         }
@@ -70,7 +90,6 @@ pub fn plan(setting: &Setting, trace: &Trace) -> Plan {
     sizes.truncate(enough);
     let steps = trace.load.len().div_ceil(STEP_S);
     let target_s = setting.limits.freshness_target_ms as f64 / 1000.0;
-    let pause_s = setting.pause_s() as f64;
     let empty = Label { cost: f64::INFINITY, waits: 0.0, from: (0, 0) };
     let mut table: Vec<Vec<[Label; LEVELS]>> = Vec::with_capacity(steps + 1);
     let mut first = vec![[empty; LEVELS]; sizes.len()];
@@ -87,7 +106,9 @@ pub fn plan(setting: &Setting, trace: &Trace) -> Plan {
             for (level, label) in table[step][i].iter().enumerate().filter(|(_, l)| l.cost.is_finite()) {
                 for (j, (n, share)) in sizes.iter().enumerate() {
                     let changed = i != j && step > 0;
-                    let takes = ((seconds - if changed { pause_s } else { 0.0 }) / share).min(sink.unwrap_or(f64::INFINITY));
+                    // Below zero: the stop reaches into the next steps and is paid for at once.
+                    let takes = ((seconds - if changed { stopped_s(setting, *before, *n) } else { 0.0 }) / share)
+                        .min(sink.unwrap_or(f64::INFINITY));
                     let waits = (label.waits + came - takes).max(0.0);
                     let over = (waits - recent).max(0.0);
                     let mut cost = label.cost + f64::from(*n) * seconds + over * LATE;
