@@ -20,6 +20,10 @@ const EXTENDED: f64 = 2.5;
 const TREND_LIMIT: f64 = 2.5;
 /// The past in which peaks are remembered, seconds.
 const PEAKS_S: f64 = 900.0;
+/// A load that is this many times what it was at the look before is a burst: it is expected to go as far as the last one did.
+const BURST: f64 = 2.0;
+/// And it stands this many standard deviations of the noise above it.
+const BURST_BEYOND_NOISE: f64 = 8.0;
 /// How often a period is sought, milliseconds.
 const SEEK_MS: i64 = 30_000;
 
@@ -73,7 +77,9 @@ pub(super) fn outlook(memory: &mut GroupMemory, now_ms: i64, ahead_s: f64) -> Ou
         last.rate * TREND_LIMIT
     };
     let risen = |t: f64| rises.iter().map(|(slope, for_s)| slope * t.min(*for_s)).fold(0.0, f64::max);
-    let path = (0..STEPS).map(|i| (last.rate + risen(i as f64 * STEP_S)).min(limit).max(last.rate)).collect();
+    let before = if bursts(&memory.fine) { memory.history.iter().map(|s| s.rate).fold(0.0, f64::max) } else { 0.0 };
+    let trend = |i: usize| (last.rate + risen(i as f64 * STEP_S)).min(limit).max(last.rate);
+    let path = (0..STEPS).map(|i| if i > 0 { trend(i).max(before) } else { last.rate }).collect();
     Outlook { path, period_s: None }
 }
 
@@ -81,6 +87,13 @@ pub(super) fn outlook(memory: &mut GroupMemory, now_ms: i64, ahead_s: f64) -> Ou
 fn rises(fine: &VecDeque<Sample>, ahead_s: f64) -> Vec<(f64, f64)> {
     let noise = noise(fine);
     REACHES_S.iter().filter_map(|reach_s| Some((line(fine, *reach_s, noise)?, ahead_s.min(reach_s * EXTENDED)))).collect()
+}
+
+/// Whether the load has just multiplied. A burst that lasts from one look to the next has no slope yet that stands out of its errors.
+fn bursts(fine: &VecDeque<Sample>) -> bool {
+    let Some(last) = fine.back() else { return false };
+    let Some(then) = fine.iter().rev().find(|s| last.at_ms - s.at_ms >= 4_000) else { return false };
+    last.rate >= BURST * then.rate && last.rate - then.rate > BURST_BEYOND_NOISE * noise(fine)
 }
 
 /// How much the load jumps from look to look besides its course: the median of second differences, which a straight rise has none of.
@@ -163,6 +176,18 @@ mod tests {
         let (mut noise, now) = watched((0..30).map(|i| 100.0 + f64::from(i * 7919 % 11) * 0.8));
         let outlook = outlook(&mut noise, now, 40.0);
         assert!(outlook.peak() < 112.0, "{outlook:?}");
+    }
+
+    #[test]
+    fn a_load_that_multiplies_at_once_goes_as_far_as_it_did_before() {
+        let quiet = || (0..12).map(|i| 10.0 + f64::from(i % 3) * 0.2);
+        let once = quiet().chain([300.0, 310.0, 305.0, 300.0]).chain(quiet());
+        let (mut again, now) = watched(once.clone().chain([40.0]));
+        assert!((outlook(&mut again, now, 40.0).peak() - 310.0).abs() < 1e-9);
+        let (mut first, now) = watched(quiet().chain([40.0]));
+        assert!(outlook(&mut first, now, 40.0).peak() <= 100.0, "nobody knows how far the first one goes");
+        let (mut wobbles, now) = watched(once.chain([13.0]));
+        assert!(outlook(&mut wobbles, now, 40.0).peak() < 50.0, "a little more is no burst");
     }
 
     #[test]

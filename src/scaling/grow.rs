@@ -8,6 +8,8 @@ use super::storm;
 
 /// How much of a load counts whose cost is only known not to exceed a bound.
 const BOUND_COUNTED: f64 = 0.6;
+/// How much less of a worker is counted on, where every rebalance stops all, while it is asked whether the fleet as it is will do.
+const EAGER_LESS: f64 = 0.05;
 
 /// What a larger fleet is measured by.
 struct Growth<'a> {
@@ -64,7 +66,7 @@ impl Round<'_> {
 
     /// The course of lag with what was asked for already. Those that are on their way are expected halfway through a start-up.
     fn stays(&self, growth: &Growth<'_>) -> Course {
-        let trust = self.tuning.trust - if self.eager() { 0.05 } else { 0.0 };
+        let trust = self.tuning.trust - if self.eager() { EAGER_LESS } else { 0.0 };
         let worst = self.at(growth.models, self.snapshot.replicas);
         if self.missing == 0 {
             return growth.queue.run(&growth.loads, &[Phase { from_s: 0.0, worst, trust, pause_s: 0.0 }]);
