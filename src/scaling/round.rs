@@ -14,8 +14,9 @@ use super::tuning::Tuning;
 const HOT: f64 = 0.95;
 /// From here on a partition is hopeless: others may share its worker, it is late anyway, they need not be.
 const HOPELESS: f64 = 1.25;
-/// What a hot partition and a hopeless one are counted with: what is left is for the others on its worker.
-const COUNTED_HOT: f64 = 0.87;
+/// What a hot partition leaves to the others on its worker of all that is counted on.
+const LEFT_BY_HOT: f64 = 0.03;
+/// What a hopeless one is counted with.
 const COUNTED_HOPELESS: f64 = 0.5;
 
 /// A group's part in this round.
@@ -134,13 +135,14 @@ impl<'a> Round<'a> {
         let (group, standing) = (&self.view.groups[g], &self.groups[g]);
         let sum: f64 = group.rates.iter().sum();
         let count = group.rates.len().max(1) as f64;
+        let counted_hot = self.tuning.target_down - LEFT_BY_HOT - if self.eager() { self.tuning.eager_reserve } else { 0.0 };
         let demand = (0..group.rates.len())
             .map(|p| {
                 let load = level * if sum > 0.0 { group.rates[p] / sum } else { 1.0 / count };
                 let cost = standing.cost_s.unwrap_or(0.0);
                 match group.rates[p] * cost {
                     alone if standing.hot.contains(&p) && alone >= HOPELESS => load.min(COUNTED_HOPELESS),
-                    _ if standing.hot.contains(&p) => load.min(COUNTED_HOT),
+                    _ if standing.hot.contains(&p) => load.min(counted_hot),
                     _ => load,
                 }
             })
