@@ -37,7 +37,7 @@ impl Round<'_> {
         let runs = self.view.groups.iter().zip(&self.groups).filter(|(_, standing)| !standing.counts_for_nothing());
         let watched = runs.filter_map(|(group, _)| self.memory.groups.get(&group.name));
         let watched = watched.map(|m| m.history.front().map_or(0.0, |s| (now - s.at_ms) as f64 / 1000.0 + s.for_s));
-        if watched.fold(f64::INFINITY, f64::min) < (hold_s * 0.8).min(120.0) {
+        if watched.fold(f64::INFINITY, f64::min) < (hold_s * 0.9).min(120.0) {
             return Err("not watched for long enough to shrink".to_owned());
         }
         let models = self.models();
