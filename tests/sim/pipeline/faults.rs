@@ -99,7 +99,12 @@ fn strike(scene: &Scene, world: &World, kind: Fault, span: Duration) {
         (Fault::OneMore, _) if running.len() < 5 => scene.start(),
         (Fault::StandsStill | Fault::Killed | Fault::Stopped | Fault::OneMore, _) => {}
         (Fault::GroupAway, _) => scene.group.away(until),
-        (Fault::CommitsRefused, _) => scene.group.refuse(until),
+        (Fault::CommitsRefused, _) => {
+            scene.group.refuse(until);
+            // A partition that moves meanwhile is given up with a refused commit.
+            let scene = scene.clone();
+            world.after(span / 2, move |_| scene.group.disturb(false));
+        }
         (Fault::Shuffled, _) => scene.group.disturb(false),
         (Fault::ThrownOut, _) => scene.group.disturb(true),
         (Fault::SinkSlow, _) => scene.warehouse.trouble(|troubles| later(&mut troubles.slow)),

@@ -37,7 +37,7 @@ const GRACE: Duration = Duration::from_secs(12);
 const LOOK_EVERY: Duration = Duration::from_secs(4);
 /// What a process may take: more than it ever needs here, or hardly enough.
 const MEMORY: u64 = 64 << 20;
-const MEMORY_SHORT: u64 = 32 << 10;
+const MEMORY_SHORT: u64 = 20 << 10;
 
 /// A running process.
 pub struct Process {
@@ -100,7 +100,7 @@ impl Scene {
         let settings = *self.settings.lock();
         self.oracle.starts(process, settings);
         let (connector, fleet) = self.files(settings);
-        let budget = Budget::new(self.world.draw(|random| if random.random_bool(0.1) { MEMORY_SHORT } else { MEMORY }));
+        let budget = Budget::new(self.world.draw(|random| if random.random_bool(0.3) { MEMORY_SHORT } else { MEMORY }));
         let around = ConnectorWorld {
             config: Arc::new(connector),
             fleet: Arc::new(fleet),
