@@ -195,11 +195,16 @@ fn one_by_one(
     if offsets.len() < 2 || !failed.iter().any(too_large) {
         return failed;
     }
+    // What fails a whole call would fail the next one too, each for as long as a call may take.
+    let mut ended: Option<GroupError> = None;
     let alone = |(partition, error): (TopicPartition, GroupError)| {
+        if let Some(why) = &ended {
+            return Some((partition, why.clone()));
+        }
         let next = offsets.iter().find(|next| next.partition == partition);
         match next.map(|next| commit(std::slice::from_ref(next))) {
             Some(Ok(failed)) => failed.into_iter().next(),
-            Some(Err(error)) => Some((partition, error)),
+            Some(Err(why)) => Some((partition, ended.insert(why).clone())),
             None => Some((partition, error)),
         }
     };
@@ -217,10 +222,11 @@ mod tests {
             offset: 7,
             metadata: Some(Arc::from("m".repeat(metadata))),
         };
-        let offsets = [at(0, 10), at(1, 90), at(2, 20), at(3, 30)];
+        let offsets = [at(0, 10), at(1, 90), at(2, 20), at(3, 30), at(4, 10)];
         let refused = |next: &NextOffset| (next.partition.clone(), GroupError::MetadataTooLarge("90".to_owned()));
         // As librdkafka answers: one is too large, all are reported.
         let asked = |offsets: &[NextOffset]| {
+            assert!(offsets.iter().all(|next| next.partition.partition < 4), "asked although the broker does not answer");
             if offsets.iter().any(|next| next.partition.partition == 3) {
                 return Err(GroupError::TimedOut("late".to_owned()));
             }
@@ -228,7 +234,8 @@ mod tests {
             Ok(if large { offsets.iter().map(refused).collect() } else { Vec::new() })
         };
         let left = one_by_one(&offsets, offsets.iter().map(refused).collect(), asked);
-        assert_eq!(left, [refused(&offsets[1]), (offsets[3].partition.clone(), GroupError::TimedOut("late".to_owned()))]);
+        let late = |next: &NextOffset| (next.partition.clone(), GroupError::TimedOut("late".to_owned()));
+        assert_eq!(left, [refused(&offsets[1]), late(&offsets[3]), late(&offsets[4])]);
         let other = vec![(offsets[0].partition.clone(), GroupError::Other("no".to_owned()))];
         assert_eq!(one_by_one(&offsets, other.clone(), |_| Ok(Vec::new())), other, "other errors are what they say");
     }

@@ -17,6 +17,8 @@ pub(super) const HEARTBEAT: i16 = 68;
 const VERSION: i16 = 1;
 /// How often silent members are looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// How long the mock broker may take to let a member go: others wait for their turn meanwhile.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What a broker's settings say of consumer groups of the new protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,13 +99,21 @@ impl Sessions {
             .collect()
     }
 
+    /// A silent member that could not be made to leave is looked at again, unless it was heard meanwhile.
+    fn again(&self, member: Member, broker: u16) {
+        if let Some(at) = Instant::now().checked_sub(self.times.session) {
+            self.members.lock().entry(member).or_insert(Heard { at, broker, has_joined: true });
+        }
+    }
+
     /// Makes silent members leave, until aborted.
     pub(super) async fn watch(self: Arc<Self>) {
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
             for (member, broker) in self.silent(Instant::now()) {
-                // A broker that is away has no members either when it is back.
-                let _ = leave(&member, broker).await;
+                if leave(&member, broker).await.is_err() {
+                    self.again(member, broker);
+                }
             }
         }
     }
@@ -112,12 +122,17 @@ impl Sessions {
 /// Makes a member leave.
 ///
 /// # Errors
-/// The mock broker does not answer.
+/// The mock broker does not answer, or not within [`LEAVE_TIMEOUT`].
 pub(super) async fn leave(member: &Member, broker: u16) -> std::io::Result<()> {
-    let mut connection = TcpStream::connect(("127.0.0.1", broker)).await?;
-    connection.write_all(&leave_request(member)).await?;
-    read_frame(&mut connection, &mut Vec::new()).await?;
-    Ok(())
+    let left = async {
+        let mut connection = TcpStream::connect(("127.0.0.1", broker)).await?;
+        connection.write_all(&leave_request(member)).await?;
+        match read_frame(&mut connection, &mut Vec::new()).await? {
+            true => Ok(()),
+            false => Err(std::io::ErrorKind::UnexpectedEof.into()),
+        }
+    };
+    tokio::time::timeout(LEAVE_TIMEOUT, left).await?
 }
 
 /// A heartbeat with epoch -1: the member leaves.
@@ -233,6 +248,8 @@ mod tests {
         let a = Member { group: long.into_bytes(), id: b"a".to_vec() };
         assert_eq!(sessions.silent(start + Duration::from_secs(3)), [(a.clone(), 1000)]);
         assert!(sessions.silent(start + Duration::from_secs(3)).is_empty(), "once only");
+        sessions.again(a.clone(), 1000);
+        assert_eq!(sessions.silent(Instant::now()), [(a.clone(), 1000)], "it could not be made to leave");
         assert_eq!(sender_of(&leave_request(&a)), Some((a, -1)), "what is sent for it is read the same way");
     }
 
