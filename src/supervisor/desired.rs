@@ -91,6 +91,8 @@ async fn change(worker: Arc<Worker>, launcher: Arc<Launcher>, slot: Arc<Slot>) {
     let why = if stops { stopped_words(&slot.name) } else { "told to start anew for the whole fleet: it drains first".to_owned() };
     tracing::info!(connector = slot.name, state = wish.state.as_str(), restart = wish.restart, "the fleet wishes otherwise: draining");
     let begun_ms = worker.now_ms();
+    // From here on, not from its end: what is wished while it drains is another change, which queues for the next turn.
+    slot.follows(wish);
     let stopped = slot.stop(&worker, deadline, !stops, Some(&why)).await;
     if matches!(stopped, Err(NotStopped::Hangs(_))) || worker.draining.is_cancelled() {
         return;
@@ -98,7 +100,6 @@ async fn change(worker: Arc<Worker>, launcher: Arc<Launcher>, slot: Arc<Slot>) {
     if stops {
         // It takes nothing since it was told, however long what it had taken needed to become durable.
         slot.end(ConnectorState::Stopped, begun_ms, Some(why));
-        slot.follows(wish);
     } else {
         launcher.start(slot.clone(), &turn).await;
     }

@@ -7,6 +7,7 @@ use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use millrace::embedded::bigquery::Stall;
 use serde_json::Value;
 
 use super::rig::Rig;
@@ -170,6 +171,29 @@ fn every_worker_follows_within_two_seconds_and_after_restarts() {
     let unknown = command(&rig, &["pause", "nubmers"]);
     assert_eq!(unknown.status.code(), Some(2));
     assert!(String::from_utf8(unknown.stderr).unwrap().contains("there are numbers"));
+}
+
+#[test]
+fn what_is_wished_while_a_stop_drains_is_done_after_it() {
+    let mut rig = with_secrets();
+    let _flow = rig.produce(400);
+    rig.start(0);
+    moves(&rig, &[0]);
+    // The stop drains for as long as BigQuery does not answer; it is shown as stopped since it was told.
+    rig.stall(Stall::Appends);
+    rig.wait_until("rows on their way", |rig| {
+        rig.metric(0, "millrace_memory_used_bytes{kind=\"in_flight\"}").is_some_and(|bytes| bytes > 0.0)
+    });
+    tell(&rig, "stop");
+    let asked_to_rest = |rig: &Rig| rig.metric(0, "millrace_connector_asked_to_rest{connector=\"numbers\"}");
+    rig.wait_until("the stop", |rig| state(rig, 0) == "stopped" && asked_to_rest(rig) == Some(1.0));
+    let told_ms = tell(&rig, "resume");
+    rig.wait_until("the worker knows", |rig| asked_to_rest(rig) == Some(0.0));
+    assert!(!rig.log(0).contains("connector stopped"), "the stop still drains: else this shows nothing");
+    rig.stall(Stall::Off);
+    moves(&rig, &[0]);
+    assert_eq!(starts(&rig, 0), 2);
+    assert!(connector(&rig, 0)["since_ms"].as_i64().unwrap() > told_ms);
 }
 
 #[test]

@@ -88,7 +88,6 @@ fn one_append(rig: &Rig, connector: &Running<'_>, class: FaultClass) {
         faults.fire_next(class, None);
         faults.fire_next(FaultClass::ConnectionDrain, Some(&format!("d.{table}")));
     } else {
-        // With the dataset in front: names of classes begin alike.
         faults.fire_next(class, Some(&format!("d.{table}")));
     }
     rig.produce_ids(&table, 0, 3..10);

@@ -107,8 +107,8 @@ impl FaultControl {
         self.inner.lock().faults.clone()
     }
 
-    /// Makes the next opportunity of the class fire, for a table whose `project.dataset.table` (or stream name) contains `table`.
-    /// Calls add up.
+    /// Makes the next opportunity of the class fire, for a table whose `project.dataset.table` (or stream name) contains `table` in whole
+    /// words: `d.stock` is not meant by `d.stock_updates`. Calls add up.
     pub fn fire_next(&self, class: FaultClass, table: Option<&str>) {
         self.inner.lock().next.push((class, table.map(str::to_owned)));
     }
@@ -125,10 +125,8 @@ impl FaultControl {
         if inner.next.is_empty() && inner.faults.rates.is_empty() {
             return None;
         }
-        let asked = inner
-            .next
-            .iter()
-            .position(|(class, filter)| class.point() == point && filter.as_deref().is_none_or(|part| table.contains(part)));
+        let asked =
+            inner.next.iter().position(|(class, filter)| class.point() == point && filter.as_deref().is_none_or(|part| names(table, part)));
         let class = match asked {
             Some(index) => Some(inner.next.remove(index).0),
             None => {
@@ -146,6 +144,14 @@ impl FaultControl {
     }
 }
 
+/// Whether `part` stands in `target` with nothing before or behind it that could belong to a longer name.
+fn names(target: &str, part: &str) -> bool {
+    let of_a_name = |neighbour: Option<char>| neighbour.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == '-');
+    target
+        .match_indices(part)
+        .any(|(at, found)| !of_a_name(target[..at].chars().next_back()) && !of_a_name(target[at + found.len()..].chars().next()))
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 mod tests {
@@ -156,6 +162,7 @@ mod tests {
         let control = FaultControl::new(Faults::none(), 1);
         control.fire_next(FaultClass::LostAck, Some("d.t"));
         assert_eq!(control.draw(Point::Append, "p.d.other"), None);
+        assert_eq!((control.draw(Point::Append, "p.d.t_two"), control.draw(Point::Append, "p.bad.t")), (None, None));
         assert_eq!(control.draw(Point::Rest, "p.d.t"), None);
         assert_eq!(control.draw(Point::Append, "p.d.t").map(|f| f.class), Some(FaultClass::LostAck));
         assert_eq!(control.draw(Point::Append, "p.d.t"), None);
