@@ -130,12 +130,12 @@ impl CommitterParts {
 }
 
 fn commit_once(parts: &CommitterParts) {
-    let fenced = parts.fence.is_up();
-    parts.ownership.with_commits(fenced, |offsets, whose, owns_none| {
+    let risen = parts.fence.risen();
+    parts.ownership.with_commits(risen.is_some(), |offsets, whose, owns_none| {
         if offsets.is_empty() {
-            if fenced && owns_none {
+            if let Some(risen) = risen.filter(|_| owns_none) {
                 // The partitions went; what was taken in their epochs is not sent any more.
-                parts.fence.lower();
+                parts.fence.lower(risen);
             }
             return;
         }
@@ -168,8 +168,8 @@ fn commit_once(parts: &CommitterParts) {
                 // Membership is proved by one partition's commit, but not by one that may have been sent before the pause.
                 if failed.len() < offsets.len() {
                     parts.tries.store(0, SeqCst);
-                    if fenced {
-                        parts.fence.lower();
+                    if let Some(risen) = risen {
+                        parts.fence.lower(risen);
                     }
                 }
             }

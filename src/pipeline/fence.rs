@@ -13,13 +13,18 @@ use tokio::sync::Notify;
 
 use crate::flow::Tasks;
 
+/// Why the fence is up: the pause after which a commit must have been sent to lower it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Risen(u64);
+
 /// One connector's fence.
 pub struct Fence {
     tasks: Arc<dyn Tasks>,
     started: Instant,
     last_beat_ms: AtomicU64,
     session_timeout_ms: AtomicU64,
-    up: AtomicBool,
+    /// Even: down. Odd: up. Another number after each rise, and after each pause while it is up.
+    state: AtomicU64,
     /// It rose, and nobody has said so yet.
     news: AtomicBool,
     lowered: Notify,
@@ -33,7 +38,7 @@ impl Fence {
             tasks,
             last_beat_ms: AtomicU64::new(0),
             session_timeout_ms: AtomicU64::new(u64::MAX),
-            up: AtomicBool::new(false),
+            state: AtomicU64::new(0),
             news: AtomicBool::new(false),
             lowered: Notify::new(),
         }
@@ -50,17 +55,22 @@ impl Fence {
         let now_ms = u64::try_from(now.duration_since(self.started).as_millis()).unwrap_or(u64::MAX);
         let last_ms = self.last_beat_ms.fetch_max(now_ms, SeqCst);
         let gap = now_ms.saturating_sub(last_ms) > self.session_timeout_ms.load(SeqCst);
-        gap && self.rise()
+        gap && self.rise(true)
     }
 
     /// The poll thread has been away for this long: over the session timeout raises the fence, too.
     pub fn poll_was_away(&self, away: Duration) -> bool {
         let away_ms = u64::try_from(away.as_millis()).unwrap_or(u64::MAX);
-        away_ms > self.session_timeout_ms.load(SeqCst) && self.rise()
+        away_ms > self.session_timeout_ms.load(SeqCst) && self.rise(false)
     }
 
-    fn rise(&self) -> bool {
-        let rose = !self.up.swap(true, SeqCst);
+    /// `anew`: what was sent since the pause before proves nothing any more.
+    fn rise(&self, anew: bool) -> bool {
+        let next = |state: u64| match is_up(state) {
+            false => Some(state + 1),
+            true => anew.then_some(state + 2),
+        };
+        let rose = self.state.fetch_update(SeqCst, SeqCst, next).is_ok_and(|before| !is_up(before));
         if rose {
             self.news.store(true, SeqCst);
         }
@@ -74,12 +84,19 @@ impl Fence {
 
     /// Whether nothing may be appended.
     pub fn is_up(&self) -> bool {
-        self.up.load(SeqCst)
+        self.risen().is_some()
     }
 
-    /// A commit was accepted, or the partitions are gone: appending may go on.
-    pub fn lower(&self) {
-        if self.up.swap(false, SeqCst) {
+    /// Why it is up. To be asked before the commit that is to lower it.
+    pub fn risen(&self) -> Option<Risen> {
+        let state = self.state.load(SeqCst);
+        is_up(state).then_some(Risen(state))
+    }
+
+    /// A commit was accepted that was sent since then, or the partitions are gone: appending may go on. Does nothing after another pause: that commit
+    /// may have been sent before it.
+    pub fn lower(&self, Risen(since): Risen) {
+        if self.state.compare_exchange(since, since + 1, SeqCst, SeqCst).is_ok() {
             self.lowered.notify_waiters();
         }
     }
@@ -97,6 +114,10 @@ impl Fence {
     }
 }
 
+fn is_up(state: u64) -> bool {
+    state % 2 == 1
+}
+
 impl crate::bigquery::Gate for Fence {
     /// Whoever asks comes around, too: the first one after a pause raises the fence.
     fn is_open(&self) -> bool {
@@ -107,11 +128,12 @@ impl crate::bigquery::Gate for Fence {
 
 impl std::fmt::Debug for Fence {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Fence").field("up", &self.up).finish_non_exhaustive()
+        f.debug_struct("Fence").field("up", &self.is_up()).finish_non_exhaustive()
     }
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
     use crate::flow::TokioTasks;
@@ -130,9 +152,27 @@ mod tests {
         assert!(!fence.beat(start + Duration::from_secs(20)), "raised once");
         assert!(fence.is_up());
         assert!(fence.take_news() && !fence.take_news(), "said once");
-        fence.lower();
+        fence.lower(fence.risen().unwrap());
         assert!(!fence.is_up());
         assert!(fence.poll_was_away(Duration::from_secs(11)));
+    }
+
+    #[tokio::test]
+    async fn a_commit_of_before_another_pause_does_not_lower_it() {
+        let fence = fence();
+        let start = Instant::now();
+        fence.set_session_timeout(Duration::from_secs(10));
+        fence.beat(start + Duration::from_secs(20));
+        // A commit leaves; before its answer is read the process is paused again, and somebody else comes around first.
+        let sent = fence.risen().unwrap();
+        assert!(!fence.beat(start + Duration::from_secs(40)), "it is up already");
+        fence.lower(sent);
+        assert!(fence.is_up(), "whether this is still a member nobody knows");
+        // The poll thread's absence is no pause of the process: it is asked about on every turn, and what was sent meanwhile counts.
+        let sent = fence.risen().unwrap();
+        assert!(!fence.poll_was_away(Duration::from_secs(20)));
+        fence.lower(sent);
+        assert!(!fence.is_up());
     }
 
     #[tokio::test]
