@@ -68,8 +68,7 @@ pub(super) async fn follow(worker: Arc<Worker>, launcher: Arc<Launcher>) {
             changed = wishes.changed() => if changed.is_err() { return },
         }
         for slot in worker.slots() {
-            let Some(wish) = worker.wish(&slot.name) else { continue };
-            slot.wished(wish);
+            let Some(wish) = slot.wished(|| worker.wish(&slot.name)) else { continue };
             if slot.needs_change(wish) && slot.queue_for_change() {
                 worker.changes.spawn(change(worker.clone(), launcher.clone(), slot));
             }

@@ -56,9 +56,8 @@ impl Launcher {
     /// Starts what the slot's file says, on a thread that may block: Kafka is asked for partitions. What goes wrong is the slot's state. A connector
     /// that the fleet wishes to be stopped is not started, one that it wishes to be paused begins so.
     pub(super) async fn start(&self, slot: Arc<Slot>, _turn: &Turn) {
-        let wish = self.worker.wish(&slot.name);
+        let wish = slot.wished(|| self.worker.wish(&slot.name));
         if let Some(wish) = wish {
-            slot.wished(wish);
             slot.follows(wish);
             if wish.state == DesiredState::Stopped {
                 slot.end(ConnectorState::Stopped, self.worker.now_ms(), Some(desired::stopped_words(&slot.name)));

@@ -99,17 +99,20 @@ impl Slot {
         !self.queued.swap(true, SeqCst)
     }
 
-    /// Notes what the fleet wishes; a pause, or its end, takes effect at once.
-    pub(super) fn wished(&self, wish: Wish) {
-        *self.wish.lock() = wish;
-        self.pause_as_wished();
+    /// Notes what the fleet wishes, where that is known; a pause, or its end, takes effect at once. Of two who note it at the same time the later one
+    /// also `read`s it later: a start must not bring back what was wished before.
+    pub(super) fn wished(&self, read: impl FnOnce() -> Option<Wish>) -> Option<Wish> {
+        let mut noted = self.wish.lock();
+        *noted = read()?;
+        self.pause_as(*noted);
+        Some(*noted)
     }
 
-    fn pause_as_wished(&self) {
+    /// To be called with the wish's lock held.
+    fn pause_as(&self, wish: Wish) {
         // One that is to stop takes nothing from now on either, whatever else it waits for.
-        let paused = self.wish.lock().state != DesiredState::Running;
         if let Phase::Running(connector) = &*self.phase.lock() {
-            connector.pause(paused);
+            connector.pause(wish.state != DesiredState::Running);
         }
     }
 
@@ -158,9 +161,10 @@ impl Slot {
     }
 
     pub(super) fn run(&self, connector: Connector) {
+        let wish = self.wish.lock();
         *self.phase.lock() = Phase::Running(Box::new(connector));
         // A wish that came while it started.
-        self.pause_as_wished();
+        self.pause_as(*wish);
     }
 
     pub(super) fn end(&self, state: ConnectorState, now_ms: i64, message: Option<String>) {
@@ -279,6 +283,31 @@ mod tests {
             let status = slot.status();
             assert_eq!((status.state, status.since_ms, status.message.as_deref()), (ConnectorState::Failed, 2, Some("it hangs")));
         }
+    }
+
+    #[test]
+    fn a_wish_that_was_read_before_another_does_not_replace_it() {
+        let slot = slot();
+        let fleet = Mutex::new(Wish::default());
+        let (reads, was_read) = std::sync::mpsc::channel();
+        let (noted, was_noted) = std::sync::mpsc::channel::<()>();
+        let (slot, fleet) = (&slot, &fleet);
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                slot.wished(|| {
+                    let wish = *fleet.lock();
+                    reads.send(()).unwrap();
+                    // A start that is held up here until the follower is done, if that does not wait for it.
+                    let _ = was_noted.recv_timeout(Duration::from_millis(300));
+                    Some(wish)
+                });
+            });
+            was_read.recv().unwrap();
+            *fleet.lock() = Wish { state: DesiredState::Paused, restart: 0 };
+            slot.wished(|| Some(*fleet.lock()));
+            let _ = noted.send(());
+        });
+        assert!(slot.asked_to_rest(), "the pause came later");
     }
 
     #[test]
