@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use tokio::sync::watch;
+
 use super::desired::DesiredConnector;
 use super::report::Note;
 use super::state::{LeaderMemory, MEMORY, PublishedDecision, connector_key, decision_key};
@@ -25,6 +27,10 @@ const AFTER_PANIC: Duration = Duration::from_secs(1);
 const OLD_MAX: Duration = Duration::from_secs(10);
 /// Reports that are read from before the beginning, so that a fresh worker shows at once who was there.
 const REPORTS_BACK: i64 = 200;
+/// How long reading what stands in the state topic may take when somebody waits for it.
+const CATCH_UP_MAX: Duration = Duration::from_secs(5);
+/// The state topic has not been read.
+const UNREAD: i64 = -1;
 /// A note that was not acknowledged by then is given up: the next one says the same.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -42,6 +48,8 @@ struct Shared {
     stop: AtomicBool,
     /// The topics exist: writing before would let a broker with auto.create.topics.enable make them, with wrong settings.
     ready: AtomicBool,
+    /// The view holds everything of the state topic below this offset.
+    read_to: watch::Sender<i64>,
 }
 
 impl Exchange {
@@ -96,6 +104,20 @@ impl Exchange {
     pub async fn wish(&self, connector: &str, desired: Option<&DesiredConnector>) -> Result<(), KafkaError> {
         let value = desired.map(serde_json::to_vec).transpose().map_err(|error| unwritable(&error))?;
         self.write(&self.state_topic, &connector_key(connector), value.as_deref()).await
+    }
+
+    /// Waits until the view holds everything that stands in the state topic now: what is written next may build on it, whoever wrote it.
+    ///
+    /// # Errors
+    /// Brokers that do not answer; a topic that is not read to its end within 5 s.
+    pub async fn catch_up(&self) -> Result<(), KafkaError> {
+        let end = self.writer.end(&self.state_topic).await?;
+        let mut read_to = self.shared.read_to.subscribe();
+        match tokio::time::timeout(CATCH_UP_MAX, read_to.wait_for(|read_to| *read_to >= end)).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(KafkaError::Stopped(format!("topic {} is not read any more", self.state_topic))),
+            Err(_) => Err(KafkaError::TimedOut { what: format!("reading topic {} to its end", self.state_topic), within: CATCH_UP_MAX }),
+        }
     }
 
     /// Whether the topics are known to be there.
@@ -200,12 +222,14 @@ impl Reading {
         let ends = [reader.end_at_open(&self.report), reader.end_at_open(&self.state)];
         let mut behind = [ends[0] > 0, ends[1] > 0];
         self.view.state_begins();
+        self.shared.read_to.send_replace(UNREAD);
+        let mut state_to = ends[1];
         // When a record last came that stood there before the topics were opened; none has while nothing was heard.
         let mut old_at: Option<Instant> = None;
         while !self.shared.stop.load(SeqCst) {
             beat.beat();
             if !behind[1] {
-                self.view.state_read();
+                self.state_read(state_to);
             }
             if let Some(record) = reader.next(WAIT)? {
                 let of_report = record.topic == self.report;
@@ -218,16 +242,24 @@ impl Reading {
                 } else if let Some(key) = &record.key {
                     self.view.hear_state(key, record.value.as_deref(), record.offset < end);
                 }
+                if !of_report {
+                    state_to = state_to.max(record.offset + 1);
+                }
                 behind[usize::from(!of_report)] &= record.offset + 1 < end;
             }
             // What expired or was deleted at the end never comes, however many new records do.
             if behind == [false, false] || old_at.is_some_and(|at| at.elapsed() > OLD_MAX) {
                 self.view.caught_up();
-                self.view.state_read();
+                self.state_read(state_to);
                 backoff.reset();
             }
             self.view.forget();
         }
         Ok(())
+    }
+
+    fn state_read(&self, to: i64) {
+        self.view.state_read();
+        self.shared.read_to.send_if_modified(|read_to| std::mem::replace(read_to, to) != to);
     }
 }

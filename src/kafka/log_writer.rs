@@ -55,6 +55,21 @@ impl LogWriter {
         })
     }
 
+    /// Where the topic ends now: what was acknowledged before this was asked lies below.
+    ///
+    /// # Errors
+    /// No answer within the writer's timeout, or a refusal.
+    pub async fn end(&self, topic: &str) -> Result<i64, KafkaError> {
+        let (producer, asked, timeout) = (self.producer.lock().clone(), topic.to_owned(), self.timeout);
+        let answer = tokio::task::spawn_blocking(move || producer.client().fetch_watermarks(&asked, PARTITION, timeout)).await;
+        let what = || format!("asking where topic {topic} ends");
+        match answer {
+            Ok(Ok((_, end))) => Ok(end),
+            Ok(Err(error)) => Err(KafkaError::from_rdkafka(what(), &error, timeout)),
+            Err(error) => Err(KafkaError::Stopped(format!("{} panicked: {}", what(), crate::telemetry::panics::join_words(error)))),
+        }
+    }
+
     /// An idempotent producer that met a fatal error refuses everything from then on.
     fn replace_if_dead(&self, used: &FutureProducer<ClientEvents>) {
         if used.client().fatal_error().is_none() {

@@ -14,7 +14,7 @@ use crate::config::{FleetConfig, ScalingMode};
 use crate::fleet::{DesiredConnector, Exchange, FleetStatus, FleetView, Identity, MemoryReport, Reporter, Verb, WorkerLook};
 use crate::flow::{Clock, SystemClock};
 use crate::http::{Refusal, WorkerState};
-use crate::kafka::ClusterSettings;
+use crate::kafka::{ClusterSettings, KafkaError};
 use crate::leader::{Election, Ended, Leadership, Monitor, SystemTimer};
 use crate::pipeline::WorkerShared;
 use crate::telemetry::leader_page::LeaderPage;
@@ -39,6 +39,8 @@ pub(super) struct FleetPart {
     leadership: Mutex<Option<watch::Receiver<Leadership>>>,
     /// Writes to the fleet's topics, while it runs.
     exchange: Mutex<Weak<Exchange>>,
+    /// Held by whoever tells a connector something, from reading what was wished before to having written what is wished now.
+    telling: tokio::sync::Mutex<()>,
 }
 
 impl FleetPart {
@@ -51,9 +53,13 @@ impl FleetPart {
             let why = self.view.status().trouble.unwrap_or_default();
             return Err(Refusal::Unavailable(format!("the fleet's state topic is not there yet: {why}")));
         };
+        let unavailable = |error: KafkaError| Refusal::Unavailable(error.to_string());
+        let _telling = self.telling.lock().await;
+        // What was told a moment ago, here or at another worker, may not have come here yet.
+        exchange.catch_up().await.map_err(unavailable)?;
         let before = self.view.desired(connector);
         let wish = DesiredConnector::after(before.as_ref(), verb, now_ms, rand::random()).map_err(Refusal::Conflict)?;
-        exchange.wish(connector, Some(&wish)).await.map_err(|error| Refusal::Unavailable(error.to_string()))?;
+        exchange.wish(connector, Some(&wish)).await.map_err(unavailable)?;
         Ok(wish)
     }
 
@@ -110,6 +116,7 @@ pub(super) fn start(fleet: &Arc<FleetConfig>, worker: &Arc<Worker>, shared: Arc<
         electing: Mutex::new(None),
         leadership: Mutex::new(None),
         exchange: Mutex::default(),
+        telling: tokio::sync::Mutex::default(),
     });
     if worker.fleet.set(part.clone()).is_err() {
         tracing::error!("the worker's part in its fleet is started already");

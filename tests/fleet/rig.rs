@@ -9,6 +9,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use millrace::embedded::bigquery::{Cell, Stall};
+use millrace::embedded::broker::{BrokerFault, BrokerFaultRates};
 use rdkafka::producer::{BaseRecord, Producer};
 use rustix::process::{Pid, Signal};
 use serde_json::Value;
@@ -82,6 +83,20 @@ impl Rig {
     /// BigQuery takes appends and answers none, or answers again.
     pub fn stall(&self, stall: Stall) {
         self.parts.bigquery.set_stall(stall);
+    }
+
+    /// Fetches are answered 100 ms late and later from now on.
+    pub fn slow_fetches(&self) {
+        self.parts.broker.set_faults(BrokerFaultRates::none().with(BrokerFault::SlowFetch, 1.0));
+        // Those that wait for records now are the last that are answered at once.
+        self.wait_until("fetches that are slow", |rig| rig.parts.broker.fired().values().sum::<u64>() > 20);
+    }
+
+    /// No broker answers.
+    pub fn brokers_down(&self) {
+        for broker in 1..=self.parts.broker.bootstrap_servers().split(',').count() {
+            self.parts.runtime.block_on(self.parts.broker.broker_down(i32::try_from(broker).unwrap())).unwrap();
+        }
     }
 
     /// A worker's process.

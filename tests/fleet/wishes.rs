@@ -173,27 +173,34 @@ fn every_worker_follows_within_two_seconds_and_after_restarts() {
     assert!(String::from_utf8(unknown.stderr).unwrap().contains("there are numbers"));
 }
 
+/// Tells over HTTP; gives the code, and the wished state and restart.
+fn told(rig: &Rig, number: usize, verb: &str) -> (u16, String, u64) {
+    let (code, answer) = ask(rig, number, "POST", &format!("/connectors/numbers/{verb}"), Some(TOKEN));
+    let answer: Value = serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap();
+    let wish = &answer["wish"];
+    (code, wish["state"].as_str().unwrap_or_default().to_owned(), wish["restart"].as_u64().unwrap_or_default())
+}
+
 #[test]
-fn what_is_wished_while_a_stop_drains_is_done_after_it() {
+fn what_is_told_builds_on_what_was_told_before_whichever_worker_is_asked() {
     let mut rig = with_secrets();
-    let _flow = rig.produce(400);
     rig.start(0);
-    moves(&rig, &[0]);
-    // The stop drains for as long as BigQuery does not answer; it is shown as stopped since it was told.
-    rig.stall(Stall::Appends);
-    rig.wait_until("rows on their way", |rig| {
-        rig.metric(0, "millrace_memory_used_bytes{kind=\"in_flight\"}").is_some_and(|bytes| bytes > 0.0)
-    });
-    tell(&rig, "stop");
-    let asked_to_rest = |rig: &Rig| rig.metric(0, "millrace_connector_asked_to_rest{connector=\"numbers\"}");
-    rig.wait_until("the stop", |rig| state(rig, 0) == "stopped" && asked_to_rest(rig) == Some(1.0));
-    let told_ms = tell(&rig, "resume");
-    rig.wait_until("the worker knows", |rig| asked_to_rest(rig) == Some(0.0));
-    assert!(!rig.log(0).contains("connector stopped"), "the stop still drains: else this shows nothing");
-    rig.stall(Stall::Off);
-    moves(&rig, &[0]);
-    assert_eq!(starts(&rig, 0), 2);
-    assert!(connector(&rig, 0)["since_ms"].as_i64().unwrap() > told_ms);
+    rig.start(1);
+    for number in [0, 1] {
+        rig.wait_until("a running connector", |rig| state(rig, number) == "running");
+        rig.wait_until("a worker that can be told", |rig| told(rig, number, "resume").0 == 202);
+    }
+    // What one has written comes to the others, and to itself, a while later.
+    rig.slow_fetches();
+    let paused = |restart| (202, "paused".to_owned(), restart);
+    assert_eq!(told(&rig, 0, "pause"), paused(0));
+    let (code, state, restart) = told(&rig, 1, "restart");
+    assert!((code, state.as_str()) == (202, "paused") && restart > 0, "it stays paused: {code} {state} {restart}");
+    assert_eq!(told(&rig, 1, "pause"), paused(restart), "or it would restart once more");
+    assert_eq!(told(&rig, 0, "stop"), (202, "stopped".to_owned(), restart));
+    assert_eq!(told(&rig, 0, "restart").0, 409, "what is stopped cannot restart");
+    assert_eq!(told(&rig, 1, "resume").0, 202);
+    assert_eq!(told(&rig, 1, "restart").0, 202, "it is stopped no more");
 }
 
 #[test]
