@@ -39,9 +39,13 @@ impl Launcher {
         Self { worker, fleet, bigquery, sources, shared }
     }
 
-    /// Starts every slot of the worker at the same time, when it is known what the fleet wishes of them; then the worker is running.
+    /// Starts every slot of the worker at the same time, when it is known what the fleet wishes of them; then the worker is running. Starts none when
+    /// the worker drains by then.
     pub(super) async fn start_all(&self) {
         desired::until_known(&self.worker).await;
+        if self.worker.draining.is_cancelled() {
+            return;
+        }
         let starts = self.worker.slots().into_iter().map(|slot| async {
             let turn = slot.turn().await;
             self.start(slot, &turn).await;

@@ -204,6 +204,42 @@ fn what_is_told_builds_on_what_was_told_before_whichever_worker_is_asked() {
 }
 
 #[test]
+fn a_worker_that_is_told_to_end_before_it_knows_the_wishes_starts_nothing() {
+    let mut rig = with_secrets();
+    rig.brokers_down();
+    rig.start(0);
+    rig.wait_until("it waits for the wishes", |rig| rig.log(0).contains("waiting for the fleet's state topic"));
+    rig.terminate(0);
+    rig.wait_for_end(0);
+    let log = rig.log(0);
+    assert!(!log.contains("connector started"), "it would join its group and leave it again: {log}");
+    assert!(log.contains("worker stopped"), "{log}");
+}
+
+#[test]
+fn what_is_wished_while_a_stop_drains_is_done_after_it() {
+    let mut rig = with_secrets();
+    let _flow = rig.produce(400);
+    rig.start(0);
+    moves(&rig, &[0]);
+    // The stop drains for as long as BigQuery does not answer; it is shown as stopped since it was told.
+    rig.stall(Stall::Appends);
+    rig.wait_until("rows on their way", |rig| {
+        rig.metric(0, "millrace_memory_used_bytes{kind=\"in_flight\"}").is_some_and(|bytes| bytes > 0.0)
+    });
+    tell(&rig, "stop");
+    let asked_to_rest = |rig: &Rig| rig.metric(0, "millrace_connector_asked_to_rest{connector=\"numbers\"}");
+    rig.wait_until("the stop", |rig| state(rig, 0) == "stopped" && asked_to_rest(rig) == Some(1.0));
+    let told_ms = tell(&rig, "resume");
+    rig.wait_until("the worker knows", |rig| asked_to_rest(rig) == Some(0.0));
+    assert!(!rig.log(0).contains("connector stopped"), "the stop still drains: else this shows nothing");
+    rig.stall(Stall::Off);
+    moves(&rig, &[0]);
+    assert_eq!(starts(&rig, 0), 2);
+    assert!(connector(&rig, 0)["since_ms"].as_i64().unwrap() > told_ms);
+}
+
+#[test]
 fn no_answer_holds_a_secret() {
     let mut rig = with_secrets();
     // A file with a mistake and a secret is shown with its place, not with its text.
