@@ -140,14 +140,15 @@ async fn look(parts: &LagParts, histories: &mut Histories) {
 
 /// Nobody knows what waits: not lagging, not stalled, but unreachable.
 fn unanswered(parts: &LagParts, histories: &mut Histories, owned: &[Arc<PartitionProgress>], asked_ms: i64, error: &str) {
-    if parts.trouble.unanswered(asked_ms, error.to_owned()) {
-        tracing::error!(connector = parts.connector, error, "the brokers do not answer: lag is not known");
+    // Whoever reads that they do not answer reads no lag beside it.
+    for progress in owned {
+        progress.lag_records.store(UNKNOWN_LAG, Relaxed);
     }
     parts.metrics.brokers_unreachable.set(1.0);
     parts.stall.set(None);
     parts.standing.stalled(None);
-    for progress in owned {
-        progress.lag_records.store(UNKNOWN_LAG, Relaxed);
+    if parts.trouble.unanswered(asked_ms, error.to_owned()) {
+        tracing::error!(connector = parts.connector, error, "the brokers do not answer: lag is not known");
     }
     for (_, _, last_move) in histories.values_mut() {
         // Time without answers is no time without progress.
