@@ -105,6 +105,12 @@ fn a_connector_whose_records_die_holds_and_goes_on_when_they_are_good() {
     rig.wait_until("the gauge", |rig| {
         rig.metric(0, "millrace_held_partitions{connector=\"numbers\",cause=\"dead_share\"}").is_some_and(|held| held >= 1.0)
     });
+    // Those on their way when it began to hold are durable too.
+    rig.wait_until("no letter on its way", |rig| {
+        let status: Value = serde_json::from_str(&rig.get(0, "/status").1).unwrap();
+        let partition = status["connectors"][0]["partitions"].as_array().unwrap().iter().find(|of| of["partition"] == 0).unwrap().clone();
+        partition["committed"] == partition["position"]
+    });
     let held = letters(&rig, 0);
     assert!((100..400).contains(&held), "{held} letters: not the whole topic");
     std::thread::sleep(std::time::Duration::from_secs(8));

@@ -68,8 +68,12 @@ fn an_hpa_that_follows_the_gauge_grows_the_fleet_and_reaches_the_least_again() {
     hpa.follow_until(&mut rig, "more workers for much", |wanted, running| wanted >= 3 && running == wanted);
     // Another speaks while the first is away, and neither begins with the workers that happen to be there.
     rig.kill(0);
-    rig.wait_until("another that speaks", |rig| rig.metric(1, GAUGE).is_some());
-    assert!(rig.metric(1, GAUGE).unwrap() >= 3.0);
+    let mut spoken = None;
+    rig.wait_until("another that speaks", |rig| {
+        spoken = rig.metric(1, GAUGE);
+        spoken.is_some()
+    });
+    assert!(spoken >= Some(3.0), "{spoken:?}");
     hpa.follow_until(&mut rig, "the first speaks again", |wanted, running| wanted >= 3 && running == wanted);
     drop(much);
     hpa.follow_until(&mut rig, "one worker for nothing", |wanted, running| (wanted, running) == (1, 1));

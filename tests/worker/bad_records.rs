@@ -118,6 +118,8 @@ fn bad_records_in_the_registrys_framing() {
         rig.produce("bad", 0, "good", &framed(schema, &fields(100 + at as i64).concat()), &[]);
     }
     rig.wait_for_ids("bad", 100..100 + cases.len() as i64);
+    // The topic has a letter before its acknowledgement is counted.
+    wait_until("every letter counted", SOON, || connector.status().dead_letters >= cases.len() as u64);
     check(&rig.read_topic("bad-dead", 1, cases.len()), &cases, "bad");
     assert!(rig.ids("bad").len() == cases.len() && rig.ids("bad").values().all(|copies| *copies == 1), "the good ones, once");
     assert_eq!(connector.status().dead_letters, cases.len() as u64);
@@ -144,6 +146,7 @@ fn bad_headers_of_schemas_in_a_folder() {
     rig.produce("named", 0, cases[1].0, &good, &[("schema", "../Bad")]);
     rig.produce("named", 0, "good", &fields(2).concat(), &[("schema", "Bad")]);
     rig.wait_for_ids("named", 1..3);
+    wait_until("every letter counted", SOON, || connector.status().dead_letters >= 2);
     check(&rig.read_topic("named-dead", 1, 2), &cases, "named");
     connector.stop();
 }
@@ -158,9 +161,8 @@ fn a_registry_in_trouble_is_a_hold() {
         rig.registry.set_faults(RegistryFaultRates::none().with(fault, 1.0));
         let connector = rig.start(topic, &avro(topic, ""));
         rig.produce(topic, 0, "good", &framed(schema, &fields(1).concat()), &[]);
-        let status = connector.wait_for_state(ConnectorState::Holding, SOON);
-        let hold = status.partitions[0].hold.clone().unwrap();
-        assert_eq!(hold.cause, "schema_source_unavailable", "{fault:?}: {}", hold.message);
+        connector.wait_for_hold(topic, "schema_source_unavailable");
+        connector.wait_for_state(ConnectorState::Holding, SOON);
         rig.registry.set_faults(RegistryFaultRates::none());
         rig.wait_for_ids(topic, 1..2);
         connector.wait_for_state(ConnectorState::Running, SOON);
@@ -194,14 +196,13 @@ fn tables_that_do_not_fit_hold_their_partitions_only() {
     }
     rig.produce_ids("missing", 0, 0..5);
     rig.wait_for_ids("fits", 0..5);
+    let typed = fine.wait_for_hold("typed", "type_conflict");
+    assert!(typed.message.contains("`id`"), "{typed:?}");
     let status = fine.wait_for_state(ConnectorState::Holding, SOON);
-    let hold = |topic: &str| status.partitions.iter().find(|p| p.topic == topic).unwrap().hold.clone();
-    assert_eq!(hold("fits"), None);
-    let typed = hold("typed").unwrap();
-    assert!(typed.cause == "type_conflict" && typed.message.contains("`id`"), "{typed:?}");
-    let status = missing.wait_for_state(ConnectorState::Holding, SOON);
-    let hold = status.partitions[0].hold.clone().unwrap();
-    assert!(hold.cause == "table_missing" && hold.message.contains("create = true"), "{hold:?}");
+    assert_eq!(status.partitions.iter().find(|p| p.topic == "fits").unwrap().hold, None);
+    let hold = missing.wait_for_hold("missing", "table_missing");
+    assert!(hold.message.contains("create = true"), "{hold:?}");
+    missing.wait_for_state(ConnectorState::Holding, SOON);
     assert_eq!(fine.status().dead_letters + missing.status().dead_letters, 0);
     fine.stop();
     missing.stop();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use millrace::embedded::bigquery::{FaultClass, Settings};
+use millrace::embedded::bigquery::{FaultClass, Faults, Settings};
 use millrace::pipeline::ConnectorState;
 
 use super::rig::{Rig, SOON, json_connector, metric, wait_until};
@@ -57,7 +57,10 @@ fn faults_and_rebalances_leave_each_row_once() {
     second.wait_for_state(ConnectorState::Running, SOON);
     more(40);
     first.stop();
-    let all = more(40);
+    more(40);
+    // A fault of a partition's last append may end its stream, and a next one comes with the next rows: these meet none.
+    faults.set(Faults::none());
+    let all = more(1);
     // Not by `wait_for_ids`, which reads the table anew for each id.
     wait_until("all rows", SOON, || rig.ids("once").len() as i64 >= all);
     let status = second.status();

@@ -10,7 +10,7 @@ use millrace::config::{ConnectorConfig, FleetConfig};
 use millrace::embedded::bigquery::{Cell, EmbeddedBigQuery, Settings};
 use millrace::embedded::registry::{EmbeddedRegistry, RegistrySettings};
 use millrace::flow::Budget;
-use millrace::pipeline::{Connector, ConnectorParts, ConnectorState, ConnectorStatus, ConnectorWorld, WorkerShared};
+use millrace::pipeline::{Connector, ConnectorParts, ConnectorState, ConnectorStatus, ConnectorWorld, HoldStatus, WorkerShared};
 use millrace::schema::{FolderSource, RegistrySource, SchemaSource};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -200,6 +200,21 @@ impl Running<'_> {
             last = self.status();
         }
         last
+    }
+
+    /// Waits until a partition of this topic holds for this cause: before, it may hold for its plan.
+    pub fn wait_for_hold(&self, topic: &str, cause: &str) -> HoldStatus {
+        let begun = Instant::now();
+        loop {
+            let status = self.status();
+            let holds =
+                status.partitions.iter().filter(|partition| partition.topic == topic).filter_map(|partition| partition.hold.as_ref());
+            if let Some(hold) = holds.into_iter().find(|hold| hold.cause == cause) {
+                return hold.clone();
+            }
+            assert!(begun.elapsed() < SOON, "no hold of {topic} for {cause} within {SOON:?}: {status:#?}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// Leaves the group as at SIGTERM.

@@ -42,7 +42,7 @@ fn rows_of_the_new_schema_land_without_a_restart() {
     connector.wait_for_state(ConnectorState::Running, SOON);
     // A record of the old schema holds its partition, and says why.
     rig.produce("again", 0, "k", &framed(old, &[6, 2]), &[]);
-    let status = connector.wait_for_state(ConnectorState::Holding, SOON);
-    let hold = status.partitions[0].hold.clone().unwrap();
-    assert!(hold.cause == "type_conflict" && hold.message.contains("`v`"), "{hold:?}");
+    let hold = connector.wait_for_hold("again", "type_conflict");
+    assert!(hold.message.contains("`v`"), "{hold:?}");
+    connector.wait_for_state(ConnectorState::Holding, SOON);
 }
