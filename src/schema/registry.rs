@@ -127,15 +127,41 @@ impl SchemaSource for RegistrySource {
     }
 }
 
+/// Takes a flight out of the list when it ends, by a panic too: its words would be everyone's answer for ever.
+struct Landing {
+    inner: Arc<Inner>,
+    key: SchemaKey,
+}
+
+impl Drop for Landing {
+    fn drop(&mut self) {
+        self.inner.state.lock().flights.remove(&self.key);
+    }
+}
+
 /// A fetch in a task of its own, so that it ends even when everyone who asked has gone.
 fn launch(inner: Arc<Inner>, key: SchemaKey) -> Flight {
+    let (asked, of) = (Arc::clone(&inner), key.clone());
+    fly(inner, key, async move {
+        let limit = asked.client.timeout() * REQUESTS_TIME_FACTOR;
+        tokio::time::timeout(limit, fetch_and_parse(&asked.client, &of)).await.unwrap_or_else(|_| {
+            Err(SchemaError::Unavailable(format!("{of} and what it refers to did not come within {} s", limit.as_secs_f32())))
+        })
+    })
+}
+
+/// To be called with the state's lock held until the flight is in its list: the end takes it out.
+fn fly(
+    inner: Arc<Inner>,
+    key: SchemaKey,
+    fetch: impl Future<Output = Result<(Arc<AvroSchema>, usize), SchemaError>> + Send + 'static,
+) -> Flight {
     let task = tokio::spawn(async move {
-        let limit = inner.client.timeout() * REQUESTS_TIME_FACTOR;
-        let fetched = tokio::time::timeout(limit, fetch_and_parse(&inner.client, &key)).await.unwrap_or_else(|_| {
-            Err(SchemaError::Unavailable(format!("{key} and what it refers to did not come within {} s", limit.as_secs_f32())))
-        });
+        let landing = Landing { inner, key };
+        let fetched = fetch.await;
+        let (inner, key) = (&landing.inner, landing.key.clone());
+        // Known before it lands: nobody asks once more in between.
         let mut state = inner.state.lock();
-        state.flights.remove(&key);
         match fetched {
             Ok((schema, text_bytes)) => {
                 state.cache.keep(key, Arc::clone(&schema), text_bytes);

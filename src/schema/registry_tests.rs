@@ -95,6 +95,22 @@ async fn a_fetch_whose_caller_went_away_still_ends() {
 }
 
 #[tokio::test]
+async fn a_fetch_that_panics_is_not_everyones_answer_for_ever() {
+    let (fake, url) = Fake::start().await;
+    fake.has("/schemas/ids/7", INT, &[]);
+    let (source, _) = source(&url);
+    let key = SchemaKey::Id(7);
+    {
+        let mut state = source.inner.state.lock();
+        let flight = fly(Arc::clone(&source.inner), key.clone(), async { panic!("a schema that the parser does not survive") });
+        state.flights.insert(key.clone(), flight);
+    }
+    assert!(matches!(source.fetch(&key).await, Err(SchemaError::Unavailable(_))));
+    source.fetch(&key).await.unwrap();
+    assert_eq!(fake.asked("/schemas/ids/7"), 1);
+}
+
+#[tokio::test]
 async fn by_guid_and_with_a_path_before_it() {
     let (fake, url) = Fake::start().await;
     let guid = uuid::Uuid::from_u128(0x1234);
