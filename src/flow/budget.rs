@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread::Thread;
+use std::thread::{Thread, ThreadId};
 
 use parking_lot::Mutex;
 
@@ -166,13 +166,11 @@ impl Budget {
         u128::from(self.used()) * 100 >= u128::from(self.limit_bytes) * u128::from(PRESSURE_PERCENT)
     }
 
-    /// Has `thread` unparked once when the sum next falls below the limit. Ask [`Budget::over_limit`] again after registering and park with
-    /// a timeout: the bytes may have been freed in between.
-    pub fn unpark_below_limit(&self, thread: Thread) {
-        let mut waiting = self.waiting.lock();
-        if !waiting.iter().any(|w| w.id() == thread.id()) {
-            waiting.push(thread);
-        }
+    /// Has `thread` unparked whenever the sum falls below the limit, until the waiter is dropped.
+    pub fn unpark_below_limit(self: &Arc<Self>, thread: Thread) -> Waiter {
+        let waiter = Waiter { budget: Arc::clone(self), thread: thread.id() };
+        self.waiting.lock().push(thread);
+        waiter
     }
 
     /// Counts `bytes` of this kind until the lease is dropped.
@@ -182,9 +180,23 @@ impl Budget {
     }
 
     fn wake(&self) {
-        for thread in self.waiting.lock().drain(..) {
+        for thread in self.waiting.lock().iter() {
             thread.unpark();
         }
+    }
+}
+
+/// A thread that is told of room, until this is dropped.
+#[derive(Debug)]
+#[must_use = "the thread is told while this lives"]
+pub struct Waiter {
+    budget: Arc<Budget>,
+    thread: ThreadId,
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        self.budget.waiting.lock().retain(|thread| thread.id() != self.thread);
     }
 }
 
@@ -291,25 +303,35 @@ mod tests {
     }
 
     #[test]
-    fn falling_below_the_limit_unparks_the_waiters() {
+    fn each_fall_below_the_limit_unparks_the_waiters() {
         let budget = Budget::new(100);
-        let lease = budget.lease(BudgetKind::InFlight, 100);
-        let waiter = std::thread::spawn({
-            let budget = Arc::clone(&budget);
-            move || {
-                let start = Instant::now();
-                while budget.over_limit() {
-                    budget.unpark_below_limit(std::thread::current());
-                    if budget.over_limit() {
-                        std::thread::park_timeout(Duration::from_secs(30));
-                    }
+        let (says, said) = std::sync::mpsc::channel();
+        let own = Arc::clone(&budget);
+        let waiter = std::thread::spawn(move || {
+            let room = own.unpark_below_limit(std::thread::current());
+            for _ in 0..3 {
+                while !own.over_limit() {
+                    std::thread::sleep(Duration::from_millis(1));
                 }
-                start.elapsed()
+                says.send(Duration::ZERO).unwrap();
+                let start = Instant::now();
+                while own.over_limit() {
+                    std::thread::park_timeout(Duration::from_secs(30));
+                }
+                says.send(start.elapsed()).unwrap();
             }
+            drop(room);
         });
-        std::thread::sleep(Duration::from_millis(50));
-        drop(lease);
-        assert!(waiter.join().unwrap() < Duration::from_secs(10));
+        for round in 0..3 {
+            let lease = budget.lease(BudgetKind::InFlight, 100);
+            said.recv().unwrap();
+            std::thread::sleep(Duration::from_millis(20));
+            drop(lease);
+            let waited = said.recv().unwrap();
+            assert!(waited < Duration::from_secs(10), "{waited:?} in round {round}");
+        }
+        waiter.join().unwrap();
+        assert!(budget.waiting.lock().is_empty(), "who has ended is forgotten");
     }
 
     #[test]

@@ -12,7 +12,7 @@ mod pace;
 mod tasks;
 
 pub use backoff::Backoff;
-pub use budget::{Budget, BudgetKind, Lease, ProcessMemory};
+pub use budget::{Budget, BudgetKind, Lease, ProcessMemory, Waiter};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use dead_share::{DeadShare, Lets};
 pub use hold::HoldCause;

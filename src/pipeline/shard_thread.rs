@@ -116,7 +116,7 @@ pub fn start(name: &str, mut turns: ShardLoop) -> std::io::Result<JoinHandle<()>
     let beat = watchdog::watch_at(format!("thread {name}"), turns.shard.place.clone());
     std::thread::Builder::new().name(name.to_owned()).spawn(move || {
         turns.set_waker(Waker::from(Arc::new(Unpark(std::thread::current()))));
-        turns.shard.parts.worker.budget.unpark_below_limit(std::thread::current());
+        let _room = turns.shard.parts.worker.budget.unpark_below_limit(std::thread::current());
         let ended = catch_unwind(AssertUnwindSafe(|| {
             loop {
                 beat.beat();
