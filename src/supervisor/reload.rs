@@ -30,6 +30,8 @@ pub(super) struct Reload {
     files: Files,
     /// The look that was taken in last.
     taken: Option<Look>,
+    /// Asked for by SIGHUP and not done yet: a file that is being written puts it off, no more.
+    asked: bool,
     metrics: ReloadMetrics,
 }
 
@@ -59,7 +61,7 @@ impl Reload {
     /// For what was loaded.
     pub(super) fn new(worker: Arc<Worker>, launcher: Arc<Launcher>, loaded: &Loaded) -> Self {
         let files = Files { config: loaded.config_file.clone(), connectors: loaded.connectors_folder.clone() };
-        Self { worker, launcher, files, taken: None, metrics: ReloadMetrics::new() }
+        Self { worker, launcher, files, taken: None, asked: false, metrics: ReloadMetrics::new() }
     }
 
     /// Looks again and again, at once at every SIGHUP; ends when the worker drains.
@@ -69,8 +71,6 @@ impl Reload {
     pub(super) async fn follow(mut self, mut hangup: Signal) {
         let mut seen = self.files.look().await;
         let begun_with = seen.as_ref().and_then(|look| look.fleet);
-        // Asked for and not done yet: a file that is being written puts it off, no more.
-        let mut asked = false;
         loop {
             let hung_up = tokio::select! {
                 () = self.worker.draining.cancelled() => return,
@@ -78,15 +78,14 @@ impl Reload {
                 Some(()) = hangup.recv() => true,
             };
             if hung_up {
-                asked = true;
+                self.asked = true;
                 tracing::info!("SIGHUP: looking at the connector files");
                 seen = self.files.look().await;
                 tokio::time::sleep(LOOK_AGAIN).await;
             }
             let Some(now) = self.files.look().await else { continue };
             let steady = seen.replace(now.clone()).is_some_and(|before| before == now);
-            if steady && (asked || self.taken.as_ref() != Some(&now)) {
-                asked = false;
+            if steady && (self.asked || self.taken.as_ref() != Some(&now)) {
                 let why =
                     (now.fleet != begun_with).then(|| format!("{} changed: it is taken at a restart only", self.files.config.display()));
                 if self.worker.configuration.set_restart_needed(why.clone())
@@ -110,7 +109,7 @@ impl Reload {
             tracing::error!(error, "nothing changes until the folder of connectors can be read");
         }
         if error.is_some() {
-            self.taken = Some(now);
+            (self.taken, self.asked) = (Some(now), false);
             return;
         }
         let fleet = self.launcher.fleet.clone();
@@ -119,7 +118,7 @@ impl Reload {
         if self.files.look().await.as_ref() != Some(&now) {
             return;
         }
-        self.taken = Some(now);
+        (self.taken, self.asked) = (Some(now), false);
         // Held before the question, so that a drain that begins now waits for what follows.
         let held = worker.changes.token();
         if worker.draining.is_cancelled() {
