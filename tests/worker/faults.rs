@@ -91,13 +91,22 @@ fn one_append(rig: &Rig, connector: &Running<'_>, class: FaultClass) {
         faults.fire_next(class, Some(&format!("d.{table}")));
     }
     rig.produce_ids(&table, 0, 3..10);
-    let mut said = None;
-    wait_until(&format!("{class:?}: every row"), SOON, || {
+    let (mut said, mut looks, begun) = (None, 0, Instant::now());
+    loop {
         let status = connector.status();
         let partition = status.partitions.iter().find(|partition| partition.topic == table);
         said = said.take().or_else(|| partition.and_then(|p| p.hold.clone()).filter(|hold| hold.cause != "plan_pending"));
-        (3..10).all(|id| rig.ids(&table).contains_key(&id))
-    });
+        looks += 1;
+        // A hold may last for a tenth of a second only: the table is read now and then, the status all the time.
+        if looks % 10 == 0 {
+            let found = rig.ids(&table);
+            if (3..10).all(|id| found.contains_key(&id)) {
+                break;
+            }
+        }
+        assert!(begun.elapsed() < SOON, "{class:?}: not every row within {SOON:?}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
     assert!(faults.fired().get(&class).is_some_and(|fired| *fired > 0), "{class:?} did not fire");
     let retries = table_metric("millrace_table_append_retries_total", class);
     match expected(class) {
