@@ -97,6 +97,8 @@ impl StreamWriter {
 
     async fn run(mut self) {
         while !self.parts.progress.is_gone() {
+            // Each time, and not only when it is told of a change: a wait before something is sent again takes that up as well.
+            self.show_refusal().await;
             if self.parts.progress.is_draining() {
                 self.give_back().await;
             } else if self.troubled && self.in_flight.is_empty() {
@@ -111,7 +113,7 @@ impl StreamWriter {
                 // In order: a seeded run must repeat itself. Answers first, so that they free places for jobs.
                 biased;
                 Some((id, sent_at, answer)) = self.in_flight.next(), if !self.in_flight.is_empty() => self.answered(id, sent_at, answer).await,
-                () = progress.published.changed() => self.show_refusal().await,
+                () = progress.published.changed() => {}
                 job = self.jobs.recv(), if takes => match job {
                     Some(job) => self.admit(job).await,
                     None => return,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::fine;
 use super::owner::{EXACT, Owner};
-use super::world::{Stop, World};
+use super::world::{Appends, Stop, World};
 use crate::pipeline::exact::intents::{Intent, Intents};
 
 const REPLAY: &str = "guarantee = \"exactly-once\"\non_lost_stream = \"at-least-once\"";
@@ -142,6 +142,29 @@ fn a_broker_that_takes_too_little_metadata_holds_and_says_which_setting() {
     (0..50).for_each(|_| owner.turn());
     assert_eq!(world.state.lock().rows, Vec::<Vec<u8>>::new(), "what is not announced is not sent");
     assert!(owner.hold().is_some_and(|(cause, _)| cause == "offset_metadata"), "{:?}", owner.hold());
+    world.state.lock().metadata_bytes_max = Some(4096);
+    assert!(owner.run(), "it goes on by itself");
+    world.judge().unwrap();
+}
+
+/// The brokers refuse intents while the writer waits to send an append again, and takes no notice of anything else: said as soon as it does.
+#[test]
+fn intents_that_are_refused_while_an_append_is_tried_again_are_said_all_the_same() {
+    let world = World::new((0..400).map(fine).collect(), None);
+    world.state.lock().appends = Appends::Unanswered;
+    let refused = || world.state.lock().refused_appends;
+    let mut owner = Owner::start(&world, EXACT);
+    owner.turn_until(true, "an append on its way", |_| refused() > 0);
+    owner.turn_until(false, "more announced, and not committed yet", Owner::announces);
+    {
+        let mut state = world.state.lock();
+        (state.metadata_bytes_max, state.appends) = (Some(60), Appends::Refused);
+    }
+    let before = refused();
+    owner.turn_until(false, "an append tried again", |_| refused() >= before + 2);
+    (0..20).for_each(|_| owner.turn());
+    world.state.lock().appends = Appends::Taken;
+    owner.run_until_held("offset_metadata");
     world.state.lock().metadata_bytes_max = Some(4096);
     assert!(owner.run(), "it goes on by itself");
     world.judge().unwrap();

@@ -148,10 +148,25 @@ impl Owner {
 
     /// One turn of everything.
     pub fn turn(&mut self) {
+        self.turn_with(true);
+    }
+
+    /// Turns, with the committer or without, until something has come.
+    pub fn turn_until(&mut self, commits: bool, what: &str, done: impl Fn(&Self) -> bool) {
+        let began = Instant::now();
+        while !done(self) {
+            self.turn_with(commits);
+            assert!(began.elapsed() < Duration::from_secs(20), "not {what}: {:?}", self.hold());
+        }
+    }
+
+    fn turn_with(&mut self, commits: bool) {
         for shard in &mut self.shards {
             shard.turn();
         }
-        self.committer.turn();
+        if commits {
+            self.committer.turn();
+        }
         self.runtime.block_on(async {
             for _ in 0..3 {
                 tokio::task::yield_now().await;
@@ -195,6 +210,11 @@ impl Owner {
             self.turn();
             assert!(began.elapsed() < Duration::from_secs(20), "no hold: {:?}", self.hold());
         }
+    }
+
+    /// Whether something announced is not committed yet.
+    pub fn announces(&self) -> bool {
+        self.assembly.ownership.snapshot().iter().any(|progress| progress.published.is_wanted())
     }
 
     pub fn hold(&self) -> Option<(&'static str, String)> {

@@ -36,6 +36,17 @@ pub struct Stream {
     pub forgotten: bool,
 }
 
+/// What becomes of appends, beside faults.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Appends {
+    #[default]
+    Taken,
+    /// Refused for now, but the answer does not come.
+    Unanswered,
+    /// Refused for now.
+    Refused,
+}
+
 #[derive(Default)]
 pub struct State {
     /// The group's: only its newest member may commit.
@@ -56,6 +67,9 @@ pub struct State {
     pub unguarded: u64,
     /// The most metadata beside an offset, if the broker has a limit.
     pub metadata_bytes_max: Option<usize>,
+    pub appends: Appends,
+    /// Those that were not taken.
+    pub refused_appends: u64,
 }
 
 /// Everything around the owners.
@@ -92,6 +106,13 @@ impl World {
     pub fn thaw(&self) {
         self.state.lock().stopped = None;
         self.thawed.notify_waiters();
+    }
+
+    fn refuses(&self) -> bool {
+        let mut state = self.state.lock();
+        let refuses = state.appends != Appends::Taken;
+        state.refused_appends += u64::from(refuses);
+        refuses
     }
 
     fn fate(&self, owner: u64, what: &'static str) -> Fate {
@@ -226,6 +247,15 @@ fn append(state: &mut State, stream: &str, rows: &[Vec<u8>], offset: u64) -> Res
 impl StreamLine for Line {
     async fn append(&mut self, rows: Append, offset: u64) -> BoxFuture<'static, Result<(), AppendFailure>> {
         let (reach, stream) = (self.reach.clone(), self.stream.clone());
+        if reach.world.refuses() {
+            return async move {
+                while reach.world.state.lock().appends == Appends::Unanswered {
+                    tokio::time::sleep(Duration::from_micros(50)).await;
+                }
+                lost(false)
+            }
+            .boxed();
+        }
         let rows: Vec<Vec<u8>> = split_rows(&rows.rows).map(|range| rows.rows[range].to_vec()).collect();
         // Its first half happens now: appends reach BigQuery in the order of the calls.
         let mut step =
