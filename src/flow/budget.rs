@@ -46,6 +46,9 @@ impl BudgetKind {
 /// **Promise (memory has a limit)**: whoever holds memory that grows with the input counts it here before he takes more, and takes no more
 /// while [`Budget::over_limit`]. The limit is soft by the size of one decoded row a shard: a record that was handed over is never refused.
 ///
+/// **Promise (nothing stands still for want of memory)**: rows always have a quarter of the limit, whatever the other kinds use. Rows go by
+/// themselves, to the sink; plans that are in use do not, and a worker that may take nothing would never get better.
+///
 /// Counting is an atomic addition, so it may happen per buffer growth on the hot path (not per record).
 #[derive(Debug)]
 pub struct Budget {
@@ -71,8 +74,10 @@ pub enum ProcessMemory {
 /// What a worker takes before it holds a record: program, threads' stacks, connections. Resident memory above the counted kinds and this is
 /// [`BudgetKind::Unaccounted`].
 const BASE_BYTES: u64 = 48 << 20;
-/// The share of the limit that rows may always use, however much is unaccounted for: a worker that may take nothing would never get better.
+/// The share of the limit that rows (in open buffers, in flight, as dead letters) may always use.
 const ROWS_SHARE_MIN: u64 = 4;
+/// The share of the limit beyond which plans that are not used are dropped.
+const PLANS_SHARE: u64 = 4;
 /// From this share of the limit on, the largest or oldest open buffers are closed at once: 80 %.
 const PRESSURE_PERCENT: u64 = 80;
 /// Up to this share of the limit the process is [`ProcessMemory::Roomy`]: 70 %.
@@ -103,14 +108,15 @@ impl Budget {
         self.used.fetch_add(bytes, Ordering::AcqRel);
     }
 
-    /// Gives back `bytes` of this kind; wakes those who wait when the sum falls below the limit by it.
+    /// Gives back `bytes` of this kind; wakes those who wait when that lets them take input again.
     ///
     /// Giving back more than was counted is a bug of the caller; the count stops at zero rather than going round.
     pub fn sub(&self, kind: BudgetKind, bytes: u64) {
+        let was_over = self.over_limit();
         let given = take_down(&self.by_kind[kind as usize], bytes);
         debug_assert_eq!(given, bytes, "more {} given back than was counted", kind.as_str());
-        let before = self.used.fetch_sub(given, Ordering::AcqRel);
-        if before >= self.limit_bytes && before - given < self.limit_bytes {
+        self.used.fetch_sub(given, Ordering::AcqRel);
+        if was_over && !self.over_limit() {
             self.wake();
         }
     }
@@ -121,7 +127,8 @@ impl Budget {
         self.resident.store(resident_bytes, Ordering::Relaxed);
         let booked = self.used_by(BudgetKind::Unaccounted);
         let counted = self.used().saturating_sub(booked);
-        let most = self.limit_bytes.saturating_sub(self.used_by(BudgetKind::Prefetch)).saturating_sub(self.limit_bytes / ROWS_SHARE_MIN);
+        let others = self.used_by(BudgetKind::Prefetch) + self.used_by(BudgetKind::Plans) + self.limit_bytes / ROWS_SHARE_MIN;
+        let most = self.limit_bytes.saturating_sub(others);
         let unaccounted = resident_bytes.saturating_sub(counted).saturating_sub(BASE_BYTES).min(most);
         if unaccounted > booked {
             self.add(BudgetKind::Unaccounted, unaccounted - booked);
@@ -156,9 +163,19 @@ impl Budget {
         self.by_kind[kind as usize].load(Ordering::Relaxed)
     }
 
-    /// Whether the limit is reached: take no more input.
+    /// Whether the limit is reached, and rows have their share of it: take no more input.
     pub fn over_limit(&self) -> bool {
-        self.used() >= self.limit_bytes
+        self.used() >= self.limit_bytes && self.rows() >= self.limit_bytes / ROWS_SHARE_MIN
+    }
+
+    /// The bytes of rows, which go by themselves when the sink takes them.
+    fn rows(&self) -> u64 {
+        [BudgetKind::OpenBuffers, BudgetKind::InFlight, BudgetKind::DeadLetters].into_iter().map(|kind| self.used_by(kind)).sum()
+    }
+
+    /// How many bytes plans use beyond a quarter of the limit: those that nobody uses are to be dropped.
+    pub fn plans_excess_bytes(&self) -> u64 {
+        self.used_by(BudgetKind::Plans).saturating_sub(self.limit_bytes / PLANS_SHARE)
     }
 
     /// Whether at least 80 % are in use: close the largest or oldest open buffers.
@@ -166,7 +183,7 @@ impl Budget {
         u128::from(self.used()) * 100 >= u128::from(self.limit_bytes) * u128::from(PRESSURE_PERCENT)
     }
 
-    /// Has `thread` unparked whenever the sum falls below the limit, until the waiter is dropped.
+    /// Has `thread` unparked whenever input may be taken again, until the waiter is dropped.
     pub fn unpark_below_limit(self: &Arc<Self>, thread: Thread) -> Waiter {
         let waiter = Waiter { budget: Arc::clone(self), thread: thread.id() };
         self.waiting.lock().push(thread);
@@ -265,110 +282,6 @@ impl Drop for Lease {
 }
 
 #[cfg(test)]
+#[path = "budget_tests.rs"]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
-mod tests {
-    use std::time::{Duration, Instant};
-
-    use super::*;
-
-    #[test]
-    fn counts_by_kind_and_in_all() {
-        let budget = Budget::new(1000);
-        budget.add(BudgetKind::Prefetch, 300);
-        budget.add(BudgetKind::OpenBuffers, 499);
-        assert_eq!((budget.used(), budget.used_by(BudgetKind::Prefetch), budget.used_by(BudgetKind::InFlight)), (799, 300, 0));
-        assert!(!budget.pressure() && !budget.over_limit());
-        budget.add(BudgetKind::Plans, 1);
-        assert!(budget.pressure() && !budget.over_limit());
-        budget.add(BudgetKind::DeadLetters, 200);
-        assert!(budget.over_limit());
-        budget.sub(BudgetKind::DeadLetters, 1);
-        assert!(!budget.over_limit());
-    }
-
-    #[test]
-    fn a_lease_frees_what_is_left_of_it() {
-        let budget = Budget::new(1000);
-        let mut lease = budget.lease(BudgetKind::OpenBuffers, 100);
-        lease.resize(150);
-        let part = lease.split(50).into_kind(BudgetKind::InFlight);
-        assert_eq!((budget.used_by(BudgetKind::OpenBuffers), budget.used_by(BudgetKind::InFlight), budget.used()), (100, 50, 150));
-        lease.resize(20);
-        drop(part);
-        assert_eq!((budget.used_by(BudgetKind::OpenBuffers), budget.used_by(BudgetKind::InFlight), budget.used()), (20, 0, 20));
-        let rest = lease.split(1_000_000);
-        assert_eq!((lease.bytes(), rest.bytes()), (0, 20));
-        drop((lease, rest));
-        assert_eq!(budget.used(), 0);
-    }
-
-    #[test]
-    fn each_fall_below_the_limit_unparks_the_waiters() {
-        let budget = Budget::new(100);
-        let (says, said) = std::sync::mpsc::channel();
-        let own = Arc::clone(&budget);
-        let waiter = std::thread::spawn(move || {
-            let room = own.unpark_below_limit(std::thread::current());
-            for _ in 0..3 {
-                while !own.over_limit() {
-                    std::thread::sleep(Duration::from_millis(1));
-                }
-                says.send(Duration::ZERO).unwrap();
-                let start = Instant::now();
-                while own.over_limit() {
-                    std::thread::park_timeout(Duration::from_secs(30));
-                }
-                says.send(start.elapsed()).unwrap();
-            }
-            drop(room);
-        });
-        for round in 0..3 {
-            let lease = budget.lease(BudgetKind::InFlight, 100);
-            said.recv().unwrap();
-            std::thread::sleep(Duration::from_millis(20));
-            drop(lease);
-            let waited = said.recv().unwrap();
-            assert!(waited < Duration::from_secs(10), "{waited:?} in round {round}");
-        }
-        waiter.join().unwrap();
-        assert!(budget.waiting.lock().is_empty(), "who has ended is forgotten");
-    }
-
-    #[test]
-    fn threads_that_count_at_once_end_at_zero() {
-        let budget = Budget::new(1 << 40);
-        std::thread::scope(|scope| {
-            for kind in BudgetKind::ALL {
-                let budget = &budget;
-                scope.spawn(move || {
-                    for bytes in 0..10_000 {
-                        drop(budget.lease(kind, bytes).into_kind(BudgetKind::InFlight));
-                    }
-                });
-            }
-        });
-        assert_eq!((budget.used(), BudgetKind::ALL.map(|kind| budget.used_by(kind))), (0, [0; BudgetKind::ALL.len()]));
-    }
-
-    #[test]
-    fn what_the_system_sees_counts_but_rows_keep_a_share() {
-        let mib: u64 = 1 << 20;
-        let budget = Budget::new(256 * mib);
-        let _prefetch = budget.lease(BudgetKind::Prefetch, 64 * mib);
-        budget.observe_resident(100 * mib);
-        assert_eq!(budget.used_by(BudgetKind::Unaccounted), 0, "program and prefetch explain it");
-        assert_eq!(budget.process_memory(), ProcessMemory::Roomy);
-        let rows = budget.lease(BudgetKind::InFlight, 50 * mib);
-        budget.observe_resident(222 * mib);
-        assert_eq!(budget.used_by(BudgetKind::Unaccounted), 60 * mib);
-        assert_eq!(budget.process_memory(), ProcessMemory::Full);
-        budget.observe_resident(900 * mib);
-        assert_eq!(budget.process_memory(), ProcessMemory::Crowded);
-        assert_eq!(budget.used_by(BudgetKind::Unaccounted), 128 * mib, "a quarter stays for rows");
-        assert!(!budget.over_limit());
-        budget.observe_resident(170 * mib);
-        assert_eq!(budget.used_by(BudgetKind::Unaccounted), 8 * mib);
-        drop(rows);
-        assert_eq!(budget.used(), 72 * mib);
-    }
-}
+mod tests;

@@ -109,7 +109,7 @@ fn begin(member: &Arc<Member>, consumer: &BaseConsumer<GroupContext>, starts: Ve
     let mut list = TopicPartitionList::with_capacity(starts.len());
     for Start { partition, at, .. } in &starts {
         let offset = match at {
-            StartOffset::Committed(offset) | StartOffset::Latest(offset) => Offset::Offset(*offset),
+            StartOffset::Committed(offset) | StartOffset::Latest(offset) | StartOffset::Asked(offset) => Offset::Offset(*offset),
             StartOffset::Earliest => Offset::Beginning,
         };
         list.add_partition_offset(&partition.topic, partition.partition, offset).map_err(|e| format!("{partition}: {e}"))?;

@@ -21,6 +21,8 @@ pub enum StartOffset {
     Earliest,
     /// Without a committed offset: behind the last record there is (this offset, asked from the broker).
     Latest(i64),
+    /// Where [`GroupControl::restart_at`] named. The group has another offset, or none, until this one is committed.
+    Asked(i64),
 }
 
 /// The offset to read next: every record below it is finished.
@@ -147,7 +149,9 @@ pub trait GroupControl: Send + Sync + 'static {
     /// Goes to `offset` and fetches again. Records taken after this returned begin at `offset` (or at the first one behind it).
     fn seek_and_resume(&self, partition: &TopicPartition, offset: i64, timeout: Duration) -> Result<(), GroupError>;
     /// Begins again at `offset` (`None`: the first record there is) after [`QueueEvent::OutOfRange`]. Done by the poll thread soon after; the
-    /// listener sees a `lost` and an `assigned` with a new epoch for it.
+    /// listener sees a `lost` and an `assigned` with a new epoch for it, which starts at [`StartOffset::Asked`] (or `Earliest`).
+    ///
+    /// Every record below `offset` must be finished, or given up by the user's rule: the group's offset is to follow, with or without a further record.
     fn restart_at(&self, partition: &TopicPartition, offset: Option<i64>) -> Result<(), GroupError>;
     /// The first and the next offset of a partition on the broker; the next one is the last stable offset under read_committed.
     fn watermarks(&self, partition: &TopicPartition, timeout: Duration) -> Result<(i64, i64), GroupError>;

@@ -74,7 +74,7 @@ fn find_once(
         // Each may be a question of its own.
         member.turns.turn();
         let at = match (at, committed.offset) {
-            (BeginAt::Offset(offset), _) => StartOffset::Committed(offset),
+            (BeginAt::Offset(offset), _) => StartOffset::Asked(offset),
             (BeginAt::Earliest, _) => StartOffset::Earliest,
             (BeginAt::Committed, Some(offset)) => StartOffset::Committed(offset),
             (BeginAt::Committed, None) if member.fresh.get().is_some_and(|known| known.contains(partition)) => {
@@ -140,7 +140,7 @@ pub(super) fn pin_latest(member: &Member, client: &dyn NativeClient, starts: &[S
         .iter()
         .filter_map(|start| match start.at {
             StartOffset::Latest(offset) => Some(NextOffset::plain(start.partition.clone(), offset)),
-            StartOffset::Committed(_) | StartOffset::Earliest => None,
+            StartOffset::Committed(_) | StartOffset::Asked(_) | StartOffset::Earliest => None,
         })
         .collect();
     match member.commit(client, &latest, member.settings.revoke_commit_timeout) {

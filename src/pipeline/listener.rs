@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use crate::flow::Tasks;
-use crate::kafka::{Assigned, GroupListener, NextOffset, StartOffset};
+use crate::kafka::{Assigned, GroupListener, NextOffset};
 use crate::record::TopicPartition;
 use crate::telemetry::metrics::ConnectorMetrics;
 
@@ -123,12 +123,8 @@ impl Rebalances {
 
     /// The second half: the heads that may be committed. Waits for a commit that is on its way.
     pub fn end_revoking(&self, partitions: &[TopicPartition], asked: Asked) -> Vec<NextOffset> {
-        let removed = self.ownership.remove(partitions);
-        for progress in &removed {
-            // Also where a shard did not answer in time.
-            progress.set_gone();
-        }
-        *self.revoked.lock() = removed;
+        // Also where a shard did not answer in time.
+        *self.revoked.lock() = self.ownership.remove(partitions);
         let names: Vec<String> = partitions.iter().map(ToString::to_string).collect();
         let heads = asked.heads;
         tracing::info!(connector = self.connector, partitions = names.join(" "), drained = heads.len(), "partitions revoked");
@@ -139,9 +135,7 @@ impl Rebalances {
     pub fn begin_lost(&self, partitions: &[TopicPartition]) -> Asked {
         self.trouble.set_joined(false);
         self.metrics.rebalances_lost.increment(1);
-        for progress in self.ownership.remove(partitions) {
-            progress.set_gone();
-        }
+        self.ownership.remove(partitions);
         let deadline = self.tasks.now() + self.revoke_deadline;
         let names: Vec<String> = partitions.iter().map(ToString::to_string).collect();
         tracing::warn!(connector = self.connector, partitions = names.join(" "), "partitions lost");
@@ -164,12 +158,8 @@ impl GroupListener for Rebalances {
         tracing::info!(connector = self.connector, partitions = names.join(" "), "partitions assigned");
         let mut groups: Vec<Vec<(Assigned, Arc<PartitionProgress>)>> = (0..self.shards.len()).map(|_| Vec::new()).collect();
         for assigned in partitions {
-            let start = match assigned.start {
-                StartOffset::Committed(offset) | StartOffset::Latest(offset) => Some(offset),
-                StartOffset::Earliest => None,
-            };
             let progress = Arc::new(
-                PartitionProgress::new(assigned.partition.clone(), assigned.epoch, start).with_metadata(assigned.metadata.clone()),
+                PartitionProgress::new(assigned.partition.clone(), assigned.epoch, assigned.start).with_metadata(assigned.metadata.clone()),
             );
             self.ownership.insert(progress.clone());
             if let Some(group) = groups.get_mut(self.shard_of(&assigned.partition)) {

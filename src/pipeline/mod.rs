@@ -34,6 +34,7 @@ mod lost_range;
 mod part;
 mod partition;
 mod pause;
+mod plan_memory;
 mod plans;
 mod progress;
 mod rejected;

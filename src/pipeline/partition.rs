@@ -92,7 +92,7 @@ impl Partition {
     pub fn new(progress: Arc<PartitionProgress>, metrics: PartitionMetrics, now: Instant) -> Self {
         let seed = (u64::from(progress.partition.partition.unsigned_abs()) << 32) ^ progress.partition.topic.len() as u64;
         Self {
-            ledger: Ledger::new(progress.committed()),
+            ledger: Ledger::new(progress.head()),
             progress,
             owned: false,
             draining: false,

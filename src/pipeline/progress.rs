@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed, Ord
 use parking_lot::Mutex;
 
 use crate::flow::HoldCause;
-use crate::kafka::{Epoch, NextOffset};
+use crate::kafka::{Epoch, NextOffset, StartOffset};
 use crate::record::TopicPartition;
 
 use super::exact::Published;
@@ -52,14 +52,20 @@ pub struct PartitionProgress {
 }
 
 impl PartitionProgress {
-    /// A partition that was just assigned, with the group's committed offset if it has one.
-    pub fn new(partition: TopicPartition, epoch: Epoch, committed: Option<i64>) -> Self {
+    /// A partition that was just assigned. Where the group does not have the offset that it starts at, the next commit takes the group there.
+    pub fn new(partition: TopicPartition, epoch: Epoch, start: StartOffset) -> Self {
+        let (head, committed) = match start {
+            StartOffset::Committed(offset) => (offset, offset),
+            // The commit at the end of a topic may have failed.
+            StartOffset::Asked(offset) | StartOffset::Latest(offset) => (offset, UNKNOWN),
+            StartOffset::Earliest => (UNKNOWN, UNKNOWN),
+        };
         Self {
             partition,
             epoch,
-            head: AtomicI64::new(committed.unwrap_or(UNKNOWN)),
-            next: AtomicI64::new(committed.unwrap_or(UNKNOWN)),
-            committed: AtomicI64::new(committed.unwrap_or(UNKNOWN)),
+            head: AtomicI64::new(head),
+            next: AtomicI64::new(head),
+            committed: AtomicI64::new(committed),
             records: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             lag_records: AtomicI64::new(UNKNOWN),
@@ -120,7 +126,7 @@ impl PartitionProgress {
         known(self.next.load(Relaxed))
     }
 
-    /// The offset that the group has.
+    /// The offset that the group has, as far as this assignment knows: it read it, or committed it.
     pub fn committed(&self) -> Option<i64> {
         known(self.committed.load(Relaxed))
     }
@@ -171,11 +177,12 @@ impl Ownership {
         self.owned.lock().insert(progress.partition.clone(), progress);
     }
 
-    /// Takes partitions out; waits for a commit that is on its way.
+    /// Takes partitions out, and ends their assignments at the same moment: once nothing is owned the fence falls, and their rows must not leave behind it.
+    /// Waits for a commit that is on its way.
     pub fn remove(&self, partitions: &[TopicPartition]) -> Vec<Arc<PartitionProgress>> {
         let _turn = self.commit_turn.lock();
         let mut owned = self.owned.lock();
-        partitions.iter().filter_map(|partition| owned.remove(partition)).collect()
+        partitions.iter().filter_map(|partition| owned.remove(partition)).inspect(|progress| progress.set_gone()).collect()
     }
 
     /// What is owned now, in order.

@@ -9,7 +9,7 @@ use std::cmp::Reverse;
 use std::time::{Duration, Instant};
 
 use crate::flow::{HoldCause, ProcessMemory};
-use crate::kafka::{Flow, GroupError};
+use crate::kafka::{Flow, GroupError, QueueEvent};
 
 use super::partition::{Hold, Wait};
 use super::shard::Shard;
@@ -46,6 +46,7 @@ impl Shard {
         }
         self.rest_turns.looked_at = now;
         self.show_rests();
+        self.drop_idle_plans(now);
         let resting = self.slots.iter().filter(|partition| partition.resting_since.is_some()).count();
         let full = self.budget().over_limit();
         match self.budget().process_memory() {
@@ -112,6 +113,11 @@ impl Shard {
             let Some(queue) = self.slots.get_mut(slot).and_then(|partition| partition.queue.as_mut()) else { return };
             let taken = queue.take(&mut |_| Flow::Continue);
             match taken.event {
+                Some(QueueEvent::OutOfRange { asked }) => {
+                    // Records that stood before it were thrown away: they are missing too, or read again.
+                    let next = self.slots.get(slot).and_then(|partition| partition.ledger.next());
+                    self.queue_event(slot, QueueEvent::OutOfRange { asked: next.map_or(asked, |next| next.min(asked)) });
+                }
                 Some(event) => self.queue_event(slot, event),
                 None if taken.records == 0 => return,
                 None => {}

@@ -1,6 +1,6 @@
 //! One shard: its partitions, its tables, and the taking of records. Owned by one thread; no locks, no channel per record.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
@@ -20,6 +20,7 @@ use super::events::ShardHandle;
 use super::fence::Fence;
 use super::late_letters::LettersUnderWay;
 use super::partition::{Hold, Partition, Wait};
+use super::plan_memory::PlanLooks;
 use super::plans::PlanMaker;
 use super::rest::RestTurns;
 use super::route::TableRoutes;
@@ -89,7 +90,8 @@ pub struct Shard {
     /// Why a record died last.
     pub(super) last_death: Option<String>,
     open_lease: Lease,
-    plans_lease: Lease,
+    pub(super) plans_lease: Lease,
+    pub(super) plan_looks: PlanLooks,
 }
 
 impl Shard {
@@ -102,6 +104,7 @@ impl Shard {
             open_lease: budget.lease(BudgetKind::OpenBuffers, 0),
             plans_lease: budget.lease(BudgetKind::Plans, 0),
             rest_turns: RestTurns::new(parts.tasks.now()),
+            plan_looks: PlanLooks::new(parts.tasks.now()),
             place: Arc::new(ShardPlace::new(&parts.config.name)),
             dead_share,
             last_death: None,
@@ -149,7 +152,7 @@ impl Shard {
             let table = if self.is_exact() { self.own_table(slot, &partition.topic) } else { self.table_index(&partition.topic) };
             assigned.queue.wake_on_data(std::thread::current());
             let Some(state) = self.slots.get_mut(slot) else { continue };
-            state.ledger = super::ledger::Ledger::new(progress.committed());
+            state.ledger = super::ledger::Ledger::new(progress.head());
             if !Arc::ptr_eq(&state.progress, &progress) {
                 // Also when its end was not heard of in time: rows of the former assignment are not sent any more.
                 state.progress.set_gone();
@@ -240,15 +243,9 @@ impl Shard {
         }
     }
 
-    /// Counts what open batches and plans take.
+    /// Counts what open batches take.
     pub(super) fn account(&mut self) {
         let open: usize = self.tables.iter().filter_map(|table| table.batch.as_ref()).map(|batch| batch.rows.memory_bytes()).sum();
         self.open_lease.resize(open as u64);
-    }
-
-    pub(super) fn account_plans(&mut self) {
-        let mut counted = HashSet::new();
-        let plans = self.tables.iter().map(|table| table.plans.size_bytes(&mut counted)).sum();
-        self.plans_lease.resize(plans);
     }
 }

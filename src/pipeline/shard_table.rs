@@ -34,6 +34,8 @@ pub enum PlanState {
 struct PlanEntry {
     key: SchemaKey,
     state: PlanState,
+    /// When it came, or a record used it last, as far as takes were marked.
+    used_at: Instant,
 }
 
 /// A table as a shard uses it.
@@ -89,7 +91,7 @@ impl ShardTable {
             PlanAnswer::Dead(error) => PlanState::Dead(error, now + DEAD_FOR),
             PlanAnswer::Hold { retry_after, .. } => PlanState::Waiting(now + retry_after.unwrap_or(wait)),
         };
-        self.plans.set(key, state);
+        self.plans.set(key, state, now);
     }
 
     /// Forgets plans that were made for another generation of the table. Returns `true` when it did.
@@ -110,13 +112,42 @@ pub struct PlanList {
 }
 
 impl PlanList {
-    /// The index of this schema's plan; `last` is tried first, so that a partition with one schema compares once a record.
+    /// The index of this schema's plan; `last` is tried first, so that a partition with one schema compares once a record. Another one than `last` counts
+    /// as used `now`; `last` itself is marked once a take, see [`PlanList::used`].
     #[inline]
-    pub fn find(&self, last: usize, key: SchemaKeyRef<'_>) -> Option<usize> {
+    pub fn find(&mut self, last: usize, key: SchemaKeyRef<'_>, now: Instant) -> Option<usize> {
         match self.plans.get(last) {
             Some(entry) if key == entry.key => Some(last),
-            _ => self.plans.iter().position(|entry| key == entry.key),
+            _ => {
+                let index = self.plans.iter().position(|entry| key == entry.key)?;
+                self.used(index, now);
+                Some(index)
+            }
         }
+    }
+
+    /// Notes that records use this plan.
+    pub fn used(&mut self, index: usize, now: Instant) {
+        if let Some(entry) = self.plans.get_mut(index) {
+            entry.used_at = now;
+        }
+    }
+
+    /// The plans that can be executed, and when each was used last.
+    pub fn uses(&self) -> impl Iterator<Item = (&Arc<ReadyPlan>, Instant)> {
+        self.plans.iter().filter_map(|entry| match &entry.state {
+            PlanState::Ready(ready) => Some((ready, entry.used_at)),
+            PlanState::Dead(..) | PlanState::Pending | PlanState::Waiting(_) => None,
+        })
+    }
+
+    /// Forgets these plans, and what is to be asked again anyhow.
+    pub fn drop_plans(&mut self, dropped: &HashSet<*const ReadyPlan>, now: Instant) {
+        self.plans.retain(|entry| match &entry.state {
+            PlanState::Ready(ready) => !dropped.contains(&Arc::as_ptr(ready)),
+            PlanState::Dead(_, again_at) | PlanState::Waiting(again_at) => now < *again_at,
+            PlanState::Pending => true,
+        });
     }
 
     /// What is known of the plan at this index.
@@ -148,7 +179,7 @@ impl PlanList {
                     self.plans.retain(|entry| matches!(entry.state, PlanState::Ready(_) | PlanState::Pending));
                     self.plans.truncate(PLANS_MAX / 2);
                 }
-                self.plans.push(PlanEntry { key: key.clone(), state: PlanState::Pending });
+                self.plans.push(PlanEntry { key: key.clone(), state: PlanState::Pending, used_at: now });
                 true
             }
         }
@@ -159,10 +190,10 @@ impl PlanList {
         self.plans.retain(|entry| entry.key != *key);
     }
 
-    fn set(&mut self, key: &SchemaKey, state: PlanState) {
+    fn set(&mut self, key: &SchemaKey, state: PlanState, now: Instant) {
         match self.plans.iter_mut().find(|entry| entry.key == *key) {
-            Some(entry) => entry.state = state,
-            None => self.plans.push(PlanEntry { key: key.clone(), state }),
+            Some(entry) => (entry.state, entry.used_at) = (state, now),
+            None => self.plans.push(PlanEntry { key: key.clone(), state, used_at: now }),
         }
     }
 

@@ -63,12 +63,12 @@ impl StallWatch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kafka::Epoch;
+    use crate::kafka::{Epoch, StartOffset};
     use crate::record::TopicPartition;
 
     #[test]
     fn a_partition_that_waits_without_a_reason_is_stalled() {
-        let progress = PartitionProgress::new(TopicPartition::new("t", 0), Epoch(1), Some(5));
+        let progress = PartitionProgress::new(TopicPartition::new("t", 0), Epoch(1), StartOffset::Committed(5));
         let mut last = None;
         assert_eq!(LastMove::look(&mut last, &progress, 10, 0), None);
         assert_eq!(LastMove::look(&mut last, &progress, 11, 29_000), None);

@@ -121,6 +121,9 @@ impl Shard {
             partition.publish();
             if turn.records > 0 {
                 use std::sync::atomic::Ordering::Relaxed;
+                if let Some(table) = self.tables.get_mut(table) {
+                    table.plans.used(partition.last_plan, now);
+                }
                 partition.metrics.records_consumed.increment(turn.records);
                 partition.metrics.bytes_consumed.increment(turn.bytes);
                 partition.progress.records.fetch_add(turn.records, Relaxed);
@@ -220,7 +223,7 @@ impl Shard {
                     Ok(split) => split,
                     Err(error) => break 'record bad_record(record, error, ledger, turn),
                 };
-                let state = plans.find(*last_plan, key).and_then(|index| {
+                let state = plans.find(*last_plan, key, now).and_then(|index| {
                     *last_plan = index;
                     plans.state(index)
                 });

@@ -130,7 +130,7 @@ fn list(partitions: &[Arc<PartitionProgress>]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kafka::Epoch;
+    use crate::kafka::{Epoch, StartOffset};
     use crate::record::TopicPartition;
 
     #[test]
@@ -138,7 +138,7 @@ mod tests {
         let place = ShardPlace::new("c");
         assert_eq!(place.describe(), "connector c, between takes, with no partition");
         for partition in 0..8 {
-            let progress = PartitionProgress::new(TopicPartition::new("t", partition), Epoch(1), Some(5));
+            let progress = PartitionProgress::new(TopicPartition::new("t", partition), Epoch(1), StartOffset::Committed(5));
             place.assigned(usize::try_from(partition).unwrap_or(0), &Arc::new(progress));
         }
         assert!(place.describe().ends_with("t[5] at offset 5, finished up to 5; 2 more"), "{}", place.describe());

@@ -88,7 +88,7 @@ fn restart(protocol: Protocol, group: &str) {
         let starts: Vec<_> = state.starts.iter().filter(|(p, _, _)| *p == lost).collect();
         assert_eq!(starts.len(), 2, "{starts:?}");
         assert!(starts[1].1 > starts[0].1, "a new epoch");
-        assert_eq!(starts[1].2, StartOffset::Committed(40));
+        assert_eq!(starts[1].2, StartOffset::Asked(40), "which the group does not have");
         let offsets: Vec<i64> = state.seen.iter().filter(|s| s.partition == lost).map(|s| s.offset).collect();
         assert_eq!(offsets, (40..100).collect::<Vec<_>>());
     }

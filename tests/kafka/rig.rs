@@ -124,7 +124,7 @@ impl GroupListener for Pipeline {
                 assigned.queue.wake_on_data(thread);
             }
             let next = match assigned.start {
-                StartOffset::Committed(offset) | StartOffset::Latest(offset) => offset,
+                StartOffset::Committed(offset) | StartOffset::Latest(offset) | StartOffset::Asked(offset) => offset,
                 StartOffset::Earliest => 0,
             };
             state.starts.push((assigned.partition.clone(), assigned.epoch, assigned.start));

@@ -153,8 +153,8 @@ impl TakeOver {
     /// Where records are to be taken from. A partition that begins anew elsewhere (its offset was out of range) keeps to what the broker has: offsets of
     /// a topic that was made again mean other records.
     async fn start_at(&self, next_offset: i64) -> Option<i64> {
-        if let Some(committed) = self.progress.committed() {
-            return Some(committed.max(next_offset));
+        if let Some(start) = self.progress.head() {
+            return Some(start.max(next_offset));
         }
         let mut backoff = Backoff::transient(self.tasks.random());
         while !self.progress.is_gone() {

@@ -74,7 +74,7 @@ impl Shard {
             partition.landed_below = next;
             partition.publish();
         }
-        let base_next = next.or_else(|| partition.progress.committed()).unwrap_or(0);
+        let base_next = next.or_else(|| partition.progress.head()).unwrap_or(0);
         if !exact.is_exact() {
             // Commits of at-least-once carry nothing: what was there is taken over.
             partition.progress.published.set(None);

@@ -9,7 +9,7 @@ use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use tokio::sync::mpsc;
 
-use crate::bigquery::{Append, AppendFailure, ErrorClass, Gate, StreamLine};
+use crate::bigquery::{Append, AppendFailure, ErrorClass, StreamLine};
 use crate::flow::HoldCause;
 use crate::pipeline::batch::AppendJob;
 use crate::pipeline::delivery::DeliveryContext;
@@ -199,7 +199,7 @@ impl StreamWriter {
             layout: entry.job.rows.layout.clone(),
             rows: entry.part.rows.clone(),
             row_count: entry.rows(),
-            gate: Some(self.parts.context.fence.clone() as Arc<dyn Gate>),
+            gate: Some(entry.job.gate(&self.parts.context.fence)),
         };
         self.parts.table.metrics.appends.increment(1);
         let sent_at = self.parts.context.tasks.now();

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
 use super::{stage, value};
-use crate::kafka::Epoch;
+use crate::kafka::{Epoch, StartOffset};
 use crate::pipeline::events::ShardEvent;
 use crate::pipeline::progress::PartitionProgress;
 
@@ -32,7 +32,7 @@ fn a_revocation_drains_and_the_next_epoch_starts_clean() {
     };
     let head = heads.first().expect("a head").offset;
     assert_eq!(head, stage.log.position.load(SeqCst), "drained: everything taken is finished");
-    stage.progress = Arc::new(PartitionProgress::new(stage.progress.partition.clone(), Epoch(2), Some(head)));
+    stage.progress = Arc::new(PartitionProgress::new(stage.progress.partition.clone(), Epoch(2), StartOffset::Committed(head)));
     stage.assign();
     stage.run(|_, _| {});
     assert!(stage.sink.rows.lock().values().all(|copies| *copies == 1), "a clean handover doubles nothing");
@@ -54,7 +54,7 @@ fn a_revocation_heard_late_does_not_end_the_next_assignment() {
     drop(answer);
     let partitions = vec![former.partition.clone()];
     stage.shard.handle(ShardEvent::Revoke { partitions, deadline: Instant::now(), reply }, Instant::now());
-    stage.progress = Arc::new(PartitionProgress::new(former.partition.clone(), Epoch(2), Some(committed)));
+    stage.progress = Arc::new(PartitionProgress::new(former.partition.clone(), Epoch(2), StartOffset::Committed(committed)));
     stage.log.position.store(committed, SeqCst);
     stage.assign();
     stage.run(|_, _| {});

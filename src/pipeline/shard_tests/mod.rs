@@ -4,6 +4,7 @@
 mod assignments;
 mod ends;
 mod failures;
+mod plan_memory;
 mod played;
 mod rests;
 mod wedges;
@@ -59,6 +60,17 @@ fn limited_stage(
     seed: u64,
     records_per_s: Option<u64>,
 ) -> Stage {
+    sized_stage(runtime, values, trouble, seed, records_per_s, 64 * 1024 * 1024)
+}
+
+fn sized_stage(
+    runtime: &tokio::runtime::Handle,
+    values: Vec<Option<Vec<u8>>>,
+    trouble: bool,
+    seed: u64,
+    records_per_s: Option<u64>,
+    memory_bytes: u64,
+) -> Stage {
     let toml = r#"
         topics = ["t"]
         [value]
@@ -78,6 +90,7 @@ fn limited_stage(
         position: AtomicI64::new(0),
         paused: false.into(),
         restarts: Mutex::default(),
+        event: Mutex::default(),
         stopped: false.into(),
         closed: false.into(),
         panics: Mutex::default(),
@@ -91,7 +104,7 @@ fn limited_stage(
         drop_after: AtomicU64::new(u64::MAX),
     });
     let post = Arc::new(Post::default());
-    let budget = Budget::new(64 * 1024 * 1024);
+    let budget = Budget::new(memory_bytes);
     let worker = WorkerShared::new(budget.clone(), runtime.clone(), false).limited_to(records_per_s, Instant::now());
     let worker = Arc::new(worker);
     let tasks: Arc<dyn Tasks> = worker.tasks.clone();
@@ -153,7 +166,7 @@ fn limited_stage(
         tasks,
     });
     let partition = TopicPartition::new("t", 0);
-    let progress = Arc::new(PartitionProgress::new(partition, Epoch(1), Some(0)));
+    let progress = Arc::new(PartitionProgress::new(partition, Epoch(1), StartOffset::Committed(0)));
     Stage { shard, events, log, sink, post, progress, budget, trouble }
 }
 

@@ -17,7 +17,7 @@ use crate::bigquery::{
 };
 use crate::decode::split_rows;
 use crate::flow::HoldCause;
-use crate::kafka::{Flow, GroupControl, GroupError, NextOffset, PartitionQueue, Taken};
+use crate::kafka::{Flow, GroupControl, GroupError, NextOffset, PartitionQueue, QueueEvent, Taken};
 use crate::pipeline::dead_letters::{Letter, LetterBox, LetterError, Rereader};
 use crate::record::{Headers, OwnedRecord, Record, TopicPartition};
 use crate::table::{Column, ColumnType, Mode, TableName};
@@ -29,6 +29,8 @@ pub(super) struct Log {
     pub paused: std::sync::atomic::AtomicBool,
     /// What the shard asked for: where to begin again.
     pub restarts: Mutex<Vec<Option<i64>>>,
+    /// What comes out of the queue next, behind the records that wait.
+    pub event: Mutex<Option<QueueEvent>>,
     /// The consumer has stopped fetching: seeks are refused.
     pub stopped: std::sync::atomic::AtomicBool,
     /// The consumer was told to leave its group.
@@ -79,6 +81,7 @@ impl PartitionQueue for LogQueue {
                 break;
             }
         }
+        taken.event = self.0.event.lock().take();
         taken
     }
     fn waiting(&self) -> usize {

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::{is_fine, limited_stage, stage, value};
 use crate::flow::BudgetKind;
+use crate::kafka::QueueEvent;
 
 /// What a process that holds far more than its limit of 64 MiB would see.
 const CROWDED: u64 = 1 << 30;
@@ -56,4 +57,29 @@ fn one_partition_always_fetches() {
     stage.assign();
     stage.run(|stage, _| assert!(!stage.log.paused.load(SeqCst) || stage.progress.hold().is_some()));
     assert_eq!(stage.sink.rows.lock().len(), (0..300).filter(|n| is_fine(*n)).count());
+}
+
+/// An offset that is not there stood behind fetched records that a rest throws away: the partition begins again at the first of those, not behind them.
+#[test]
+fn what_a_rest_throws_away_before_an_offset_that_is_gone_is_read_again() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    let mut stage = limited_stage(runtime.handle(), (0..600).map(value).collect(), false, 8, Some(500));
+    stage.assign();
+    let started = Instant::now();
+    while stage.progress.head().unwrap_or(0) < 30 {
+        stage.turn();
+        assert!(started.elapsed() < Duration::from_secs(20));
+    }
+    let _stalled = stage.budget.lease(BudgetKind::InFlight, stage.budget.limit_bytes());
+    stage.budget.observe_resident(CROWDED);
+    let next = stage.log.position.load(SeqCst);
+    assert!(next < 400);
+    *stage.log.event.lock() = Some(QueueEvent::OutOfRange { asked: 400 });
+    while stage.log.restarts.lock().is_empty() {
+        assert_eq!(stage.turn(), 0, "nothing is taken over the limit");
+        assert!(started.elapsed() < Duration::from_secs(20), "it never begins again: {:?}", stage.progress.hold());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(*stage.log.restarts.lock(), [Some(next)]);
+    assert_eq!(stage.progress.head(), Some(next), "no record below it is left out");
 }

@@ -178,7 +178,7 @@ impl Consumer {
         let mut given = Vec::new();
         for (partition, at, metadata) in starts {
             let position = match at {
-                StartOffset::Committed(offset) | StartOffset::Latest(offset) => *offset,
+                StartOffset::Committed(offset) | StartOffset::Latest(offset) | StartOffset::Asked(offset) => *offset,
                 StartOffset::Earliest => self.scene.log.low(*partition),
             };
             let fetch = Arc::new(Mutex::new(Fetch::at(position)));
@@ -280,7 +280,9 @@ impl Consumer {
         if let Some(committed) = self.group().fetch(partition).filter(|_| is_member()) {
             // What stands beside the committed offset is told wherever it begins.
             let metadata = committed.and_then(|committed| committed.1);
-            self.begin(listener, &[(partition, offset.map_or(StartOffset::Earliest, StartOffset::Committed), metadata)]);
+            self.scene.oracle.see(|seen| seen.asked += u64::from(offset.is_some()));
+            let named = if self.scene.mutant == Mutant::AskedIsCommitted { StartOffset::Committed } else { StartOffset::Asked };
+            self.begin(listener, &[(partition, offset.map_or(StartOffset::Earliest, named), metadata)]);
         }
         self.shared.lock().letting_go.clear();
     }

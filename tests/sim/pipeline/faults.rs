@@ -18,6 +18,7 @@ enum Fault {
     GroupAway,
     CommitsRefused,
     Shuffled,
+    /// Members are thrown out, perhaps again as soon as they are back: a network that comes and goes.
     ThrownOut,
     SinkSlow,
     SinkDead,
@@ -106,7 +107,7 @@ fn strike(scene: &Scene, world: &World, kind: Fault, span: Duration) {
             world.after(span / 2, move |_| scene.group.disturb(false));
         }
         (Fault::Shuffled, _) => scene.group.disturb(false),
-        (Fault::ThrownOut, _) => scene.group.disturb(true),
+        (Fault::ThrownOut, _) => thrown_out(scene, world, span),
         (Fault::SinkSlow, _) => scene.warehouse.trouble(|troubles| later(&mut troubles.slow)),
         (Fault::SinkDead, _) => scene.warehouse.trouble(|troubles| later(&mut troubles.dead)),
         (Fault::SinkFlaky, _) => scene.warehouse.trouble(|troubles| later(&mut troubles.flaky)),
@@ -158,6 +159,14 @@ fn streams_forgotten(scene: &Scene, world: &World, span: Duration) {
         world.after(span / 5, move |_| forget(&scene, 1.0));
     } else {
         forget(scene, 0.7);
+    }
+}
+
+/// A member is thrown out, and perhaps again and again, while its rows are still on their way.
+fn thrown_out(scene: &Scene, world: &World, span: Duration) {
+    for step in 0..world.draw(|random| random.random_range(1..6)) {
+        let scene = scene.clone();
+        world.after(span / 6 * step, move |_| scene.group.disturb(true));
     }
 }
 

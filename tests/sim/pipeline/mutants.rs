@@ -51,6 +51,8 @@ pub enum Mutant {
     SilentLoss,
     /// A partition that begins again begins at the first record that is left, wherever it was to begin.
     RestartsAtFirst,
+    /// A partition that begins again elsewhere takes that offset for the group's.
+    AskedIsCommitted,
     /// Bad records are skipped, whatever the user's file says.
     AlwaysSkips,
     /// Lost ranges are passed over, though the user's file says that they hold.
@@ -61,7 +63,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// Every one of them.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::CommitTaken,
         Self::RevokeWithoutDrain,
         Self::SameEpoch,
@@ -85,6 +87,7 @@ impl Mutant {
         Self::BeyondIsSuccess,
         Self::SilentLoss,
         Self::RestartsAtFirst,
+        Self::AskedIsCommitted,
         Self::AlwaysSkips,
         Self::AlwaysContinues,
         Self::AlwaysReplays,

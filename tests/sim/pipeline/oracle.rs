@@ -148,6 +148,15 @@ impl Oracle {
         wrong.into_iter().for_each(|what| self.complain(what));
     }
 
+    /// A process says that the group has this offset of a partition.
+    pub fn claims(&self, process: ProcessId, partition: i32, claimed: i64, committed: Option<i64>) {
+        if committed.is_none_or(|committed| committed < claimed) {
+            self.complain(format!(
+                "process {process} says that the group has {claimed} of partition {partition}, and it has {committed:?}"
+            ));
+        }
+    }
+
     /// The coordinator took a commit.
     pub fn committed(&self, partition: i32, before: Option<i64>, offset: i64, by_owner: bool, member: u64) {
         if before.is_some_and(|before| before > offset) {
@@ -244,6 +253,13 @@ impl Oracle {
         facts.letters.insert((partition, offset));
     }
 
+    /// Whether a group that has this offset of a partition has no more of it to read. Without one, and where retention has taken all there was, nothing is
+    /// there that a commit could follow.
+    pub fn is_at_end(&self, partition: i32, committed: Option<i64>) -> bool {
+        let end = self.log.end(partition);
+        committed.map_or(self.log.low(partition) == end, |committed| committed == end)
+    }
+
     /// Whether every record is finished.
     pub fn all_finished(&self) -> bool {
         self.missing().is_empty()
@@ -268,9 +284,9 @@ impl Oracle {
             self.complain(format!("after {took:?} these are not finished: {}", missing.join(" ")));
         }
         for partition in 0..self.log.partitions() {
-            let (end, committed) = (self.log.end(partition), committed.get(&partition).copied().unwrap_or(0));
-            if committed != end && self.log.low(partition) != end {
-                self.complain(format!("after {took:?} partition {partition} is committed up to {committed} of {end}"));
+            let (end, committed) = (self.log.end(partition), committed.get(&partition).copied());
+            if !self.is_at_end(partition, committed) {
+                self.complain(format!("after {took:?} partition {partition} is committed up to {committed:?} of {end}"));
             }
         }
         let (skipped, lost) = self.untold();

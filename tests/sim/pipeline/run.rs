@@ -29,7 +29,7 @@ pub fn run(seed: u64, traced: bool, mutant: Mutant) -> Run<Seen> {
             scene.start();
         }
         scene.watch();
-        let count = world.draw(|random| random.random_range(1..10));
+        let count = world.draw(|random| random.random_range(1..12));
         for _ in 0..count {
             plan_fault(&scene);
         }

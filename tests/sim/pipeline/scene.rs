@@ -35,9 +35,9 @@ const VISIBILITY_DELAY: Duration = Duration::from_secs(15);
 const GRACE: Duration = Duration::from_secs(12);
 /// How often the user looks whether a partition waits for him.
 const LOOK_EVERY: Duration = Duration::from_secs(4);
-/// What a process may take: more than it ever needs here, or hardly enough.
+/// What a process may take: more than it ever needs here, hardly enough, or less than its plans take alone.
 const MEMORY: u64 = 64 << 20;
-const MEMORY_SHORT: u64 = 20 << 10;
+const MEMORY_SHORT: [u64; 4] = [300, 1 << 10, 4 << 10, 20 << 10];
 
 /// A running process.
 pub struct Process {
@@ -100,7 +100,8 @@ impl Scene {
         let settings = *self.settings.lock();
         self.oracle.starts(process, settings);
         let (connector, fleet) = self.files(settings);
-        let budget = Budget::new(self.world.draw(|random| if random.random_bool(0.3) { MEMORY_SHORT } else { MEMORY }));
+        let budget =
+            Budget::new(self.world.draw(|random| if random.random_bool(0.3) { MEMORY_SHORT[random.random_range(0..4)] } else { MEMORY }));
         let around = ConnectorWorld {
             config: Arc::new(connector),
             fleet: Arc::new(fleet),
@@ -123,8 +124,12 @@ impl Scene {
             let (tasks, stopping) = (tasks.clone(), stopping.clone());
             let (oracle, budget) = (self.oracle.clone(), budget.clone());
             let looked = move || {
-                if budget.over_limit() {
-                    oracle.see(|seen| seen.full += 1);
+                let plans_large = budget.used_by(BudgetKind::Plans) >= budget.limit_bytes();
+                if budget.over_limit() || plans_large {
+                    oracle.see(|seen| {
+                        seen.full += u64::from(budget.over_limit());
+                        seen.plans_large += u64::from(plans_large);
+                    });
                 }
             };
             self.world.spawn(process, async move {
@@ -240,6 +245,7 @@ impl Scene {
             let mut rests = 0;
             let settings = *scene.settings.lock();
             let mut chosen = settings;
+            let committed = scene.group.committed();
             for (process, running) in scene.fleet.lock().iter() {
                 if running.budget.over_limit() {
                     let used = BudgetKind::ALL.map(|kind| (kind.as_str(), running.budget.used_by(kind)));
@@ -247,6 +253,10 @@ impl Scene {
                 }
                 for partition in running.assembly.listener.ownership.snapshot() {
                     rests += u64::from(partition.resting_since_ms().is_some());
+                    let number = partition.partition.partition;
+                    if let Some(claimed) = partition.committed() {
+                        scene.oracle.claims(*process, number, claimed, committed.get(&number).copied());
+                    }
                     chosen = partition.hold().and_then(|hold| chosen.chosen(hold.cause)).unwrap_or(chosen);
                 }
             }
@@ -262,11 +272,7 @@ impl Scene {
     /// Whether everything is finished and committed.
     pub fn is_done(&self) -> bool {
         let committed = self.group.committed();
-        let at_end = |partition| {
-            let end = self.log.end(partition);
-            // Where retention has taken all there is, nothing is there that a commit could follow.
-            committed.get(&partition).copied().unwrap_or(0) == end || self.log.low(partition) == end
-        };
+        let at_end = |partition: i32| self.oracle.is_at_end(partition, committed.get(&partition).copied());
         (0..self.log.partitions()).all(at_end) && self.oracle.all_finished()
     }
 

@@ -66,10 +66,14 @@ seen! {
     lost,
     /// Offsets that were out of range.
     out_of_range,
+    /// Partitions that began again where a shard asked for it.
+    asked,
     /// Partitions that rested for want of memory, as seen by somebody who looks now and then.
     rests,
     /// Turns of a shard that took nothing for want of memory.
     full,
+    /// Turns of a shard while plans alone took more memory than there is.
+    plans_large,
     /// Rows that are refused alone, unnamed in the appends that they stood in.
     poison,
     /// Records that were skipped by the user's rule.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::owner::{EXACT, Owner};
 use super::world::World;
 use super::{fine, value};
+use crate::kafka::StartOffset;
 use crate::pipeline::exact::intents::Intents;
 
 /// Whoever gives a partition back leaves nothing in doubt, and its successor begins where it ended.
@@ -64,5 +65,34 @@ fn the_further_of_offset_and_boundary_counts() {
         world.state.lock().committed = Some((offset, Some(Arc::clone(&intents.encode()))));
         assert!(Owner::start(&world, EXACT).run());
         assert_eq!(world.state.lock().rows.len(), rows, "from {offset}");
+    }
+}
+
+/// A partition that begins again behind what retention took, or at its end, does not say that the group has that offset before it is so; and the group has
+/// it without a further record.
+#[test]
+fn a_beginning_that_the_group_does_not_have_is_committed_without_a_record() {
+    let begins_anew = Intents::default().encode();
+    // A former owner's append that is not among the rows: where it was to go, retention has taken its records.
+    let announced = Intents { stream: Some(Arc::from("gone")), base_next: 50, ..Intents::default() }.encode();
+    for metadata in [None, Some(begins_anew), Some(announced)] {
+        for start in [StartOffset::Asked(100), StartOffset::Latest(100)] {
+            for delivery in [EXACT, "guarantee = \"at-least-once\""] {
+                let world = World::new((0..100).map(fine).collect(), None);
+                world.state.lock().committed = Some((60, metadata.clone()));
+                let mut owner = Owner::start_at(&world, delivery, start);
+                assert_eq!(owner.claims(), None, "{start:?}, {delivery}");
+                assert!(owner.run(), "the group goes to {start:?}");
+                assert_eq!(owner.claims(), Some(100));
+                assert_eq!(world.state.lock().rows.len(), 0, "nothing is read again");
+                let committed = world.state.lock().committed.clone();
+                if let Some((_, Some(metadata))) = committed {
+                    assert!(Intents::decode(&metadata).unwrap().base_next <= 100);
+                }
+                drop(owner);
+                assert!(Owner::start(&world, delivery).run_some(20), "and whoever comes next begins there");
+                assert_eq!(world.state.lock().rows.len(), 0);
+            }
+        }
     }
 }

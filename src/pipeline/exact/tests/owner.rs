@@ -100,12 +100,22 @@ pub const EXACT: &str = "guarantee = \"exactly-once\"";
 impl Owner {
     /// The group's next generation: this owner has the partition, and nobody else may commit any more.
     pub fn start(world: &Arc<World>, delivery: &str) -> Self {
+        let committed = world.state.lock().committed.as_ref().map_or(0, |committed| committed.0);
+        Self::start_at(world, delivery, StartOffset::Committed(committed))
+    }
+
+    /// Begins elsewhere than where the group is.
+    pub fn start_at(world: &Arc<World>, delivery: &str, start: StartOffset) -> Self {
         let (generation, committed) = {
             let mut state = world.state.lock();
             state.generation += 1;
             (state.generation, state.committed.clone())
         };
-        let (offset, metadata) = committed.unwrap_or((0, None));
+        let metadata = committed.and_then(|committed| committed.1);
+        let offset = match start {
+            StartOffset::Committed(offset) | StartOffset::Latest(offset) | StartOffset::Asked(offset) => offset,
+            StartOffset::Earliest => 0,
+        };
         let reach = Reach { world: world.clone(), owner: generation, generation, position: Arc::new(Mutex::new((offset, false))) };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let toml = format!(
@@ -139,7 +149,7 @@ impl Owner {
         assembly.listener.assigned(vec![Assigned {
             partition: partition.clone(),
             epoch: Epoch(1),
-            start: StartOffset::Committed(offset),
+            start,
             metadata,
             queue: Box::new(Queue(reach)),
         }]);
@@ -215,6 +225,11 @@ impl Owner {
     /// Whether something announced is not committed yet.
     pub fn announces(&self) -> bool {
         self.assembly.ownership.snapshot().iter().any(|progress| progress.published.is_wanted())
+    }
+
+    /// What it says that the group has.
+    pub fn claims(&self) -> Option<i64> {
+        self.assembly.ownership.snapshot().first().and_then(|progress| progress.committed())
     }
 
     pub fn hold(&self) -> Option<(&'static str, String)> {
