@@ -3,6 +3,8 @@
 //! Input: a byte of options, then either a schema's text, a zero byte and a record's data; or, with the byte's highest bit, only the data:
 //! the byte's other bits choose one of the schemas beside this file.
 
+mod agreement;
+
 use std::cell::RefCell;
 
 use millrace::config::ConnectorConfig;
@@ -15,14 +17,16 @@ const NOW_US: i64 = 1_760_000_000_000_000;
 const SCHEMAS: [&str; 3] =
     [include_str!("../../schemas/SMSPhysicalStockUpdates_values.avsc"), include_str!("every_type.avsc"), include_str!("tree.avsc")];
 
-type Made = (Plan, SharedLayout);
+/// A plan, the layout of its rows and the schema that both are of.
+type Made = (Plan, SharedLayout, AvroSchema);
 
 thread_local! {
     static OPTIONS: [DecodeOptions; 16] = std::array::from_fn(|bits| options(bits as u8));
     static PLANS: RefCell<[Option<Made>; SCHEMAS.len()]> = const { RefCell::new([const { None }; SCHEMAS.len()]) };
 }
 
-/// What no input may break: no panic, the buffer as it was after an error, rows within their limit, memory within a multiple of it.
+/// What no input may break: no panic, the buffer as it was after an error, rows within their limit, memory within a multiple of it, and
+/// values that are what another reader of Avro makes of the same bytes.
 pub fn run(input: &[u8]) {
     let Some((&head, rest)) = input.split_first() else { return };
     if head >= 0x80 {
@@ -74,10 +78,10 @@ fn made(schema: &AvroSchema, options: &DecodeOptions, partitioned: bool) -> Opti
     let dated = |ty: &ColumnType| matches!(ty, ColumnType::Timestamp | ColumnType::Date | ColumnType::DateTime);
     let partition = columns.iter().find(|column| dated(&column.ty)).map(|column| column.name.clone()).filter(|_| partitioned);
     let plan = Plan::avro(schema, &columns, &layout, partition.as_deref(), options);
-    Some((plan.expect("a schema's own columns take its records"), layout))
+    Some((plan.expect("a schema's own columns take its records"), layout, schema.clone()))
 }
 
-fn decode((plan, layout): &Made, data: &[u8]) {
+fn decode((plan, layout, schema): &Made, data: &[u8]) {
     let record =
         Record { topic: "t", partition: 3, offset: 7, timestamp_ms: Some(1_000), key: Some(b"k"), value: None, headers: &NoHeaders };
     let mut out = b"before".to_vec();
@@ -94,7 +98,9 @@ fn decode((plan, layout): &Made, data: &[u8]) {
             let closed = rows.close();
             assert!(closed.rows.ends_with(row), "a row in a buffer is another one than alone");
             if row.len() < 1 << 16 {
-                assert!(row_to_json(layout, row).starts_with('{'));
+                let shown = row_to_json(layout, row);
+                assert!(shown.starts_with('{'));
+                agreement::check(&schema.root, layout, data, &shown);
             }
         }
         Err(error) => {

@@ -22,6 +22,7 @@ use millrace::fleet::{DesiredConnector, FleetStatus, Verb};
 use millrace::http::{
     ApiToken, ConfigurationStatus, Control, MemoryStatus, Refusal, Server, Status, WorkerState, WorkerStatus, bind, router,
 };
+use serde_json::Value;
 
 /// Far beyond what any request takes: another thing than a slow machine.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -129,7 +130,8 @@ thread_local! {
     static LIFE: RefCell<Option<Life>> = const { RefCell::new(None) };
 }
 
-/// What no input may break: no panic, an answer to every request, no failure of the server's own, nothing written or shown without the token,
+/// What no input may break: no panic, an answer to every request, no failure of the server's own, a refusal that says why in the
+/// server's own form, nothing written or shown without the token,
 /// the token never in an answer.
 pub fn run(input: &[u8]) {
     let at = input.iter().position(|byte| *byte == b'\n').unwrap_or(input.len());
@@ -183,6 +185,10 @@ pub fn run(input: &[u8]) {
         "{status} to {method} {path}: {}",
         String::from_utf8_lossy(&body)
     );
+    if status.is_client_error() {
+        let shown = String::from_utf8_lossy(&body);
+        assert!(refuses(to, status, &body), "{status} to {method} {path} says: {shown:?}");
+    }
     assert!(
         input.windows(TOKEN.len()).any(|w| w == TOKEN.as_bytes()) || !body.windows(TOKEN.len()).any(|w| w == TOKEN.as_bytes()),
         "the token is shown"
@@ -190,5 +196,18 @@ pub fn run(input: &[u8]) {
     let guarded = path == "/status" || path == "/fleet" || path.starts_with("/connectors/");
     if to == "W" && guarded {
         assert!(!status.is_success(), "{method} {path} without the token: {status}");
+    }
+}
+
+/// Whether a refusal says why: the registry and BigQuery in the forms of their APIs, the worker in a line of text or JSON. Of a path or query
+/// that cannot be read, and of a body beyond its limit, the registry's HTTP library tells, in text.
+fn refuses(to: &str, status: StatusCode, body: &[u8]) -> bool {
+    let json: Value = serde_json::from_slice(body).unwrap_or_default();
+    let words = |value: &Value| value.as_str().is_some_and(|words| !words.is_empty());
+    match to {
+        "r" if json.is_null() => !body.is_empty(),
+        "r" => words(&json["message"]) && json["error_code"].as_u64().is_some_and(|code| code.to_string().starts_with(status.as_str())),
+        "b" => words(&json["error"]["message"]) && json["error"]["code"] == status.as_u16(),
+        _ => !body.is_empty() && (json.is_null() || words(&json["error"])),
     }
 }

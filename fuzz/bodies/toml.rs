@@ -55,6 +55,9 @@ pub fn run(input: &[u8]) {
                     let text = if error.file == files.fleet { fleet } else { connector };
                     let lines = text.iter().filter(|byte| **byte == b'\n').count() + 1;
                     assert!(error.line <= lines && !error.message.is_empty(), "{error}: there are {lines} lines");
+                    let placed = error.line > 0 && error.column > 0;
+                    assert!(placed || std::str::from_utf8(text).is_err(), "{error}: where?");
+                    assert!(!error.message.contains("please report"), "{error}");
                 }
                 let _written = write!(shown, "{errors} {errors:?}");
                 let _usable = load_usable(&files.fleet, &files.connectors);

@@ -26,20 +26,30 @@ pub fn router(status: Arc<dyn Status>, control: Arc<dyn Control>, token: ApiToke
     let guarded = Router::new()
         .route("/status", get(worker))
         .route("/fleet", get(fleet))
+        .method_not_allowed_fallback(no_such_method)
         .layer(from_fn_with_state(token.clone(), readers))
         .with_state(status.clone());
-    let telling =
-        Router::new().route("/connectors/{name}/{verb}", post(tell)).layer(from_fn_with_state(token, writers)).with_state(control);
+    let telling = Router::new()
+        .route("/connectors/{name}/{verb}", post(tell))
+        .method_not_allowed_fallback(no_such_method)
+        .layer(from_fn_with_state(token, writers))
+        .with_state(control);
     Router::new()
         .route("/", get(async || Html(PAGE)))
         .route("/metrics", get(metrics))
         .route("/health/live", get(live))
         .route("/health/ready", get(ready))
+        .method_not_allowed_fallback(no_such_method)
         .with_state(status)
         .merge(guarded)
         .merge(telling)
         .fallback(async || (StatusCode::NOT_FOUND, PATHS))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+}
+
+/// A path that is there, but not with this method.
+async fn no_such_method() -> Response {
+    (StatusCode::METHOD_NOT_ALLOWED, PATHS).into_response()
 }
 
 /// Who reads needs the token where one is set.

@@ -131,6 +131,20 @@ async fn with_a_token_what_tells_much_needs_it_and_the_probes_do_not() {
 }
 
 #[tokio::test]
+async fn a_method_that_a_path_does_not_have_is_refused_with_the_paths_and_behind_the_token() {
+    for path in ["/", "/status", "/fleet", "/metrics", "/health/live", "/connectors/r/stop"] {
+        let ask = async |token: &str| {
+            let request = format!("PATCH {path} HTTP/1.1\r\nHost: x\r\n{token}Content-Length: 0\r\nConnection: close\r\n\r\n");
+            parts(&send(Fake(worker(1_000, Vec::new()), Ok(())), Some(TOKEN), request.as_bytes()).await)
+        };
+        let (code, why) = ask(&format!("Authorization: Bearer {TOKEN}\r\n")).await;
+        assert!(code == 405 && why.contains("/health/live"), "{path}: {code} {why}");
+        let guarded = path == "/status" || path == "/fleet" || path.starts_with("/connectors/");
+        assert_eq!(ask("").await.0, if guarded { 401 } else { 405 }, "{path}");
+    }
+}
+
+#[tokio::test]
 async fn without_a_token_nothing_can_be_written() {
     let request =
         b"POST /connectors/r/stop HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer \r\nContent-Length: 0\r\nConnection: close\r\n\r\n";

@@ -109,3 +109,8 @@ pub(super) fn ok(body: impl Serialize) -> Answer {
 pub(super) async fn no_such_path() -> ApiError {
     ApiError::new(404, "HTTP 404 Not Found")
 }
+
+/// The answer to a method that the path does not have.
+pub(super) async fn no_such_method() -> ApiError {
+    ApiError::new(405, "HTTP 405 Method Not Allowed")
+}

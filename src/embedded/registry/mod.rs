@@ -62,6 +62,7 @@ impl EmbeddedRegistry {
         let router = routes::router(store.clone())
             .merge(routes_settings::router(store.clone()))
             .fallback(error::no_such_path)
+            .method_not_allowed_fallback(error::no_such_method)
             .layer(axum::middleware::from_fn_with_state(gate, access::admit));
         let server = tokio::spawn(async move {
             // `serve` never returns an error (axum's documentation); it ends when the task is aborted.

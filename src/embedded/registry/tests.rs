@@ -76,6 +76,16 @@ async fn references_are_found_and_guard_what_they_refer_to() {
 }
 
 #[tokio::test]
+async fn what_the_api_does_not_have_is_refused_in_its_own_form() {
+    let r = EmbeddedRegistry::start(RegistrySettings::default()).await.unwrap();
+    for (method, path, code) in [(Method::PATCH, "/subjects", 405), (Method::PUT, "/subjects/s", 405), (Method::GET, "/nothing", 404)] {
+        let (status, body) = call(&r, method, path, None).await;
+        assert_eq!((status, &body["error_code"]), (code, &json!(code)), "{path}");
+        assert!(body["message"].as_str().is_some_and(|message| message.starts_with("HTTP 40")), "{path}: {body}");
+    }
+}
+
+#[tokio::test]
 async fn modes_faults_and_credentials() {
     let settings = RegistrySettings {
         credentials: Credentials::Bearer("open sesame".to_owned()),
