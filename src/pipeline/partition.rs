@@ -84,6 +84,8 @@ pub struct Partition {
     pub run: u64,
     /// Every record below this offset is finished, whatever the ledger's spans say: a takeover or the partition's writer found that out.
     pub landed_below: i64,
+    /// What its stream waits for, as long as it does: whatever else it holds for meanwhile, it does not go on before.
+    pub stream_waits: Option<(HoldCause, String)>,
     last_hold: Option<(HoldInfo, i64)>,
 }
 
@@ -108,6 +110,7 @@ impl Partition {
             suspect: None,
             run: 0,
             landed_below: 0,
+            stream_waits: None,
             last_hold: None,
         }
     }
@@ -146,6 +149,13 @@ impl Partition {
         let since_ms = self.progress.hold().map_or(0, |info| info.since_ms);
         self.progress.set_hold(Some(HoldInfo { cause, message, since_ms }));
         news
+    }
+
+    /// Whether its stream waits: then that is what it holds for from now on.
+    pub fn waits_for_stream(&mut self) -> bool {
+        let Some((cause, message)) = self.stream_waits.clone() else { return false };
+        self.change_hold(cause, message, Wait::Stream);
+        true
     }
 
     /// Ends the hold.

@@ -167,6 +167,7 @@ impl Shard {
             state.fetching_since = now;
             state.queue = Some(assigned.queue);
             state.landed_below = 0;
+            state.stream_waits = None;
             match table {
                 Ok(index) => {
                     state.table = Some(index);

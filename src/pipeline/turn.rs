@@ -235,13 +235,11 @@ impl Shard {
         let Some(table) = self.tables.get(index) else { return };
         match &hold.wait {
             Wait::User => return,
-            Wait::Until(at) if now < *at => return,
+            Wait::Until(at) | Wait::Restart { at, .. } if now < *at => return,
             Wait::Until(_) => {}
-            Wait::Restart { at, .. } if now < *at => return,
             Wait::Restart { offset, .. } => {
                 let offset = *offset;
-                self.restart(slot, offset, now);
-                return;
+                return self.restart(slot, offset, now);
             }
             Wait::Letters if !partition.letters.is_empty() => return,
             Wait::Letters => {}
@@ -258,6 +256,9 @@ impl Shard {
                     return;
                 }
             },
+        }
+        if partition.waits_for_stream() {
+            return;
         }
         if partition.ledger.has_abandoned() {
             // Not before every answer is in: what becomes durable meanwhile need not be read again.

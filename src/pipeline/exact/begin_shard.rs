@@ -98,6 +98,10 @@ impl Shard {
     pub(in crate::pipeline) fn stream_news(&mut self, slot: usize, epoch: Epoch, news: StreamNews, now: Instant) {
         let Some(partition) = self.slots.get_mut(slot).filter(|partition| partition.is_current(epoch)) else { return };
         let waits = partition.hold.as_ref().is_some_and(|hold| hold.wait == Wait::Stream);
+        partition.stream_waits = match &news {
+            StreamNews::Waits { cause, message } => Some((*cause, message.clone())),
+            StreamNews::Begins { .. } | StreamNews::GoesOn | StreamNews::Lost { .. } => None,
+        };
         match news {
             StreamNews::Begins { start } => {
                 self.stream_begins(slot, start);

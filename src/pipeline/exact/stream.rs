@@ -94,6 +94,10 @@ impl StreamWriter {
     }
 
     pub(super) async fn news(&mut self, news: StreamNews) {
+        if matches!(news, StreamNews::GoesOn) {
+            // Of the partition's reasons to wait one hold is shown: whichever ends, the others are looked at again.
+            self.intents_refused = false;
+        }
         let epoch: Epoch = self.parts.progress.epoch;
         self.parts.shard.send(ShardEvent::Stream { slot: self.parts.slot, epoch, news }).await;
     }

@@ -169,3 +169,26 @@ fn intents_that_are_refused_while_an_append_is_tried_again_are_said_all_the_same
     assert!(owner.run(), "it goes on by itself");
     world.judge().unwrap();
 }
+
+/// Two reasons to wait: the end of one is not the end of the other.
+#[test]
+fn intents_that_are_refused_hold_on_when_letters_go_on() {
+    let reject = |n: usize| if n == 2 { Some(format!("{{\"n\": {n}, \"s\": \"reject {n}.\"}}").into_bytes()) } else { fine(n) };
+    let world = World::new((0..400).map(reject).collect(), None);
+    world.state.lock().appends = Appends::Unanswered;
+    let mut owner = Owner::start(&world, EXACT);
+    owner.turn_until(true, "an append on its way", |_| world.state.lock().refused_appends > 0);
+    owner.turn_until(false, "more announced, and not committed yet", Owner::announces);
+    world.state.lock().metadata_bytes_max = Some(60);
+    owner.run_until_held("offset_metadata");
+    {
+        let mut state = world.state.lock();
+        (state.letters_refused, state.appends) = (true, Appends::Taken);
+    }
+    owner.run_until_held("dead_letter_topic");
+    world.state.lock().letters_refused = false;
+    owner.run_until_held("offset_metadata");
+    world.state.lock().metadata_bytes_max = Some(4096);
+    assert!(owner.run(), "it goes on by itself");
+    world.judge().unwrap();
+}

@@ -70,6 +70,7 @@ pub struct State {
     pub appends: Appends,
     /// Those that were not taken.
     pub refused_appends: u64,
+    pub letters_refused: bool,
 }
 
 /// Everything around the owners.
@@ -303,6 +304,9 @@ impl LetterBox for Reach {
     async fn put(&self, _topic: &str, letter: Letter) -> Result<(), LetterError> {
         let offset = letter.headers.iter().find(|(name, _)| name == "__connect.errors.offset").and_then(|(_, value)| value.clone());
         let offset = String::from_utf8_lossy(&offset.unwrap_or_default()).into_owned();
+        if self.world.state.lock().letters_refused {
+            return Err(LetterError::Refused("as told".into()));
+        }
         let put = |state: &mut State| {
             state.letters.insert(offset);
         };
