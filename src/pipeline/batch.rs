@@ -115,6 +115,11 @@ impl AppendJob {
             .is_none_or(|(_, progress)| progress.is_gone() || progress.epoch != share.epoch)
     }
 
+    /// Whether the assignments of all its rows are over.
+    pub fn all_gone(&self) -> bool {
+        self.shares.iter().all(|share| self.is_gone(share))
+    }
+
     /// The gate of an append of this job: closed while the fence is up, and once an assignment that is not over now is, also when that happens
     /// while the append waits for room. Make it before rows of assignments that are over are left out.
     pub fn gate(&self, fence: &Arc<Fence>) -> Arc<dyn Gate> {

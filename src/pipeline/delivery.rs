@@ -135,7 +135,7 @@ struct Run<'a> {
 impl Run<'_> {
     async fn send(&mut self, part: Part, backoffs: &mut Backoffs) -> Step {
         self.context.fence.beat(self.context.tasks.now());
-        self.context.fence.wait_down().await;
+        self.context.fence.wait_down(|| self.job.all_gone()).await;
         if let Some(held) = self.context.health.held() {
             return Step::GiveUp(part, held.cause, held.message);
         }

@@ -101,14 +101,15 @@ impl Fence {
         }
     }
 
-    /// Waits until the fence is down.
-    pub async fn wait_down(&self) {
-        while self.is_up() {
+    /// Waits until the fence is down, or until `over`: the assignments of those rows have ended. These wait for nothing: the memory that they hold may be what
+    /// the first record needs whose commit lowers the fence.
+    pub async fn wait_down(&self, over: impl Fn() -> bool) {
+        while self.is_up() && !over() {
             let lowered = std::pin::pin!(self.lowered.notified());
             if !self.is_up() {
                 return;
             }
-            // The time limit covers a notification that came between the check and the wait.
+            // The time limit covers a notification that came between the check and the wait, and assignments that end.
             select(lowered, self.tasks.sleep(Duration::from_millis(200))).await;
         }
     }

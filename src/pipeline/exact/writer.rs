@@ -186,7 +186,8 @@ impl StreamWriter {
 
     async fn send(&mut self, index: usize) {
         self.parts.context.fence.beat(self.parts.context.tasks.now());
-        self.parts.context.fence.wait_down().await;
+        let progress = self.parts.progress.clone();
+        self.parts.context.fence.wait_down(move || progress.is_gone() || progress.is_draining()).await;
         let row = self.window.row_of(index);
         let (Some(stream), Some(entry)) = (self.window.stream.clone(), self.window.entries.get_mut(index)) else { return };
         if self.parts.progress.is_gone() || self.parts.progress.is_draining() {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::played::Control;
 use super::{Stage, stage, value};
+use crate::flow::BudgetKind;
 use crate::pipeline::events::{ShardEvent, ShardHandle};
 use crate::pipeline::half_started::HalfStarted;
 use crate::pipeline::shard_thread::{self, ShardLoop};
@@ -68,4 +69,31 @@ fn what_is_finished_beyond_the_last_commit_is_counted_at_the_end() {
     assert!(!partition.owned && partition.queue.is_none() && stage.progress.is_gone());
     // Once: a second end finds nothing that is owned.
     stage.shard.end();
+}
+
+/// After a pause rows wait until a commit proves that their worker is a member still. Rows whose assignment has ended wait no longer: the first record of the
+/// next assignment, whose commit is that proof, may need their memory.
+#[test]
+fn rows_of_an_assignment_that_is_over_do_not_wait_for_the_fence() {
+    let runtime = runtime();
+    let mut stage = stage(runtime.handle(), (0..50).map(value).collect(), false, 1);
+    stage.assign();
+    let fence = stage.shard.parts.fence.clone();
+    fence.set_session_timeout(Duration::from_secs(1));
+    assert!(fence.poll_was_away(Duration::from_secs(2)));
+    let in_flight = |stage: &Stage| stage.budget.used_by(BudgetKind::InFlight);
+    let began = Instant::now();
+    while in_flight(&stage) == 0 {
+        stage.turn();
+        assert!(began.elapsed() < Duration::from_secs(20), "no batch was closed");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(in_flight(&stage) > 0, "they wait");
+    stage.progress.set_gone();
+    while in_flight(&stage) > 0 {
+        assert!(began.elapsed() < Duration::from_secs(20), "{} bytes wait for the fence", in_flight(&stage));
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(fence.is_up() && stage.sink.rows.lock().is_empty(), "and nothing of them was sent");
 }
