@@ -18,7 +18,8 @@ const PARTITIONS: i32 = 8;
 const ROUNDS: usize = 120;
 const PER_ROUND: usize = 50;
 
-/// Three members join and leave while records flow. Returns how many records came more than once.
+/// Three members join and leave while records flow. Returns how many records came more than once without a word: no member was told that its last commit of
+/// their partition was refused, or that it was thrown out. (The mock refuses commits while a join is on its way, and a busy machine throws members out.)
 fn join_and_leave(protocol: Protocol, group: &str) -> usize {
     let cluster = MockCluster::new(3).unwrap();
     cluster.create_topic("flow", PARTITIONS, 3).unwrap();
@@ -39,6 +40,7 @@ fn join_and_leave(protocol: Protocol, group: &str) -> usize {
     let second = start();
     wait_until("two share", Duration::from_secs(30), || second.owned() > 0 && first.owned() + second.owned() == PARTITIONS as usize);
     let third = start();
+    let pipelines = [&first, &second, &third].map(|worker| Arc::clone(&worker.pipeline));
     wait_until("three share", Duration::from_secs(30), || {
         third.owned() > 0 && first.owned() + second.owned() + third.owned() == PARTITIONS as usize
     });
@@ -65,7 +67,15 @@ fn join_and_leave(protocol: Protocol, group: &str) -> usize {
         *counts.entry(key(record)).or_default() += 1;
     }
     assert_eq!(counts.len(), expected);
-    counts.values().filter(|count| **count > 1).count()
+    let mut told = HashSet::new();
+    for pipeline in &pipelines {
+        let state = pipeline.state.lock();
+        told.extend(state.lost.iter().chain(&state.not_committed).cloned());
+    }
+    let again = counts.iter().filter(|(_, count)| **count > 1);
+    let (with_a_word, without): (Vec<_>, Vec<_>) = again.partition(|((partition, _), _)| told.contains(partition));
+    println!("{group}: {} records came again of partitions whose members were told so ({told:?})", with_a_word.len());
+    without.len()
 }
 
 /// Within one epoch of one member, offsets rise.
@@ -79,19 +89,18 @@ fn assert_in_order(seen: &[Seen]) {
 }
 
 #[test]
-fn cooperative_sticky_members_join_and_leave_without_loss_or_repeat() {
+fn cooperative_sticky_members_join_and_leave_without_loss_or_silent_repeat() {
     assert_eq!(join_and_leave(Protocol::CooperativeSticky, "coop"), 0);
 }
 
 #[test]
-fn range_members_join_and_leave_without_loss() {
+fn range_members_join_and_leave_without_loss_or_silent_repeat() {
     // The mock refuses a commit while a join is on its way, so what was taken since the last commit comes again here; a real broker takes it.
-    let repeated = join_and_leave(Protocol::Range, "range");
-    assert!(repeated < ROUNDS * PER_ROUND * PARTITIONS as usize / 2, "{repeated} records came twice");
+    assert_eq!(join_and_leave(Protocol::Range, "range"), 0);
 }
 
 #[test]
-fn consumer_protocol_members_join_and_leave_without_loss_or_repeat() {
+fn consumer_protocol_members_join_and_leave_without_loss_or_silent_repeat() {
     assert_eq!(join_and_leave(Protocol::Consumer, "kip848"), 0);
 }
 

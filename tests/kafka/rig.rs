@@ -75,6 +75,8 @@ pub struct State {
     /// What was committed beside the offset, as the last assignment brought it.
     pub metadata: HashMap<TopicPartition, Option<Arc<str>>>,
     pub lost: Vec<TopicPartition>,
+    /// Partitions whose last heads were not committed when they went.
+    pub not_committed: Vec<TopicPartition>,
     pub errors: Vec<String>,
 }
 
@@ -137,8 +139,9 @@ impl GroupListener for Pipeline {
         let drop_slot = |p: &TopicPartition| state.slots.remove(p).map(|slot| NextOffset::plain(p.clone(), slot.next));
         partitions.iter().filter_map(drop_slot).collect()
     }
-    /// Those records come again: the tests count every record that comes, so nothing is to be noted.
-    fn not_committed(&self, _partitions: &[TopicPartition]) {}
+    fn not_committed(&self, partitions: &[TopicPartition]) {
+        self.state.lock().not_committed.extend(partitions.iter().cloned());
+    }
     fn lost(&self, partitions: &[TopicPartition]) {
         let mut state = self.state.lock();
         for partition in partitions {
