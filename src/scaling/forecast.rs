@@ -41,8 +41,26 @@ impl Outlook {
     }
 }
 
+/// Which trends count.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Patience {
+    /// Every one that stands out of the noise.
+    None,
+    /// One of less than a minute only when it changes the load by this share: where a resize is dear, most of them are over before it has paid.
+    ShortOnlyFrom(f64),
+}
+
+impl Patience {
+    fn floor(self, reach_s: f64) -> f64 {
+        match self {
+            Self::ShortOnlyFrom(share) if reach_s < REACHES_S[2] => share.max(TREND_FLOOR),
+            _ => TREND_FLOOR,
+        }
+    }
+}
+
 /// The outlook: what recurs where something does, else the trend for `ahead_s` and flat from there.
-pub(super) fn outlook(memory: &mut GroupMemory, now_ms: i64, ahead_s: f64) -> Outlook {
+pub(super) fn outlook(memory: &mut GroupMemory, now_ms: i64, ahead_s: f64, patience: Patience) -> Outlook {
     let Some(last) = memory.fine.back().copied() else { return Outlook { path: vec![0.0; STEPS], period_s: None } };
     let grid = season::grid(&memory.history, now_ms);
     if memory.period_sought_ms.is_none_or(|at| now_ms - at >= SEEK_MS) {
@@ -68,7 +86,7 @@ pub(super) fn outlook(memory: &mut GroupMemory, now_ms: i64, ahead_s: f64) -> Ou
         }
     }
     let (peak, turns) = peaks(&memory.history, now_ms);
-    let rises = rises(&memory.fine, ahead_s);
+    let rises = rises(&memory.fine, ahead_s, patience);
     let limit = if turns >= 2 {
         (peak * 1.05).max(last.rate)
     } else if last.rate < 0.8 * peak {
@@ -84,9 +102,10 @@ pub(super) fn outlook(memory: &mut GroupMemory, now_ms: i64, ahead_s: f64) -> Ou
 }
 
 /// The significant rises of the last seconds: records/s each second, and for how many seconds each may go on. A short one is not extended far.
-fn rises(fine: &VecDeque<Sample>, ahead_s: f64) -> Vec<(f64, f64)> {
+fn rises(fine: &VecDeque<Sample>, ahead_s: f64, patience: Patience) -> Vec<(f64, f64)> {
     let noise = noise(fine);
-    REACHES_S.iter().filter_map(|reach_s| Some((line(fine, *reach_s, noise)?, ahead_s.min(reach_s * EXTENDED)))).collect()
+    let rise = |reach_s: &f64| Some((line(fine, *reach_s, noise, patience.floor(*reach_s))?, ahead_s.min(reach_s * EXTENDED)));
+    REACHES_S.iter().filter_map(rise).collect()
 }
 
 /// Whether the load has just multiplied. A burst that lasts from one look to the next has no slope yet that stands out of its errors.
@@ -106,7 +125,7 @@ fn noise(fine: &VecDeque<Sample>) -> f64 {
 }
 
 /// The least-squares slope over the last `reach_s` seconds (two samples at least); none when its rise may be noise.
-fn line(fine: &VecDeque<Sample>, reach_s: f64, noise: f64) -> Option<f64> {
+fn line(fine: &VecDeque<Sample>, reach_s: f64, noise: f64, floor: f64) -> Option<f64> {
     let last = fine.back()?;
     let mut points: Vec<(f64, f64)> = Vec::new();
     for s in fine.iter().rev() {
@@ -130,7 +149,7 @@ fn line(fine: &VecDeque<Sample>, reach_s: f64, noise: f64) -> Option<f64> {
     let error = if points.len() > 2 { (rest / (n - 2.0) / tt).sqrt() } else { 0.0 };
     let rise = slope * (points.first()?.0 - points.last()?.0);
     let significant =
-        rise > (TREND_FLOOR * mr).max(BEYOND_NOISE * noise).max(1e-9) && slope > 3.0 * error && (points.len() > 2 || rise > 0.25 * mr);
+        rise > (floor * mr).max(BEYOND_NOISE * noise).max(1e-9) && slope > 3.0 * error && (points.len() > 2 || rise > 0.25 * mr);
     significant.then_some(slope)
 }
 
@@ -170,12 +189,24 @@ mod tests {
     #[test]
     fn a_rise_goes_on_and_noise_does_not() {
         let (mut rises, now) = watched([100.0, 100.0, 100.0, 150.0, 200.0, 250.0].into_iter());
-        let path = outlook(&mut rises, now, 40.0).path;
+        let path = outlook(&mut rises, now, 40.0, Patience::None).path;
         assert!((440.0..=480.0).contains(&path[8]), "5 more each second for 40 s: {path:?}");
         assert!((path[STEPS - 1] - path[8]).abs() < 1e-9, "flat from there");
         let (mut noise, now) = watched((0..30).map(|i| 100.0 + f64::from(i * 7919 % 11) * 0.8));
-        let outlook = outlook(&mut noise, now, 40.0);
+        let outlook = outlook(&mut noise, now, 40.0, Patience::None);
         assert!(outlook.peak() < 112.0, "{outlook:?}");
+    }
+
+    #[test]
+    fn where_a_resize_is_dear_a_short_rise_must_be_large() {
+        let after = |last: [f64; 2], patience| {
+            let (mut memory, now) = watched((0..12).map(|_| 100.0).chain(last));
+            outlook(&mut memory, now, 40.0, patience).peak()
+        };
+        let patience = Patience::ShortOnlyFrom(0.5);
+        assert!(after([110.0, 120.0], Patience::None) > 140.0);
+        assert!(after([110.0, 120.0], patience) < 140.0, "a rise of a fifth over 20 s may be over soon");
+        assert!(after([180.0, 260.0], patience) > 400.0, "one that more than doubles the load is none to wait for");
     }
 
     #[test]
@@ -183,18 +214,18 @@ mod tests {
         let quiet = || (0..12).map(|i| 10.0 + f64::from(i % 3) * 0.2);
         let once = quiet().chain([300.0, 310.0, 305.0, 300.0]).chain(quiet());
         let (mut again, now) = watched(once.clone().chain([40.0]));
-        assert!((outlook(&mut again, now, 40.0).peak() - 310.0).abs() < 1e-9);
+        assert!((outlook(&mut again, now, 40.0, Patience::None).peak() - 310.0).abs() < 1e-9);
         let (mut first, now) = watched(quiet().chain([40.0]));
-        assert!(outlook(&mut first, now, 40.0).peak() <= 100.0, "nobody knows how far the first one goes");
+        assert!(outlook(&mut first, now, 40.0, Patience::None).peak() <= 100.0, "nobody knows how far the first one goes");
         let (mut wobbles, now) = watched(once.chain([13.0]));
-        assert!(outlook(&mut wobbles, now, 40.0).peak() < 50.0, "a little more is no burst");
+        assert!(outlook(&mut wobbles, now, 40.0, Patience::None).peak() < 50.0, "a little more is no burst");
     }
 
     #[test]
     fn after_two_teeth_of_a_saw_the_third_is_expected() {
         // 12 steps of 10 s: rises from 20 to 240.
         let (mut saw, now) = watched((0..40).map(|i| 20.0 * f64::from(i % 12 + 1)));
-        let outlook = outlook(&mut saw, now, 40.0);
+        let outlook = outlook(&mut saw, now, 40.0, Patience::None);
         assert_eq!(outlook.period_s, Some(120.0));
         assert!((outlook.peak() - 240.0).abs() < 1e-9, "not beyond the peak that it had: {outlook:?}");
     }

@@ -53,10 +53,16 @@ impl Round<'_> {
         } else {
             stays.risk_s(
                 tuning.startup_s,
-                tuning.startup_s + tuning.look_s.max(self.memory.fleet.every_s + 5.0) * if eager { 2.0 } else { 1.0 },
+                tuning.startup_s + tuning.look_s.max(self.memory.fleet.every_s + 5.0) * if eager { tuning.eager_look } else { 1.0 },
             )
         };
-        if soon <= tuning.lag_trigger * target_s * if eager { 0.6 } else { 1.0 } {
+        let share = match (eager, self.missing > 0) {
+            (false, _) => tuning.lag_trigger,
+            (true, false) => tuning.eager_trigger,
+            // Those that are on their way will stop all again and again: more are asked for only when they will not do by far.
+            (true, true) => tuning.eager_again,
+        };
+        if soon <= share * target_s {
             return None;
         }
         let n = if eager { self.least_stopped(&growth, &stays, ceiling) } else { self.enough(&growth, ceiling) }?;
@@ -116,22 +122,17 @@ impl Round<'_> {
     fn least_stopped(&self, growth: &Growth<'_>, stays: &Course, ceiling: u32) -> Option<u32> {
         let (tuning, replicas) = (self.tuning, self.snapshot.replicas);
         let target_s = self.snapshot.limits.freshness_target_ms as f64 / 1000.0;
-        let price = |course: &Course| course.beyond_s(tuning.eager_price * target_s);
-        let courses: Vec<(u32, f64, f64)> = candidates(replicas + 1, ceiling)
+        let price = |course: &Course| course.beyond_s(tuning.eager_price * target_s, tuning.eager_tail_s);
+        let prices: Vec<(u32, f64)> = candidates(replicas + 1, ceiling)
             .map(|n| {
                 let worst = self.at(growth.models, n);
                 let phases = storm::phases(&growth.now, worst, n.saturating_sub(self.ready), tuning.target - tuning.eager_reserve);
-                let course = growth.queue.run(&growth.loads, &phases);
-                (n, price(&course), course.last_s())
+                (n, price(&growth.queue.run(&growth.loads, &phases)))
             })
             .collect();
-        let least = courses.iter().map(|c| c.1).fold(f64::INFINITY, f64::min);
-        let ends = courses.iter().map(|c| c.2).fold(f64::INFINITY, f64::min).max(tuning.lag_allowed * target_s);
-        let near = |c: &&(u32, f64, f64)| c.1 <= least * 1.1 + 5.0 && c.2 <= ends + 1.0;
-        let (n, price_n, end) = *courses.iter().find(near).or_else(|| courses.iter().min_by(|a, b| a.1.total_cmp(&b.1)))?;
-        // A lag that would last beyond the horizon has no price there is.
-        let lasts = stays.last_s() > tuning.lag_trigger * target_s && end < stays.last_s();
-        (price_n < price(stays) || lasts).then_some(n)
+        let least = prices.iter().map(|(_, price)| *price).fold(f64::INFINITY, f64::min);
+        let (n, of_n) = prices.into_iter().find(|(_, price)| *price <= least * tuning.eager_near + 5.0)?;
+        (of_n < price(stays)).then_some(n)
     }
 }
 

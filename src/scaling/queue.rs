@@ -10,6 +10,9 @@ pub(super) struct Queue {
     pub waits: f64,
 }
 
+/// The course of lag beyond the last step is extended by what it did in so many.
+const SLOPE_STEPS: usize = 6;
+
 /// The course of lag that a fleet would have, seconds, by steps of [`STEP_S`].
 #[derive(Debug, Clone)]
 pub(super) struct Course {
@@ -67,14 +70,15 @@ impl Course {
         if falls { rest.last().copied().unwrap_or(0.0) } else { rest.iter().copied().fold(0.0, f64::max) }
     }
 
-    /// How much lag lies beyond a bound and for how long: its integral, in seconds times seconds.
-    pub(super) fn beyond_s(&self, bound_s: f64) -> f64 {
-        self.lag_s.iter().map(|lag| (lag - bound_s).max(0.0) * STEP_S).sum()
-    }
-
-    /// The lag at the end.
-    pub(super) fn last_s(&self) -> f64 {
-        self.lag_s.last().copied().unwrap_or(0.0)
+    /// How much lag lies beyond a bound and for how long: its integral, in seconds times seconds. After the last step it goes on for
+    /// `tail_s` as it did in the last of them.
+    pub(super) fn beyond_s(&self, bound_s: f64, tail_s: f64) -> f64 {
+        let within: f64 = self.lag_s.iter().map(|lag| (lag - bound_s).max(0.0) * STEP_S).sum();
+        let Some(before) = self.lag_s.len().checked_sub(1 + SLOPE_STEPS).map(|i| self.lag_s[i]) else { return within };
+        let last = self.lag_s.last().copied().unwrap_or(0.0);
+        let slope = (last - before) / SLOPE_STEPS as f64;
+        let later = (1..=(tail_s / STEP_S) as usize).map(|i| (last + slope * i as f64 - bound_s).max(0.0) * STEP_S);
+        within + later.sum::<f64>()
     }
 
     /// The lag at a second.
@@ -100,6 +104,16 @@ mod tests {
         // With three from 30 s on what waited is gone soon.
         let course = Queue { waits: 0.0 }.run(&[vec![1.5; 24]], &[phase(1.0, 0.0), phase(1.0 / 3.0, 30.0)]);
         assert!(course.at_s(25.0) > 8.0 && course.at_s(60.0) < 0.1, "{course:?}");
+    }
+
+    #[test]
+    fn what_a_lag_costs_does_not_end_with_the_forecast() {
+        let grows = Course { lag_s: (0..12).map(f64::from).collect() };
+        assert!((grows.beyond_s(10.0, 0.0) - 5.0).abs() < 1e-9, "one step, one second beyond");
+        // Two more steps at 12 and 13 s.
+        assert!((grows.beyond_s(10.0, 10.0) - 30.0).abs() < 1e-9, "{}", grows.beyond_s(10.0, 10.0));
+        let falls = Course { lag_s: (0..12).rev().map(f64::from).collect() };
+        assert!((falls.beyond_s(2.0, 600.0) - falls.beyond_s(2.0, 0.0)).abs() < 1e-9, "it is over");
     }
 
     #[test]

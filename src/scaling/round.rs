@@ -2,7 +2,7 @@
 
 use super::assignment::{GroupModel, Worst, placed, worst};
 use super::decision::{Action, ConnectorNeed, CostPerHour, Decision};
-use super::forecast::{Outlook, STEPS, outlook};
+use super::forecast::{Outlook, Patience, STEPS, outlook};
 use super::limits::{Hold, hold, note_futile};
 use super::memory::Memory;
 use super::observe::{GroupView, View};
@@ -89,6 +89,7 @@ impl<'a> Round<'a> {
         let fallback = self.memory.groups.values().filter_map(|m| m.cost_s).reduce(f64::max);
         let none = Outlook { path: vec![0.0; STEPS], period_s: None };
         let counts = |hold: &Option<Hold>| !hold.as_ref().is_some_and(Hold::counts_for_nothing);
+        let often = self.memory.fleet.resizes.len() as f64 > self.tuning.resizes_per_hour;
         let Some(memory) = self.memory.groups.get_mut(&group.name).filter(|_| counts(&hold)) else {
             return Standing {
                 hold,
@@ -107,7 +108,12 @@ impl<'a> Round<'a> {
         let cost_s = memory.cost_s.or(proven).or(fallback);
         let proven_only = memory.cost_s.is_none();
         let rate = group.total.unwrap_or_else(|| group.rates.iter().sum());
-        let mut outlook = outlook(memory, now, self.tuning.ahead_s * if group.eager { self.tuning.eager_ahead } else { 1.0 });
+        let (ahead_s, patience) = match group.eager {
+            true => (self.tuning.ahead_s * self.tuning.eager_ahead, Patience::ShortOnlyFrom(self.tuning.eager_floor)),
+            false if often => (self.tuning.ahead_s, Patience::ShortOnlyFrom(self.tuning.often_floor)),
+            false => (self.tuning.ahead_s, Patience::None),
+        };
+        let mut outlook = outlook(memory, now, ahead_s, patience);
         if proven_only || group.total.is_none() {
             outlook.path.iter_mut().for_each(|r| *r = rate);
         }

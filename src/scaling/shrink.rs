@@ -5,6 +5,9 @@ use super::queue::{Phase, Queue};
 use super::round::Round;
 use super::standstill::NOBODY_MS;
 
+/// A fleet that is further behind does not shrink, as a share of the freshness target.
+const LAG_TO_SHRINK: f64 = 0.35;
+
 impl Round<'_> {
     /// The number to shrink to, or why not; an empty reason when there is nothing to gain.
     pub(super) fn shrink(&self) -> Result<u32, String> {
@@ -24,9 +27,13 @@ impl Round<'_> {
         let target_s = limits.freshness_target_ms as f64 / 1000.0;
         let floor = self.floor(target_s)?;
         let fleet = &self.memory.fleet;
-        let (eager, least_step) =
-            if self.eager() { (self.tuning.eager_hold, self.tuning.eager_step) } else { (1.0, self.tuning.least_step) };
-        if fleet.since_change_s(now) < self.tuning.rest_s * eager {
+        let tuning = self.tuning;
+        let (eager, least_step, rest_s) = if self.eager() {
+            (tuning.eager_hold, tuning.eager_step, tuning.eager_rest_s)
+        } else {
+            (1.0, tuning.least_step, tuning.rest_s)
+        };
+        if fleet.since_change_s(now) < rest_s {
             return Err("the last change is too fresh".to_owned());
         }
         let often = fleet.resizes.len() as f64 / self.tuning.resizes_per_hour;
@@ -59,6 +66,8 @@ impl Round<'_> {
     /// The least number that connectors which hold allow: what they needed when that was known.
     fn floor(&self, target_s: f64) -> Result<u32, String> {
         let mut floor = self.snapshot.limits.min;
+        // A stop adds to the lag that there is.
+        let allowed_s = target_s * if self.eager() { self.tuning.eager_lag } else { LAG_TO_SHRINK };
         for (group, standing) in self.view.groups.iter().zip(&self.groups) {
             if standing.counts_for_nothing() {
                 continue;
@@ -74,7 +83,7 @@ impl Round<'_> {
                 floor = floor.max(last.unwrap_or(self.snapshot.replicas));
             } else if !standing.lag_known {
                 return Err(format!("the lag of {} is unknown", group.name));
-            } else if let Some(lag) = standing.lag_s.filter(|lag| *lag > 0.35 * target_s) {
+            } else if let Some(lag) = standing.lag_s.filter(|lag| *lag > allowed_s) {
                 return Err(format!("{} is {lag:.0} s behind", group.name));
             }
         }

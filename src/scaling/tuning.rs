@@ -27,8 +27,24 @@ pub struct Tuning {
     pub eager_reserve: f64,
     /// How much further a trend is extended there: each growth is to last.
     pub eager_ahead: f64,
+    /// A trend of less than a minute counts there when it changes the load by this share: a stop for nothing is dear.
+    pub eager_floor: f64,
+    /// How many times as far beyond a start-up it is looked ahead there: what is asked for early comes while there is room for its stops.
+    pub eager_look: f64,
+    /// Expected lag from which on the fleet grows there, as a share of the freshness target; and while workers are on their way.
+    pub eager_trigger: f64,
+    /// See `eager_trigger`.
+    pub eager_again: f64,
     /// Lag that a rebalance may cause there at no price, as a share of the freshness target.
     pub eager_price: f64,
+    /// For how long after the forecast lag goes on as it did at its end when a growth there is priced, seconds.
+    pub eager_tail_s: f64,
+    /// The least number there is taken whose price is this many times the lowest.
+    pub eager_near: f64,
+    /// A fleet there that is further behind does not shrink, as a share of the freshness target.
+    pub eager_lag: f64,
+    /// Not smaller there within this time after the last change, seconds.
+    pub eager_rest_s: f64,
     /// The fleet shrinks there by this share at least.
     pub eager_step: f64,
     /// How much longer `hold_s` is there.
@@ -43,15 +59,18 @@ pub struct Tuning {
     pub rest_s: f64,
     /// The fleet shrinks by this share at least, or not at all.
     pub least_step: f64,
-    /// Resizes an hour from which on shrinking takes longer.
+    /// Resizes an hour from which on shrinking takes longer, and short trends must be larger.
     pub resizes_per_hour: f64,
+    /// A trend of less than a minute then counts when it changes the load by this share.
+    pub often_floor: f64,
 }
 
 impl Tuning {
     /// For a fleet that shrinks to what the last `window_s` seconds needed: the rest after a resize keeps its proportion to it.
     pub fn shrinking_within(window_s: f64) -> Self {
         let usual = Self::default();
-        Self { rest_s: usual.rest_s * window_s / usual.hold_s, hold_s: window_s, ..usual }
+        let part = window_s / usual.hold_s;
+        Self { rest_s: usual.rest_s * part, eager_rest_s: usual.eager_rest_s * part, hold_s: window_s, ..usual }
     }
 }
 
@@ -68,9 +87,17 @@ impl Default for Tuning {
             lag_allowed: 0.2,
             drain_late: 0.1,
             drain: 0.2,
-            eager_reserve: 0.1,
-            eager_ahead: 2.0,
+            eager_reserve: 0.05,
+            eager_ahead: 1.5,
+            eager_floor: 0.5,
+            eager_look: 4.0,
+            eager_trigger: 0.24,
+            eager_again: 1.0,
             eager_price: 0.9,
+            eager_tail_s: 600.0,
+            eager_near: 1.3,
+            eager_lag: 0.15,
+            eager_rest_s: 90.0,
             eager_step: 0.15,
             eager_hold: 3.4,
             spare: 0.1,
@@ -79,6 +106,7 @@ impl Default for Tuning {
             rest_s: 45.0,
             least_step: 0.08,
             resizes_per_hour: 15.0,
+            often_floor: 0.15,
         }
     }
 }
