@@ -14,7 +14,7 @@ use serde_json::json;
 use super::Exit;
 use super::arguments::duration;
 use crate::scaling::simulation::{Case, Fixed, Hidden, Policy, Shape, Trace, compare, plan, run};
-use crate::scaling::{Assignor, RebalanceProtocol, Tuning};
+use crate::scaling::{Assignor, RebalanceProtocol};
 
 /// Arguments of `millrace simulate`. What is not named is drawn by the seed: partitions, sizes, capacities, intervals, windows, assignors.
 #[derive(Debug, Args)]
@@ -174,7 +174,7 @@ impl SimulateArgs {
 
     fn policies(&self) -> Vec<Policy> {
         let of = |who: &Who| match who {
-            Who::Millrace => vec![Policy::Ours(Tuning::default())],
+            Who::Millrace => vec![Policy::Ours(Box::default())],
             // The best threshold differs from trace to trace: some stand beside each other.
             Who::Keda => [1.0, 2.0, 5.0, 10.0].map(Policy::Keda).to_vec(),
             Who::Flink => vec![Policy::Flink],
@@ -232,7 +232,7 @@ pub fn simulate(args: &SimulateArgs) -> Exit {
     if args.reasons {
         for case in &cases {
             println!("\n{}, seed {}, {} partitions", case.class, case.seed, case.trace.shares.len());
-            for (second, _, _, reason) in run(&case.setting, &case.trace, &Policy::Ours(Tuning::default())).reasons {
+            for (second, _, _, reason) in run(&case.setting, &case.trace, &Policy::Ours(Box::default())).reasons {
                 println!("  {second:>6} s  {reason}");
             }
         }

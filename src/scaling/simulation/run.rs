@@ -13,7 +13,7 @@ use super::world::World;
 #[derive(Debug, Clone)]
 pub enum Policy {
     /// `decide`, with its constants.
-    Ours(Tuning),
+    Ours(Box<Tuning>),
     /// KEDA and HPA with a threshold in seconds of one worker's capacity.
     Keda(f64),
     /// Flink's rule.
