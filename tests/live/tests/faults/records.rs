@@ -30,6 +30,10 @@ pub fn poison_in_each_partition_and_a_topic_that_refuses(stage: &mut Stage<'_>) 
     stage.all_live()?;
     stage.kafka.create_topic(DEAD, 1, &[])?;
     stage.flows("a dead-letter topic that refused", Instant::now(), RELEASED_WITHIN)?;
+    // Rows behind a letter may land before the broker has acknowledged it.
+    wait_for("each letter is counted", RELEASED_WITHIN, || {
+        Ok((stage.sum("millrace_dead_letters_total", &[])? >= f64::from(PARTITIONS)).then_some(()))
+    })?;
     let letters = stage.sum("millrace_dead_letters_total", &[])?;
     ensure!(letters == f64::from(PARTITIONS), "{letters} dead letters of {PARTITIONS} bad records");
     Ok(())

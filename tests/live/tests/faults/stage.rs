@@ -237,6 +237,10 @@ impl<'a> Stage<'a> {
         let journal = self.stream.take().context("a stream")?.stop()?;
         self.flows("the end", Instant::now(), Duration::from_secs(30))?;
         wait_for("every record", Duration::from_secs(30), || Ok((self.rows()?.len() >= journal.len()).then_some(())))?;
+        // A copy that is on its way would land after it was counted here.
+        wait_for("nothing on its way", Duration::from_secs(30), || {
+            Ok((self.sum("millrace_memory_used_bytes", &[("kind", "in_flight")])? == 0.0).then_some(()))
+        })?;
         let counted = self.sum("millrace_possible_duplicate_rows_total", &[])? + self.gone_duplicates;
         ensure!(self.sum("millrace_dead_letters_total", &[])? <= f64::from(PARTITIONS), "more dead letters than poison");
         self.fleet.iter_mut().try_for_each(Worker::terminate)?;
