@@ -44,10 +44,11 @@ impl Wish {
         self.wanted = Some(replicas);
     }
 
-    /// Holds it against what was asked for, or against who is there. What to say when nobody follows.
+    /// Holds it against what was asked for, or against who is there. What to say when nobody follows. An HPA leaves differences of up to 10 % of
+    /// what is there alone, unless its Kubernetes takes a `tolerance` of 0 (1.35): it follows all the same.
     pub fn remark(&mut self, now: Duration, actual: u32) -> Option<String> {
         let wanted = self.wanted?;
-        if actual == wanted {
+        if u64::from(actual.abs_diff(wanted)) * 10 <= u64::from(actual) {
             self.apart_since = None;
             return None;
         }
@@ -81,5 +82,10 @@ mod tests {
         assert_eq!(wish.remark(at(620), 5), None);
         wish.decided(2);
         assert_eq!(wish.remark(at(630), 5), None, "anew");
+        assert!(wish.remark(at(1_230), 5).is_some());
+        wish.decided(11);
+        assert_eq!(wish.remark(at(1_240), 10), None, "an HPA leaves a tenth alone");
+        assert_eq!(wish.remark(at(1_250), 9), None);
+        assert!(wish.remark(at(1_850), 9).is_some(), "two of nine are more");
     }
 }

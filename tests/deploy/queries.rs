@@ -1,6 +1,7 @@
 //! Alerts and dashboard ask for metrics that exist, and Prometheus can read what they ask.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::process::Command;
 
 use millrace::telemetry::catalog::{Kind, METRICS};
@@ -57,11 +58,19 @@ fn every_metric_and_label_asked_for_exists() {
     assert!(asked.len() > 20, "only {asked:?}");
 }
 
-/// promtool, where it is installed (`tests/deploy/install` puts it beside helm).
+/// What promtool, which `tests/deploy/install` puts beside helm, says in this folder.
+fn promtool(arguments: &[&str], folder: &Path) -> String {
+    let installed = Command::new(super::root().join("tests/deploy/install")).output().unwrap();
+    let programs = String::from_utf8(installed.stdout).unwrap().lines().last().unwrap().to_owned();
+    let done = Command::new(Path::new(&programs).join("promtool")).args(arguments).current_dir(folder).output().unwrap();
+    let said = format!("{}{}", String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
+    assert!(done.status.success(), "{said}");
+    assert!(said.contains("SUCCESS"), "{said}");
+    said
+}
+
 #[test]
 fn prometheus_reads_the_rules_and_the_dashboards_queries() {
-    let installed = Command::new(super::root().join("tests/deploy/install")).output().unwrap();
-    let folder = String::from_utf8(installed.stdout).unwrap().lines().last().unwrap().to_owned();
     let place = tempfile::tempdir().unwrap();
     let mut rules = alert_rules();
     // A dashboard's queries as rules: the parser is the same.
@@ -71,10 +80,23 @@ fn prometheus_reads_the_rules_and_the_dashboards_queries() {
         .map(|(i, query)| serde_json::json!({ "record": format!("dashboard:query:{i}"), "expr": query }))
         .collect();
     rules["groups"].as_array_mut().unwrap().push(serde_json::json!({ "name": "dashboard", "rules": recorded }));
-    let file = place.path().join("rules.yaml");
-    std::fs::write(&file, rules.to_string()).unwrap();
-    let checked = Command::new(std::path::Path::new(&folder).join("promtool")).args(["check", "rules"]).arg(&file).output().unwrap();
-    let said = format!("{}{}", String::from_utf8_lossy(&checked.stdout), String::from_utf8_lossy(&checked.stderr));
-    assert!(checked.status.success(), "{said}");
-    assert!(said.contains("SUCCESS"), "{said}");
+    let count: usize = rules["groups"].as_array().unwrap().iter().map(|group| group["rules"].as_array().unwrap().len()).sum();
+    std::fs::write(place.path().join("rules.yaml"), rules.to_string()).unwrap();
+    let said = promtool(&["check", "rules", "rules.yaml"], place.path());
+    assert!(said.contains(&format!("{count} rules found")), "{said}");
+}
+
+/// `alerts.test.yaml`: a healthy fleet is silent, and every alert fires for its trouble.
+#[test]
+fn each_alert_fires_for_its_trouble_and_no_other() {
+    let place = tempfile::tempdir().unwrap();
+    let rules = alert_rules();
+    let scenarios = read("tests/deploy/alerts.test.yaml");
+    for rule in rules["groups"].as_array().unwrap().iter().flat_map(|group| group["rules"].as_array().unwrap()) {
+        let name = rule["alert"].as_str().unwrap();
+        assert!(scenarios.contains(&format!("alertname=\"{name}\"")), "no scenario has {name} fire");
+    }
+    std::fs::write(place.path().join("rules.yaml"), rules.to_string()).unwrap();
+    std::fs::write(place.path().join("alerts.test.yaml"), scenarios).unwrap();
+    promtool(&["test", "rules", "alerts.test.yaml"], place.path());
 }

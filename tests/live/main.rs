@@ -9,5 +9,6 @@ mod harness;
 mod tests;
 
 fn main() -> std::process::ExitCode {
-    harness::run(tests::ALL, true)
+    let long = if std::env::var_os("MILLRACE_LIVE_AUTOSCALER").is_some() { tests::LONG } else { &[] };
+    harness::run([tests::ALL, long].concat().leak(), true)
 }

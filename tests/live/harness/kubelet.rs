@@ -50,6 +50,11 @@ impl Kubelet {
         Ok(())
     }
 
+    /// The folder with one for each pod that runs: its `pid`, its `port`.
+    pub fn state(&self) -> &Path {
+        &self.state
+    }
+
     /// Where a pod listens.
     pub fn url(&self, pod: &str) -> anyhow::Result<String> {
         Ok(format!("http://127.0.0.1:{}", self.file(pod, "port")?))

@@ -12,8 +12,16 @@ use super::certificates::Certificates;
 use super::process::{Process, free_ports, wait_for};
 
 /// What is needed of the controller manager.
-const CONTROLLERS: &str =
-    "statefulset-controller,garbage-collector-controller,disruption-controller,namespace-controller,serviceaccount-controller";
+const CONTROLLERS: [&str; 6] = [
+    "statefulset-controller",
+    "garbage-collector-controller",
+    "disruption-controller",
+    "namespace-controller",
+    "serviceaccount-controller",
+    "horizontal-pod-autoscaler-controller",
+];
+/// On by default from Kubernetes 1.35 on: an HPA that follows every step (`tolerance`).
+const FEATURES: [&str; 2] = ["--feature-gates", "HPAConfigurableTolerance=true"];
 const STARTS_WITHIN: Duration = Duration::from_secs(90);
 
 /// A running control plane.
@@ -53,7 +61,8 @@ impl Plane {
         clients.wait_until_ready(|| api_server.check_running())?; // the controllers give up after ten seconds
         let mut controllers = Process::start("kube-controller-manager", &program, &folder.join("controllers.out.log"), |command| {
             command.args(["controller-manager", "--leader-elect=false", "--secure-port", "0", "--profiling=false"]);
-            command.args(["--controllers", CONTROLLERS, "--kubeconfig"]).arg(folder.join("admin.kubeconfig"));
+            command.args(FEATURES).args(["--horizontal-pod-autoscaler-sync-period", "1s"]); // 15 s where nobody waits for it
+            command.args(["--controllers", &CONTROLLERS.join(","), "--kubeconfig"]).arg(folder.join("admin.kubeconfig"));
         })?;
         wait_for("the controllers' first work", STARTS_WITHIN, || {
             controllers.check_running()?;
@@ -109,6 +118,23 @@ impl Plane {
     /// An object as JSON.
     pub fn get(&self, arguments: &[&str]) -> anyhow::Result<Value> {
         Ok(serde_json::from_str(&self.kubectl(&[&["get", "-o", "json"], arguments].concat())?)?)
+    }
+
+    /// Applies objects, which the API server holds against their schemas to the last field. `name` is the file's, of which there may be many.
+    pub fn apply(&self, name: &str, objects: &[Value]) -> anyhow::Result<String> {
+        self.apply_with(name, objects, &[])
+    }
+
+    /// The same, judged by the API server and not kept.
+    pub fn judge(&self, name: &str, objects: &[Value]) -> anyhow::Result<String> {
+        self.apply_with(name, objects, &["--dry-run=server"])
+    }
+
+    fn apply_with(&self, name: &str, objects: &[Value], more: &[&str]) -> anyhow::Result<String> {
+        let file = self.folder.join(format!("{name}.json"));
+        std::fs::write(&file, json!({"apiVersion": "v1", "kind": "List", "items": objects}).to_string())?;
+        let file = file.to_str().context("a path in UTF-8")?;
+        self.kubectl(&[&["apply", "--validate=strict", "-f", file], more].concat())
     }
 
     /// What `helm` prints; an error when it fails, with what it says.
@@ -183,6 +209,7 @@ fn api_server(program: &Path, folder: &Path, certificates: &[PathBuf; 3], port: 
             "--endpoint-reconciler-type",
             "none",
         ]);
+        command.args(FEATURES);
         command.args(["--secure-port", &port.to_string(), "--etcd-servers", &format!("http://127.0.0.1:{etcd_port}")]);
         command.args(["--service-cluster-ip-range", "10.0.0.0/24", "--authorization-mode", "RBAC", "--profiling=false"]);
         command.arg("--tls-cert-file").arg(&certificates[1]).arg("--tls-private-key-file").arg(&certificates[2]);

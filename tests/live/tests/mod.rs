@@ -63,5 +63,13 @@ pub const ALL: &[Test] = &[
     ("kubernetes::upgrades_leave_the_replicas_alone", kubernetes::objects::upgrades_leave_the_replicas_alone),
     ("kubernetes::a_pod_leads_with_its_own_credentials", kubernetes::in_cluster::a_pod_leads_with_its_own_credentials),
     ("kubernetes::one_leads_and_stale_writes_are_refused", kubernetes::lease::one_leads_and_stale_writes_are_refused),
+    (
+        "kubernetes::what_other_operators_read_is_accepted_to_the_last_field",
+        kubernetes::manifests::what_other_operators_read_is_accepted_to_the_last_field,
+    ),
+    ("kubernetes::an_hpa_follows_the_number_that_it_is_told", kubernetes::autoscaler::an_hpa_follows_the_number_that_it_is_told),
     ("kubernetes::a_fleet_sizes_itself", kubernetes::fleet::a_fleet_sizes_itself),
 ];
+
+/// Run only where `MILLRACE_LIVE_AUTOSCALER` is set: minutes of their own, for what a fleet and an HPA do is shown apart from each other by others.
+pub const LONG: &[Test] = &[("kubernetes::an_hpa_follows_a_fleet", kubernetes::autoscaler::an_hpa_follows_a_fleet)];
