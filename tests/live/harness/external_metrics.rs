@@ -1,7 +1,6 @@
 //! A stand-in for what answers an HPA's external metrics (prometheus-adapter, KEDA's metrics server): an aggregated API behind the API server,
 //! on loopback. What it answers is the test's.
 
-use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -144,13 +143,11 @@ impl axum::serve::Listener for Tls {
     type Io = TlsStream<TcpStream>;
     type Addr = SocketAddr;
 
-    fn accept(&mut self) -> impl Future<Output = (Self::Io, Self::Addr)> + Send {
-        async {
-            loop {
-                let Ok((stream, address)) = self.listener.accept().await else { continue };
-                if let Ok(stream) = self.acceptor.accept(stream).await {
-                    return (stream, address);
-                }
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        loop {
+            let Ok((stream, address)) = self.listener.accept().await else { continue };
+            if let Ok(stream) = self.acceptor.accept(stream).await {
+                return (stream, address);
             }
         }
     }

@@ -64,8 +64,9 @@ pub fn what_other_operators_read_is_accepted_to_the_last_field(servers: &Servers
 fn refused(plane: &Plane, wrong: &Value, word: &str) -> anyhow::Result<()> {
     match plane.judge("wrong", std::slice::from_ref(wrong)) {
         Ok(said) => anyhow::bail!("the API server takes {wrong}: {said}"),
-        Err(error) => Ok(ensure!(error.to_string().contains(word), "refused for another reason: {error}")),
+        Err(error) => ensure!(error.to_string().contains(word), "refused for another reason: {error}"),
     }
+    Ok(())
 }
 
 /// The CRDs that `tests/live/install` got, usable.
