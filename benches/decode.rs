@@ -1,7 +1,8 @@
 //! Avro to row bytes, one core: the compiled plan against apache-avro's `Value` route to the same bytes, in the same run.
 //!
 //! `cargo bench --bench decode`. Stock updates with random data; the outputs are compared byte by byte before anything is timed. Prints the
-//! median of the rounds, in CPU time of the one thread (so that a busy machine does not count). Exit code 1 when a goal of the issue is missed: 8 M records/s and 8 times the reference.
+//! median of the rounds, in CPU time of the one thread (so that a busy machine does not count). Exit code 1 when a goal of the issue is
+//! missed: 8 M records/s and 8 times the reference.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "a benchmark")]
 
 use std::hint::black_box;

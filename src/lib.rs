@@ -19,7 +19,7 @@
 //! | [`table`] | columns, field numbers, descriptors: pure |
 //! | [`scaling`] | how many workers: forecast, assignor model, decision, simulation: pure |
 //! | [`flow`] | budget, backoff, clock: pure |
-//! | [`watchdog`] | whoever turns in a loop beats; a thread of its own ends the process when one stands still |
+//! | [`watchdog`] | every loop reports its turns; a thread of its own ends the process when one stands still |
 //! | [`config`], [`telemetry`], [`record`] | files and their errors; logs and metrics; what Kafka delivers |
 //! | [`datagen`] | stock updates with a journal: for the demo and for tests |
 //! | [`embedded`] | broker, registry and BigQuery for the demo and tests: external crates only, an independent judge |
@@ -29,14 +29,15 @@
 //!    topic, or dropped by a rule that the user wrote ([`pipeline`]).
 //! 2. What was appended since the last commit may come again after a crash; what is sent again after a lost answer is
 //!    counted in `possible_duplicate_rows_total` ([`bigquery`], [`pipeline`]). With `guarantee = "exactly-once"` none comes twice
-//!    (`pipeline/exact`): an append is announced beside the group's offset before it leaves, and whoever goes on ends the stream and counts.
+//!    (`pipeline/exact`): an append is announced beside the group's offset before it leaves, and whoever takes the partition over ends the
+//!    stream and counts its rows.
 //! 3. A bad record costs itself only ([`decode`], [`pipeline`]).
 //! 4. Memory has a limit that the user set; every kind of it is counted ([`flow`]).
-//! 5. A take from Kafka never blocks on the sink; the poll thread never blocks on a shard for longer than the revoke
+//! 5. Taking records from Kafka never blocks on the sink; the poll thread never blocks on a shard for longer than the revoke
 //!    deadline ([`kafka`], [`pipeline`]).
 //! 6. Secrets are never shown ([`config`]).
-//! 7. Nothing hangs silently: a loop without a turn for 30 s ends the process, with words that name it and where it stands ([`watchdog`]); what waits
-//!    for good reasons says so ([`pipeline`]).
+//! 7. Nothing hangs silently: a loop that makes no turn for 30 s ends the process, with a message that names the loop and where it stands
+//!    ([`watchdog`]); what waits for a good reason says so ([`pipeline`]).
 
 pub mod bigquery;
 pub mod cli;

@@ -3,10 +3,12 @@
 //!
 //! `cargo bench --bench memory -- [--connectors 20] [--partitions 25] [--silence 60] [--rate 50000] [--backlog 4000000]`
 //! `cargo bench --bench memory -- --case large-rows`: records of 1 MB each, the same silence.
-//! `cargo bench --bench memory -- --case slow-letters`: three of ten records are bad, and their topic takes 50 kB/s of each producer meanwhile.
+//! `cargo bench --bench memory -- --case slow-letters`: three of ten records are bad, and their topic takes 50 kB/s of each producer
+//! meanwhile.
 //!
 //! Claims: the process stays below 400 MiB (the other cases: below its budget and 150 MiB), every group keeps its member, and afterwards
-//! every record that was acknowledged by Kafka is in the sink's journal or in the dead-letter topic. Exit code 1 when one of them does not hold.
+//! every record that was acknowledged by Kafka is in the sink's journal or in the dead-letter topic. Exit code 1 when one of them does not
+//! hold.
 
 #[path = "../rig/mod.rs"]
 mod rig;

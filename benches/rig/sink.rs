@@ -170,7 +170,8 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Respons
     })
 }
 
-/// A stream of type COMMITTED for an exactly-once connector. Its rows are counted like all others; ending one is no part of what is measured.
+/// A stream of type COMMITTED for an exactly-once connector. Its rows are counted like all others; ending one is no part of what is
+/// measured.
 async fn create_stream(state: Arc<State>, request: Request<Incoming>) -> Response<Body> {
     let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
     // Behind gRPC's head of five bytes.

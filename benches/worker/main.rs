@@ -1,7 +1,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "benchmarks")]
 //! The whole worker on a real broker: CPU per record and records per second, beside a bare librdkafka consumer on the same topic.
 //!
-//! `cargo bench --bench worker -- [--guarantee exactly-once] [--records 8000000] [--rounds 3] [--partitions 4] [--memory "512 MiB"] [--perf FILE]`
+//! `cargo bench --bench worker -- [--guarantee exactly-once] [--records 8000000] [--rounds 3] [--partitions 4] [--memory "512 MiB"] [--perf
+//! FILE]`
 
 #[path = "bare.rs"]
 mod bare;

@@ -12,7 +12,7 @@ pub struct ActionContext {
     pub attempts: u32,
 }
 
-/// How often an append is sent again when BigQuery says FAILED_PRECONDITION (google-cloud-go's managedwriter: a few times).
+/// How often an append is sent again when BigQuery says FAILED_PRECONDITION (google-cloud-go's managedwriter tries a few times).
 const PRECONDITION_ATTEMPTS: u32 = 3;
 /// How often the table is asked for its columns before an append that "has more fields" is a conflict.
 const EVOLVE_ATTEMPTS: u32 = 3;
@@ -24,7 +24,8 @@ impl ErrorClass {
     pub fn action(self, context: ActionContext) -> Action {
         let ActionContext { changed_recently, attempts } = context;
         match self {
-            // A table that `tables.get` knows may be unknown to write servers for minutes; missing for good, it is created or held.
+            // Write servers may not know for minutes a table that `tables.get` shows. One that is really missing is created, or its
+            // partitions hold.
             Self::TableNotFound | Self::StreamNotFound if changed_recently => Action::Retry(RetryPace::Lagging),
             Self::TableNotFound | Self::StreamNotFound => Action::Hold(HoldCause::TableMissing),
             Self::TableRecreated => Action::Hold(HoldCause::TableRecreated),
@@ -52,10 +53,10 @@ impl ErrorClass {
             Self::RowErrors => Action::DeadLetterRows,
             Self::RequestTooLarge | Self::RowErrorsUnnamed => Action::Split,
 
-            // May mean a table that is not visible yet, or be a stray: held and looked at again.
+            // May mean a table that is not visible yet, or pass by itself: the partitions hold, and it is tried again.
             Self::PermissionDenied if changed_recently => Action::Retry(RetryPace::Lagging),
             Self::PermissionDenied => Action::Hold(HoldCause::PermissionDenied),
-            // The token was thrown away when this came; a second refusal is meant.
+            // The first refusal threw the token away; the second one concerns a fresh token.
             Self::Unauthenticated if attempts == 0 => Action::Retry(RetryPace::Transient),
             Self::Unauthenticated => Action::Hold(HoldCause::Unauthenticated),
             Self::FailedPrecondition if attempts < PRECONDITION_ATTEMPTS => Action::Retry(RetryPace::Transient),

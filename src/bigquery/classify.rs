@@ -1,4 +1,4 @@
-//! From what BigQuery answered (gRPC status, StorageError, row errors, words) to the class of the failure.
+//! What BigQuery answered (gRPC status, StorageError, row errors, message) mapped to the class of the failure.
 
 use googleapis_tonic_google_cloud_bigquery_storage_v1::google::cloud::bigquery::storage::v1 as storage;
 use prost::Message;

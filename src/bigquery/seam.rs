@@ -67,12 +67,13 @@ pub trait Tables: Send + Sync + 'static {
     /// a fresh look after 412. Existing columns keep everything (descriptions, policy tags, defaults, unknown properties).
     async fn ensure(&self, table: &TableName, spec: &TableSpec, wanted: &[Column]) -> Result<TableState, TableError>;
 
-    /// Whether a change of this table's metadata (ours, or one that we saw by its etag) is so recent that write servers may not know it yet.
+    /// Whether a change of this table's metadata (ours, or one that we saw by its etag) is so recent that write servers may not know it
+    /// yet.
     fn changed_recently(&self, table: &TableName) -> bool;
 }
 
-/// Asked right before an append's bytes leave, however long they waited for room: a process that stood still may write no longer, nor may one whose
-/// partitions went meanwhile.
+/// Asked right before an append's bytes leave, however long they waited for room: a process that stood still may write no longer, nor may
+/// one whose partitions went meanwhile.
 pub trait Gate: std::fmt::Debug + Send + Sync {
     /// Whether the append may leave now. Called under a lock: must not block.
     fn is_open(&self) -> bool;
@@ -108,23 +109,24 @@ pub trait Appender: Send + Sync + 'static {
 /// Errors of all calls are [`AppendFailure`]s: classes and actions are the same. None is tried again by itself.
 #[async_trait]
 pub trait WriteStreams: Send + Sync + 'static {
-    /// A new stream of this table: its full name (`projects/../datasets/../tables/../streams/..`). Creations of a process are spread over time (the
-    /// service takes 10,000 an hour and project). An answer that was lost leaves a stream that nobody uses.
+    /// A new stream of this table: its full name (`projects/../datasets/../tables/../streams/..`). Creations of a process are spread over
+    /// time (the service takes 10,000 an hour and project). An answer that was lost leaves a stream that nobody uses.
     async fn create(&self, table: &TableName) -> Result<Arc<str>, AppendFailure>;
     /// Ends a stream: when this is answered, no append to it lands any more, and the answer is how many rows did. May be asked again.
     async fn finalize(&self, stream: &str) -> Result<u64, AppendFailure>;
-    /// A way to append to a stream. Its connection opens with the first append; the service gives a stream to the connection that came last.
+    /// A way to append to a stream. Its connection opens with the first append; the service gives a stream to the connection that came
+    /// last.
     fn open(&self, stream: &Arc<str>) -> Box<dyn StreamLine>;
 }
 
 /// The way to one created stream: a connection that is opened when needed, and again when it ended.
 #[async_trait]
 pub trait StreamLine: Send {
-    /// Hands rows over that must land at `offset` (the number of rows before them), all or none. Appends leave in the order of these calls. Waits while
-    /// the connection has its limit of bytes in flight; what it returns resolves at the acknowledgement.
+    /// Hands rows over that must land at `offset` (the number of rows before them), all or none. Appends leave in the order of these calls.
+    /// Waits while the connection has its limit of bytes in flight; what it returns resolves at the acknowledgement.
     ///
-    /// `Err(OffsetAlreadyExists)`: the stream has rows there already; `Err(OffsetOutOfRange)`: rows before these are missing. What either means
-    /// the caller knows: whether an append of its own without an answer is behind it.
+    /// `Err(OffsetAlreadyExists)`: the stream has rows there already; `Err(OffsetOutOfRange)`: rows before these are missing. What either
+    /// means the caller knows: whether an append of its own without an answer is behind it.
     async fn append(&mut self, append: Append, offset: u64) -> BoxFuture<'static, Result<(), AppendFailure>>;
 }
 

@@ -17,8 +17,8 @@ const BUNDLE: &str = "SSL_CERT_FILE";
 const DONE: &str = "MILLRACE_CA_FILE_IN_BUNDLE";
 
 /// Makes every TLS client of this process trust `[worker] ca_file` beside the system's authorities, whoever makes the client. Returns when
-/// there is nothing to do: no `ca_file`, no credentials that a token endpoint is asked for, or all done before. Else it does not return: the
-/// program begins once more, with the same arguments and process id. To be called before anything has been started.
+/// there is nothing to do: no `ca_file`, no credentials that a token endpoint is asked for, or all done before. Else it does not return:
+/// the program begins once more, with the same arguments and process id. To be called before anything has been started.
 ///
 /// A `ca_file` that cannot be read is left to [`crate::bigquery::connect`], which names it together with what else is wrong.
 ///

@@ -41,8 +41,8 @@ enum Answer {
     },
 }
 
-/// Answers every line of stdin at once, until it ends. A line that is no snapshot is answered with an `error` that names line and field, changes nothing in memory, and
-/// makes the exit code 1 at the end.
+/// Answers every line of stdin at once, until it ends. A line that is no snapshot is answered with an `error` that names line and field,
+/// changes nothing in memory, and makes the exit code 1 at the end.
 pub fn decide(_: &DecideArgs) -> Exit {
     match answer_all(&mut std::io::stdin().lock(), &mut std::io::stdout().lock(), &mut std::io::stderr().lock()) {
         Ok(0) => Exit::Fine,
@@ -56,7 +56,8 @@ pub fn decide(_: &DecideArgs) -> Exit {
     }
 }
 
-/// Answers every line of `input` in turn, from one memory that begins empty; gives how many were no snapshots. What is wrong goes to `log` as well.
+/// Answers every line of `input` in turn, from one memory that begins empty; gives how many were no snapshots. What is wrong goes to `log`
+/// as well.
 ///
 /// # Errors
 /// Reading or writing failed, or a line is longer than 64 MiB.

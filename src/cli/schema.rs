@@ -1,4 +1,5 @@
-//! `millrace schema`: the JSON Schema of the two files, for editors and for checks before a deployment, and of what `millrace decide` reads and writes.
+//! `millrace schema`: the JSON Schema of the two files, for editors and for checks before a deployment, and of what `millrace decide` reads
+//! and writes.
 
 use clap::Args;
 

@@ -345,8 +345,9 @@ pub enum Guarantee {
     ExactlyOnce,
 }
 
-/// What happens when nobody can know which rows of a partition's last appends landed: BigQuery forgot its stream (after three days without use, or
-/// with its table), the stream has rows that no append of its owner's explains, or the metadata of the group's offset are damaged or another program's.
+/// What happens when nobody can know which rows of a partition's last appends landed: BigQuery forgot its stream (after three days without
+/// use, or with its table), the stream has rows that no append of its owner's explains, or the metadata of the group's offset are damaged
+/// or another program's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnLostStream {
@@ -367,8 +368,8 @@ pub struct ErrorsConfig {
     pub dead_letter_topic: Option<String>,
     /// A dead letter too large for its topic: leave out optional headers, then the value, instead of holding the partition.
     pub truncate_oversized: bool,
-    /// The share of the last 1,000 records, judged from 100 on, above which dead letters hold the connector instead of emptying the topic into the
-    /// dead-letter topic; 1 never holds. Each shard of each worker judges its own records.
+    /// The share of the last 1,000 records, judged from 100 on, above which dead letters hold the connector instead of emptying the topic
+    /// into the dead-letter topic; 1 never holds. Each shard of each worker judges its own records.
     pub max_dead_share: f64,
 }
 

@@ -159,8 +159,8 @@ pub struct WorkerConfig {
     pub api_token: Option<Secret>,
     /// Threads that decode, for each connector.
     pub shards: u32,
-    /// The most records a second that this worker takes, all connectors together: to leave something of a broker or of a sink's quota to others,
-    /// or to try what a slower machine would do. No limit by default.
+    /// The most records a second that this worker takes, all connectors together: to leave something of a broker or of a sink's quota to
+    /// others, or to try what a slower machine would do. No limit by default.
     pub max_records_per_s: Option<u64>,
     /// PEM file of certificate authorities that every TLS connection trusts, beside the system's.
     pub ca_file: Option<PathBuf>,

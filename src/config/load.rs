@@ -41,7 +41,8 @@ const NO_CONNECTOR: &str = "holds no connector: expected files such as physical-
 
 /// Reads `config` and every `*.toml` of the folder `connectors` (hidden files are left out).
 ///
-/// Paths inside a file are relative to it; they come back joined to its folder. (`[kafka]` properties are librdkafka's and stay as they are.)
+/// Paths inside a file are relative to it; they come back joined to its folder. (`[kafka]` properties are librdkafka's and stay as they
+/// are.)
 ///
 /// # Errors
 /// Every mistake of all files: syntax, unknown and missing keys, wrong values, `${env:}` and `${file:}` that are not there, impossible
@@ -155,8 +156,8 @@ pub(super) fn connector_files(folder: &Path, errors: &mut Vec<ConfigError>) -> V
     files
 }
 
-/// Whether an entry of the folder is to be read. One that cannot be looked at (no right to, a link to nothing, a stale handle) is, so that the
-/// reading says what is wrong: passed over, it would count as removed, and its connector would drain.
+/// Whether an entry of the folder is to be read. One that cannot be looked at (no right to, a link to nothing, a stale handle) is, so that
+/// the reading says what is wrong: passed over, it would count as removed, and its connector would drain.
 fn may_be_file(path: &Path) -> bool {
     match std::fs::metadata(path) {
         Ok(found) => found.is_file(),

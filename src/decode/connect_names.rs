@@ -15,7 +15,8 @@ pub struct ConnectNames {
 const MAX_DEPTH: usize = 64;
 
 impl ConnectNames {
-    /// Collects the names from schema texts (the root's and those of its references). A text that is no JSON adds nothing: its parser reports it.
+    /// Collects the names from schema texts (the root's and those of its references). A text that is no JSON adds nothing: its parser
+    /// reports it.
     pub fn from_texts<'t>(texts: impl IntoIterator<Item = &'t str>) -> Self {
         let mut found = Self::default();
         for text in texts {

@@ -1,6 +1,7 @@
-//! The common operations, in one loop over a stretch of the data and of the row. Both are arrays, so that one look at each position is all that
-//! an operation checks of its bounds; then it works on whole words without branches that random data would make unpredictable. Whatever is not
-//! plain (the end of the data, a long text, anything wrong) is left to the general way, which starts the operation anew and says what is wrong.
+//! The common operations, in one loop over a stretch of the data and of the row. Both are arrays, so that one look at each position is all
+//! that an operation checks of its bounds; then it works on whole words without branches that random data would make unpredictable.
+//! Whatever is not plain (the end of the data, a long text, anything wrong) is left to the general way, which starts the operation anew and
+//! says what is wrong.
 
 use super::civil::MICROS;
 use super::ops::{Hot, Op};
@@ -75,8 +76,8 @@ pub(super) fn stretch(ops: &[Op], data: &[u8; STRETCH_BYTES], end: usize, out: &
     Stop { done, read: pos, written: at }
 }
 
-/// A value behind a union's branch. Of a null only the branch is read and nothing kept: what is done for its value is masked (`value` gets the
-/// mask), for nulls cannot be predicted either.
+/// A value behind a union's branch. Of a null only the branch is read and nothing kept: what is done for its value is masked (`value` gets
+/// the mask), for nulls cannot be predicted either.
 #[inline(always)]
 fn nullable(op: &Op, window: &[u8; WINDOW_BYTES], value: impl FnOnce(usize) -> Option<(usize, usize)>) -> Option<(usize, usize)> {
     let branch = window[0];

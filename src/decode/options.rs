@@ -63,7 +63,7 @@ impl DecodeOptions {
     /// Reads `[table]` of a connector.
     ///
     /// # Errors
-    /// Every mistake in `columns`, `metadata` and `metadata_names`, in words, joined by `; `.
+    /// A message with every mistake in `columns`, `metadata` and `metadata_names`, joined by `; `.
     pub fn new(connector: &ConnectorConfig, text_literals: bool) -> Result<Self, String> {
         let table = &connector.table;
         let mut mistakes = Vec::new();

@@ -36,7 +36,8 @@ impl<'d> Reader<'d> {
         Fault::new(class, self.pos, what)
     }
 
-    /// A varint, not yet un-zigzagged. Eight bytes are looked at at once where they are there: how long random numbers are cannot be predicted.
+    /// A varint, not yet un-zigzagged. Eight bytes are looked at at once where they are there: how long random numbers are cannot be
+    /// predicted.
     #[inline(always)]
     pub fn varint(&mut self) -> Result<u64, Fault> {
         if let Some(chunk) = self.data.get(self.pos..).and_then(<[u8]>::first_chunk::<8>) {

@@ -74,7 +74,8 @@ impl FromIterator<RowOrigin> for RowOrigins {
     }
 }
 
-/// How much a buffer came to: the room that its successor makes with its first row, so that it need not grow step by step, copied each time.
+/// How much a buffer came to: the room that its successor makes with its first row, so that it need not grow step by step, copied each
+/// time.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct RowRoom {
     bytes: usize,

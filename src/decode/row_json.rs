@@ -9,7 +9,8 @@ use crate::table::{ColumnType, LaidColumn, Layout, Mode, WireForm};
 use super::civil::{self, DAY_MICROS, DAYS, MICROS};
 use super::decimal::wire_text;
 
-/// A row as one JSON object, values in BigQuery's text forms, bytes as base64. Fields that the layout does not know are left out; malformed bytes end it.
+/// A row as one JSON object, values in BigQuery's text forms, bytes as base64. Fields that the layout does not know are left out; malformed
+/// bytes end it.
 pub fn row_to_json(layout: &Layout, row: &[u8]) -> String {
     Value::Object(object(&layout.columns, row, layout.text_literals)).to_string()
 }

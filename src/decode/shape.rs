@@ -171,7 +171,7 @@ impl Shapes {
                 if let Some(&size) = records.get(&id) {
                     return size;
                 }
-                // A record within itself counts nothing there: a lower bound all the same.
+                // A record within itself counts as nothing there; the sum is a lower bound all the same.
                 records.insert(id, Size::default());
                 let mut sum = Size { least_bytes: 0, nothing: true };
                 for field in &record.fields {

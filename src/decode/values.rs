@@ -12,7 +12,8 @@ use super::fault::Fault;
 use super::ops::{Scalar, TimeTo};
 use super::writer::{Tag, Writer};
 
-/// What streaming takes of a partition column: from 10 years before now to 1 year after (`bigquery-rules.md` section 4; years of 365 days, the harsher reading).
+/// What streaming takes of a partition column: from 10 years before now to 1 year after (`bigquery-rules.md` section 4; years of 365 days,
+/// the harsher reading).
 const PARTITION_PAST_US: i64 = 3_650 * DAY_MICROS;
 const PARTITION_FUTURE_US: i64 = 365 * DAY_MICROS;
 
@@ -205,7 +206,7 @@ pub(super) fn put_double(w: &mut Writer<'_>, tag: Tag, value: f64) -> Result<(),
     Ok(())
 }
 
-/// A number, or `NaN`, `inf`, `+inf`, `-inf` in any case; a finite text that overflows is none.
+/// A number, or `NaN`, `inf`, `+inf`, `-inf` in any case of letters. `None` also for finite digits that overflow.
 fn parse_float(text: &str) -> Option<f64> {
     match text.to_ascii_lowercase().as_str() {
         "nan" => Some(f64::NAN),

@@ -4,7 +4,8 @@ use crate::record::RecordErrorClass;
 
 use super::fault::Fault;
 
-/// The greatest row, its overhead in the request left free: 9 MiB less 64 KiB (`bigquery-rules.md` section 4: the live limit is 10,485,760 with overhead).
+/// The greatest row, its overhead in the request left free: 9 MiB less 64 KiB (`bigquery-rules.md` section 4: the live limit is 10,485,760
+/// with overhead).
 pub const MAX_ROW_BYTES: usize = 9 * 1024 * 1024 - 64 * 1024;
 
 /// A field's tag as it lies on the wire: at most four bytes (see `LayoutHistory`), written as one word.

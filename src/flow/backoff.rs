@@ -35,8 +35,8 @@ impl Backoff {
         Self::new(Duration::from_millis(100), 1.3, Duration::from_secs(60), seed)
     }
 
-    /// For servers that do not know a change yet and may know it at any moment: 100 ms growing by 1.3 to 2 s, the longest that rows may wait
-    /// beyond that moment.
+    /// For servers that do not know a change yet and may know it at any moment: 100 ms growing by 1.3 to 2 s, the longest that rows may
+    /// wait beyond that moment.
     pub fn lagging(seed: u64) -> Self {
         Self::new(Duration::from_millis(100), 1.3, Duration::from_secs(2), seed)
     }

@@ -121,8 +121,8 @@ impl Budget {
         }
     }
 
-    /// Takes in what the whole process holds, as the system sees it (`resident_bytes`), so that the limit holds for the process and not for the
-    /// counted part of it alone. Called a few times a second.
+    /// Takes in what the whole process holds, as the system sees it (`resident_bytes`), so that the limit holds for the process and not for
+    /// the counted part of it alone. Called a few times a second.
     pub fn observe_resident(&self, resident_bytes: u64) {
         self.resident.store(resident_bytes, Ordering::Relaxed);
         let booked = self.used_by(BudgetKind::Unaccounted);

@@ -42,8 +42,8 @@ impl Pace {
         let _ = self.free_at_ns.fetch_update(Relaxed, Relaxed, |free_at| Some(free_at.max(earliest).saturating_add(lasts)));
     }
 
-    /// The time that all records taken so far last at the limit. Its growth over a window, divided by the window, is the share of the limit that
-    /// was used: what a machine of that speed would show as busy.
+    /// The time that all records taken so far last at the limit. Its growth over a window, divided by the window, is the share of the limit
+    /// that was used: what a machine of that speed would show as busy.
     pub fn busy(&self) -> Duration {
         Duration::from_nanos(self.busy_ns.load(Relaxed))
     }

@@ -6,8 +6,8 @@ use futures::future::BoxFuture;
 
 use super::{Clock, SystemClock};
 
-/// Where a worker's async work runs, and what time it is there. Whoever of the pipeline or of `bigquery/` waits, spawns, measures or draws a
-/// jitter does it here, so that a seed can decide all of it.
+/// Where a worker's async work runs, and what time it is there. Whoever of the pipeline or of `bigquery/` waits, spawns, measures or draws
+/// a jitter does it here, so that a seed can decide all of it.
 pub trait Tasks: Clock {
     /// Now, as threads measure it: the same time as [`Clock::now_monotonic`].
     fn now(&self) -> Instant;

@@ -1,7 +1,8 @@
 //! Health, metrics, status, and what a worker can be told, over HTTP: traits in, a router out.
 //!
-//! With `[worker] api_token`, `/status`, `/fleet` and every writing verb need the token. The page itself holds nothing; health and metrics stay open, for
-//! neither the kubelet nor Prometheus has the token, and they carry names and counts only. Without the setting nothing can be written.
+//! With `[worker] api_token`, `/status`, `/fleet` and every writing verb need the token. The page itself holds nothing; health and metrics
+//! stay open, for neither the kubelet nor Prometheus has the token, and they carry names and counts only. Without the setting nothing can
+//! be written.
 //!
 //! Belongs here: paths, codes, the page. Does not belong here: what a worker's state is (`supervisor/`, `pipeline/`).
 

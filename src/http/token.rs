@@ -21,7 +21,8 @@ impl ApiToken {
         self.0.is_some()
     }
 
-    /// Whether the request carries it (`Authorization: Bearer ...`, RFC 6750). Takes as long for a token that is nearly right as for any other.
+    /// Whether the request carries it (`Authorization: Bearer ...`, RFC 6750). Takes as long for a token that is nearly right as for any
+    /// other.
     pub fn is_in(&self, headers: &HeaderMap) -> bool {
         let Some(expected) = &self.0 else { return false };
         let mut given = headers.get_all(header::AUTHORIZATION).iter();

@@ -16,8 +16,8 @@ use super::properties::{self, Purpose};
 use super::queue::{NativeClient, Unanswered};
 use super::settings::ClusterSettings;
 
-/// A librdkafka consumer. Destroying one waits for brokers and for every queue and list that refers to it, so the last owner's drop only hands
-/// it to a thread of its own: nobody waits for it.
+/// A librdkafka consumer. Destroying one waits for brokers and for every queue and list that refers to it, so the last owner's drop only
+/// hands it to a thread of its own: nobody waits for it.
 pub(super) struct ConsumerHandle<C: ConsumerContext + 'static>(Option<BaseConsumer<C>>, Mutex<Option<Unanswered>>);
 
 impl<C: ConsumerContext + 'static> ConsumerHandle<C> {

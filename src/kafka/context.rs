@@ -13,7 +13,8 @@ use rdkafka::statistics::Statistics;
 
 use super::oauth::TokenSource;
 
-/// Logs go to `tracing` under the target `librdkafka`; the last error's reason is kept for whoever polls; tokens are fetched when asked for.
+/// Logs go to `tracing` under the target `librdkafka`; the last error's reason is kept for whoever polls; tokens are fetched when asked
+/// for.
 pub(super) struct ClientEvents {
     client: String,
     token: Option<TokenSource>,
@@ -25,7 +26,7 @@ pub(super) struct ClientEvents {
 pub(super) struct LastReason(Arc<Mutex<Option<String>>>);
 
 impl LastReason {
-    /// As they are.
+    /// The words, left in place.
     pub fn get(&self) -> Option<String> {
         self.0.lock().clone()
     }

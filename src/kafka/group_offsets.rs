@@ -87,7 +87,8 @@ impl GroupOffsets {
         Ok(partitions.into_iter().map(of).collect())
     }
 
-    /// The first offset of each partition whose record is not older than `at_ms` (milliseconds since the epoch); none for a partition without one.
+    /// The first offset of each partition whose record is not older than `at_ms` (milliseconds since the epoch); none for a partition
+    /// without one.
     ///
     /// # Errors
     /// Brokers that do not answer within `timeout`.
@@ -105,8 +106,8 @@ impl GroupOffsets {
         Ok(by_partition(&answer))
     }
 
-    /// The members that the brokers tell about. Of a group of the newer protocol (KIP-848) they tell nothing this way: that the group is empty
-    /// is known only when [`GroupOffsets::set`] did it.
+    /// The members that the brokers tell about. Of a group of the newer protocol (KIP-848) they tell nothing this way: that the group is
+    /// empty is known only when [`GroupOffsets::set`] did it.
     ///
     /// # Errors
     /// Brokers that do not answer, or know no such question.
@@ -118,8 +119,8 @@ impl GroupOffsets {
         Ok(members.map(|member| format!("{} on {}", member.client_id(), member.client_host().trim_start_matches('/'))).collect())
     }
 
-    /// Commits these offsets for the group, without metadata: what stood beside the old ones goes. All or nothing: the coordinator refuses while the
-    /// group has a member.
+    /// Commits these offsets for the group, without metadata: what stood beside the old ones goes. All or nothing: the coordinator refuses
+    /// while the group has a member.
     ///
     /// # Errors
     /// See [`NotSet`].

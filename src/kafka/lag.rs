@@ -30,7 +30,8 @@ pub struct PartitionOffsets {
 /// Goes into `client.id` of the client that asks for high watermarks; `properties` gives it read_uncommitted under this name.
 pub(super) const UNCOMMITTED: &str = "lag-uncommitted";
 
-/// Where the topics end for those who write: the high watermark, which goes on behind an open transaction while the last stable offset stands.
+/// Where the topics end for those who write: the high watermark, which goes on behind an open transaction while the last stable offset
+/// stands.
 pub struct HighWatermarks {
     settings: GroupSettings,
     asker: Outsider,
@@ -75,7 +76,8 @@ impl LagClient {
     /// partitions on a healthy cluster).
     ///
     /// # Errors
-    /// When a whole question failed, which on Apache Kafka one partition without a leader is enough for; what was left out of an answer is `None`.
+    /// When a whole question failed, which on Apache Kafka one partition without a leader is enough for; what was left out of an answer is
+    /// `None`.
     pub fn query(&self, partitions: &[TopicPartition], timeout: Duration) -> Result<Vec<PartitionOffsets>, KafkaError> {
         if partitions.is_empty() {
             return Ok(Vec::new());

@@ -20,8 +20,8 @@ use super::settings::ClusterSettings;
 pub enum LogStart {
     /// At the first record there is: for compacted topics.
     Beginning,
-    /// So many offsets before the end: for reports, of which the old ones say nothing. Offsets, not times: neither the clocks of those who wrote
-    /// them nor this machine's is asked.
+    /// So many offsets before the end: for reports, of which the old ones say nothing. Offsets, not times: neither the clocks of those who
+    /// wrote them nor this machine's is asked.
     Last(i64),
 }
 

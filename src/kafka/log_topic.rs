@@ -27,7 +27,8 @@ pub enum Kept {
 }
 
 impl Kept {
-    /// The topic's settings. Small segments: only closed ones are deleted or compacted, and a quiet topic would keep an open one for a week.
+    /// The topic's settings. Small segments: only closed ones are deleted or compacted, and a quiet topic would keep an open one for a
+    /// week.
     const fn settings(self) -> &'static [(&'static str, &'static str)] {
         match self {
             Self::Hour => &[("cleanup.policy", "delete"), ("retention.ms", "3600000"), ("segment.ms", "600000")],

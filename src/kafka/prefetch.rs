@@ -4,8 +4,8 @@
 const MESSAGE_OVERHEAD_BYTES: u64 = 335;
 /// Room for the values of one queue, at least: below this every fetch is a round trip of its own.
 const QUEUE_KIB_MIN: u64 = 16;
-/// What a compressed byte of an answer becomes in a queue: small records compressed to some 60 bytes take 440 there (335 of them bookkeeping).
-/// With 500 partitions and answers as large as their queues, 330 MB were held where 64 were meant.
+/// What a compressed byte of an answer becomes in a queue: small records compressed to some 60 bytes take 440 there (335 of them
+/// bookkeeping). With 500 partitions and answers as large as their queues, 330 MB were held where 64 were meant.
 const EXPANSION: u64 = 8;
 /// One partition's share of an answer, at least. A broker still gives one whole batch, however large, to the first partition that has data.
 const PARTITION_FETCH_BYTES_MIN: u64 = 4 * 1024;
@@ -13,17 +13,19 @@ const PARTITION_FETCH_BYTES_MIN: u64 = 4 * 1024;
 const FETCH_BYTES_MIN: u64 = 64 * 1024;
 /// One fetch answer of a broker, at most: more brings no speed.
 const FETCH_BYTES_MAX: u64 = 16 * 1024 * 1024;
-/// A batch as it lies in a queue, roughly: 500 records of 100 bytes with their bookkeeping. A batch comes whole, however small the limits: a queue whose
-/// share is less is filled again only when it is empty, for every message of a batch keeps the whole batch in memory.
+/// A batch as it lies in a queue, roughly: 500 records of 100 bytes with their bookkeeping. A batch comes whole, however small the limits:
+/// a queue whose share is less is filled again only when it is empty, for every message of a batch keeps the whole batch in memory.
 const BATCH_BYTES: u64 = 256 * 1024;
-/// What librdkafka allocates for a compressed batch before it knows what it needs: `message.max.bytes`, at least (rdkafka_lz4.c:222; it grows from there).
+/// What librdkafka allocates for a compressed batch before it knows what it needs: `message.max.bytes`, at least (rdkafka_lz4.c:222; it
+/// grows from there).
 const DECOMPRESSION_BYTES_MIN: u64 = 32 * 1024;
 /// Messages in one queue, at most: beyond it only memory grows (reference: 20,000 was as fast as 100,000).
 const QUEUE_MESSAGES_MAX: u64 = 20_000;
 
-/// How long a broker holds a fetch that finds nothing. A partition whose queue is full is left out of the fetch that is sent at that moment, and one
-/// fetch of a broker is under way at a time: while its other partitions are idle, a partition that catches up stands still for this long, again and
-/// again. With librdkafka's 500 ms one partition of 1 MB records moved 22 records/s. The price: ten empty fetches a second of each broker when idle.
+/// How long a broker holds a fetch that finds nothing. A partition whose queue is full is left out of the fetch that is sent at that
+/// moment, and one fetch of a broker is under way at a time: while its other partitions are idle, a partition that catches up stands still
+/// for this long, again and again. With librdkafka's 500 ms one partition of 1 MB records moved 22 records/s. The price: ten empty fetches
+/// a second of each broker when idle.
 const FETCH_WAIT_MS: u64 = 100;
 
 /// librdkafka's limits on fetching ahead.
@@ -43,8 +45,8 @@ impl Prefetch {
     /// Limits that keep `partitions` queues and one answer of each of `brokers` within `budget_bytes`.
     ///
     /// `bound = 2 x (partitions x (kib x 1024 + messages x 335) + brokers x fetch)`: the factor for a queue being refilled while its former
-    /// content is taken, and for keys, headers and decompression. A quarter of the half goes to answers in flight, the rest to queues, of it two
-    /// thirds to values. librdkafka's smallest useful limits win over a budget too small for them: see [`Prefetch::bound_bytes`].
+    /// content is taken, and for keys, headers and decompression. A quarter of the half goes to answers in flight, the rest to queues, of
+    /// it two thirds to values. librdkafka's smallest useful limits win over a budget too small for them: see [`Prefetch::bound_bytes`].
     pub fn plan(budget_bytes: u64, partitions: u64, brokers: u64) -> Self {
         let (partitions, brokers, half) = (partitions.max(1), brokers.max(1), budget_bytes / 2);
         let fetch_bytes = (half / 4 / brokers).clamp(FETCH_BYTES_MIN, FETCH_BYTES_MAX);

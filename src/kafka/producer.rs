@@ -82,9 +82,9 @@ struct Live {
 }
 
 impl DeadLetterProducer {
-    /// A producer that holds at most `buffer_bytes` of records that are not acknowledged, and gives up a record after `timeout`; without one it
-    /// tries for as long as it lives, and never writes a record twice however often brokers come and go (unless the user set a timeout in
-    /// `[kafka]`: a record that was given up may have been written).
+    /// A producer that holds at most `buffer_bytes` of records that are not acknowledged, and gives up a record after `timeout`; without
+    /// one it tries for as long as it lives, and never writes a record twice however often brokers come and go (unless the user set a
+    /// timeout in `[kafka]`: a record that was given up may have been written).
     ///
     /// # Errors
     /// Properties that librdkafka or millrace's promises refuse. Does not wait for brokers.
@@ -93,12 +93,12 @@ impl DeadLetterProducer {
         Ok(Self { cluster: cluster.clone(), buffer_bytes, timeout, live })
     }
 
-    /// Writes `record` to `topic` (its own topic, partition and offset are not used) and returns when it is durable on all in-sync replicas.
-    /// Null and empty keys, values and header values stay what they are. A dropped future leaves the outcome unknown.
+    /// Writes `record` to `topic` (its own topic, partition and offset are not used) and returns when it is durable on all in-sync
+    /// replicas. Null and empty keys, values and header values stay what they are. A dropped future leaves the outcome unknown.
     ///
     /// # Errors
-    /// With a time limit within twice that: once for room in the buffer, once for the brokers. Without: for what time does not mend (a topic that
-    /// is missing, a right, a size), and after 30 s without room.
+    /// With a time limit within twice that: once for room in the buffer, once for the brokers. Without: for what time does not mend (a
+    /// topic that is missing, a right, a size), and after 30 s without room.
     pub async fn send(&self, topic: &str, record: &OwnedRecord) -> Result<(), ProduceError> {
         let producer = self.live.lock().producer.clone();
         let mut message = FutureRecord::<[u8], [u8]>::to(topic);

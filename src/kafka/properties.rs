@@ -12,8 +12,8 @@ use super::prefetch::Prefetch;
 use super::settings::ClusterSettings;
 use super::trust;
 
-/// The session timeout of classic groups unless set. Also what is assumed under `group.protocol=consumer`, where the broker decides (45 s by
-/// default): assuming less only makes a worker that stood still ask sooner whether it is still a member.
+/// The session timeout of classic groups unless set. Also what is assumed under `group.protocol=consumer`, where the broker decides (45 s
+/// by default): assuming less only makes a worker that stood still ask sooner whether it is still a member.
 pub(super) const SESSION_TIMEOUT_MS: u64 = 10_000;
 
 /// Properties that a promise rests on: name, value, why. The user may repeat ours, not change it.

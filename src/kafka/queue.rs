@@ -42,7 +42,8 @@ unsafe impl Sync for NativeQueue {}
 impl Drop for NativeQueue {
     fn drop(&mut self) {
         // SAFETY: the pointer came from `rd_kafka_queue_new` or `_get_partition`, which give one reference, returned here once. The client
-        // is still alive: every owner of a `NativeQueue` drops it before its `Arc<dyn NativeClient>` (order of fields) or borrows the client.
+        // is still alive: every owner of a `NativeQueue` drops it before its `Arc<dyn NativeClient>` (order of fields) or borrows the
+        // client.
         unsafe { sys::rd_kafka_queue_destroy(self.0.as_ptr()) }
     }
 }
@@ -92,8 +93,8 @@ impl KafkaPartitionQueue {
             event: None,
             panic: None,
         };
-        // SAFETY: the queue is valid; `on_message` is called on this thread and only before the call returns (timeout 0), so `take` outlives
-        // every use of its pointer, and nothing else touches `take` meanwhile.
+        // SAFETY: the queue is valid; `on_message` is called on this thread and only before the call returns (timeout 0), so `take`
+        // outlives every use of its pointer, and nothing else touches `take` meanwhile.
         unsafe { sys::rd_kafka_consume_callback_queue(self.queue.0.as_ptr(), 0, Some(on_message), (&raw mut take).cast::<c_void>()) };
         if let Some(panic) = take.panic {
             resume_unwind(panic);
@@ -293,11 +294,12 @@ pub(super) fn is_member(client: &dyn NativeClient) -> bool {
 /// What a commit came to: an error for all, and those of single partitions.
 pub(super) type CommitAnswer = (Option<RDKafkaErrorCode>, Vec<(TopicPartition, RDKafkaErrorCode)>);
 
-/// What is stored beside a partition's offset in an answer of librdkafka's; `None` when there is nothing. Bytes that are no UTF-8 are replaced: rdkafka's
-/// own accessor panics at them, and whoever reads metadata must see that something is there.
+/// What is stored beside a partition's offset in an answer of librdkafka's; `None` when there is nothing. Bytes that are no UTF-8 are
+/// replaced: rdkafka's own accessor panics at them, and whoever reads metadata must see that something is there.
 pub(super) fn metadata_of(list: &TopicPartitionList, partition: &TopicPartition) -> Option<Arc<str>> {
     let topic = CString::new(&*partition.topic).ok()?;
-    // SAFETY: the list and the name are valid for the call; the element, if there is one, belongs to the list, which outlives this function.
+    // SAFETY: the list and the name are valid for the call; the element, if there is one, belongs to the list, which outlives this
+    // function.
     let element = unsafe { sys::rd_kafka_topic_partition_list_find(list.ptr(), topic.as_ptr(), partition.partition).as_ref() }?;
     if element.metadata.is_null() || element.metadata_size == 0 {
         return None;
@@ -309,8 +311,8 @@ pub(super) fn metadata_of(list: &TopicPartitionList, partition: &TopicPartition)
 
 /// Commits and waits for the answer, at most `timeout` (`rd_kafka_commit` would wait without limit: rdkafka_offset.c:406).
 ///
-/// One at a time: after a commit without an answer the next one waits for that, within its own time. librdkafka repeats commits by itself, and a late
-/// one would put older offsets and metadata in the place of newer ones that were accepted.
+/// One at a time: after a commit without an answer the next one waits for that, within its own time. librdkafka repeats commits by itself,
+/// and a late one would put older offsets and metadata in the place of newer ones that were accepted.
 pub(super) fn commit(client: &dyn NativeClient, offsets: &TopicPartitionList, timeout: Duration) -> CommitAnswer {
     let deadline = Instant::now() + timeout;
     let mut unanswered = client.unanswered().lock();

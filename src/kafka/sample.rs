@@ -18,8 +18,8 @@ use crate::record::TopicPartition;
 
 /// How many of a partition's last offsets are looked at (rho in Landau et al., arXiv 2206.11170).
 ///
-/// Only sizes are taken from them, not the production rate: timestamps of one producer's batch lie within a millisecond and would say anything,
-/// and those of backfills and mirrored topics are old. Rates come from differences of end offsets.
+/// Only sizes are taken from them, not the production rate: timestamps of one producer's batch lie within a millisecond and would say
+/// anything, and those of backfills and mirrored topics are old. Rates come from differences of end offsets.
 pub const SAMPLE_RECORDS: i64 = 5;
 
 /// Goes into `client.id`; `properties` asks librdkafka for the end of partitions under it.
@@ -43,9 +43,9 @@ impl Sampler {
         Ok(Self { consumer: ConsumerHandle::new(consumer) })
     }
 
-    /// Mean bytes of key and value of the last [`SAMPLE_RECORDS`] records of these partitions of one topic, each given with its number, first
-    /// and end offset. A partition without records (or whose last offsets hold none: transaction markers, compaction), and one that did not
-    /// answer within `timeout`, is left out.
+    /// Mean bytes of key and value of the last [`SAMPLE_RECORDS`] records of these partitions of one topic, each given with its number,
+    /// first and end offset. A partition without records (or whose last offsets hold none: transaction markers, compaction), and one that
+    /// did not answer within `timeout`, is left out.
     ///
     /// # Errors
     /// When librdkafka refuses the whole question.
@@ -69,9 +69,9 @@ impl Sampler {
         Ok(means.map(|(partition, seen)| (partition, seen.bytes as f64 / f64::from(seen.records))).collect())
     }
 
-    /// Whether there is a record to read in these ranges (number, from, end) of a topic's partitions: behind the last committed record there may
-    /// be nothing but transaction markers and aborted records, which nobody will ever read. A partition that gave no answer within `timeout`
-    /// is left out.
+    /// Whether there is a record to read in these ranges (number, from, end) of a topic's partitions: behind the last committed record
+    /// there may be nothing but transaction markers and aborted records, which nobody will ever read. A partition that gave no answer
+    /// within `timeout` is left out.
     ///
     /// # Errors
     /// When librdkafka refuses the whole question.

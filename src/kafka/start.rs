@@ -111,8 +111,8 @@ fn committed(consumer: &BaseConsumer<GroupContext>, partitions: &[TopicPartition
         .collect()
 }
 
-/// With `start = "latest"`: which partitions there are before this member joins, if the group has no committed offset for any of them; else the
-/// empty set. Tries again until it is known or the member closes.
+/// With `start = "latest"`: which partitions there are before this member joins, if the group has no committed offset for any of them; else
+/// the empty set. Tries again until it is known or the member closes.
 pub(super) fn remember_fresh(member: &Member, consumer: &BaseConsumer<GroupContext>) {
     if member.settings.start == StartAt::Earliest {
         return;

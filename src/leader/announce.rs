@@ -1,7 +1,7 @@
 //! What is published of decisions: which, under which term and number, and what waits while the state topic cannot be written. No I/O.
 //!
-//! Publishing is tried before the fleet is resized, but no resize waits for it: late records are worse than a history that is written later. The
-//! evidence that a resize rests on is what was heard and measured; whether the decision can be written down is none.
+//! Publishing is tried before the fleet is resized, but no resize waits for it: late records are worse than a history that is written
+//! later. The evidence that a resize rests on is what was heard and measured; whether the decision can be written down is none.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -37,8 +37,8 @@ pub(super) struct Announcer {
 }
 
 impl Announcer {
-    /// The number that this term's decisions are published under: the lease's, but higher than all that were heard. A lease or a lock file that was
-    /// made anew counts from 1 again, while decisions of long ago still stand in the topic.
+    /// The number that this term's decisions are published under: the lease's, but higher than all that were heard. A lease or a lock file
+    /// that was made anew counts from 1 again, while decisions of long ago still stand in the topic.
     pub fn term(&mut self, of_lease: u64, heard: Option<u64>) -> u64 {
         *self.term.get_or_insert_with(|| heard.map_or(of_lease, |heard| of_lease.max(heard.saturating_add(1))))
     }
@@ -48,8 +48,8 @@ impl Announcer {
         self.term
     }
 
-    /// Takes a decision to be published, if it is one that somebody wants to read: the term's first, and whatever changes the number of workers; one
-    /// that could not be done and is made again only after a minute.
+    /// Takes a decision to be published, if it is one that somebody wants to read: the term's first, and whatever changes the number of
+    /// workers; one that could not be done and is made again only after a minute.
     pub fn note(&mut self, now: Duration, action: Action, decided: &Decided, at_ms: i64) {
         let changes = decided.replicas != decided.replicas_before;
         let repeats = |(before, direction, at): (u32, Action, Duration)| {

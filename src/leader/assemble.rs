@@ -8,7 +8,8 @@ use crate::scaling::{
     Assignor, ConnectorGroup, Decision, GroupState, Limits, Owned, PartitionLoad, RebalanceProtocol, Snapshot, WorkerGroup, WorkerLoad,
 };
 
-/// A group that has not had all its partitions owned for this long is not rebalancing: a topic that nobody may read, a connector that failed.
+/// A group that has not had all its partitions owned for this long is not rebalancing: a topic that nobody may read, a connector that
+/// failed.
 const REBALANCE_MAX_MS: i64 = 60_000;
 /// Remarks of one look at most: a cluster in trouble would fill pages.
 const REMARKS_MAX: usize = 20;
@@ -146,8 +147,8 @@ impl Look<'_> {
     }
 }
 
-/// Who gives partitions to a connector's members, and what a rebalance stops: by its properties, which win over the fleet's. librdkafka's other
-/// assignor, `roundrobin`, balances by count as `range` does, and is eager.
+/// Who gives partitions to a connector's members, and what a rebalance stops: by its properties, which win over the fleet's. librdkafka's
+/// other assignor, `roundrobin`, balances by count as `range` does, and is eager.
 fn assignment(fleet: &BTreeMap<String, KafkaValue>, own: &BTreeMap<String, KafkaValue>) -> (Option<Assignor>, Option<RebalanceProtocol>) {
     let property = |name: &str| own.get(name).or_else(|| fleet.get(name)).map(KafkaValue::to_property);
     let classic = |strategy: &str| match strategy.split(',').next().unwrap_or_default().trim() {

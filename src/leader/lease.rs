@@ -11,8 +11,8 @@ use super::store::StoreError;
 pub struct Timing {
     /// How long others wait, from the last change that they saw, before they take the lease.
     pub lease_duration: Duration,
-    /// How long after the last renewal was begun the leader leads. Shorter than `lease_duration`; the difference is the margin for writes that
-    /// are on their way, and for clocks that run at different speeds.
+    /// How long after the last renewal was begun the leader leads. Shorter than `lease_duration`; the difference is the margin for writes
+    /// that are on their way, and for clocks that run at different speeds.
     pub renew_deadline: Duration,
     /// How often the leader renews and others look.
     pub retry_period: Duration,
@@ -45,8 +45,8 @@ pub struct LeaseRecord {
     pub duration: Option<Duration>,
     /// When it was taken, by the holder's wall clock, microseconds since the epoch. For people.
     pub acquired_us: Option<i64>,
-    /// When it was renewed, by the holder's wall clock, microseconds since the epoch. For people, and as a sign of life: that it changes counts,
-    /// never its value.
+    /// When it was renewed, by the holder's wall clock, microseconds since the epoch. For people, and as a sign of life: that it changes
+    /// counts, never its value.
     pub renewed_us: Option<i64>,
     /// How often it was taken.
     pub transitions: u64,
@@ -68,8 +68,8 @@ pub trait LeaseStore: Send + Sync {
     async fn replace(&self, version: &str, record: &LeaseRecord) -> Result<String, StoreError>;
 }
 
-/// A lease as one candidate saw it, and since when it did not change. The only times that count are of the candidate's own clock: others' clocks
-/// may be wrong by hours.
+/// A lease as one candidate saw it, and since when it did not change. The only times that count are of the candidate's own clock: others'
+/// clocks may be wrong by hours.
 #[derive(Debug, Clone)]
 pub(super) struct Observed {
     pub(super) record: LeaseRecord,

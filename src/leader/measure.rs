@@ -59,7 +59,8 @@ impl Measurer {
         Self { beat, fleet, clock, window_ms, sample_timeout, watched: BTreeMap::new(), shared: HashMap::new() }
     }
 
-    /// Looks at these connectors, with what live workers say of their partitions. A connector that cannot be looked at says why; the others go on.
+    /// Looks at these connectors, with what live workers say of their partitions. A connector that cannot be looked at says why; the others
+    /// go on.
     pub fn look(&mut self, connectors: &[Arc<ConnectorConfig>], live: &[LiveWorker]) -> Vec<ConnectorMeasure> {
         self.watched.retain(|name, watched| connectors.iter().any(|config| config.name == *name && same_topics(config, &watched.config)));
         let ways: Vec<BTreeMap<String, String>> = connectors.iter().map(|config| overrides(config)).collect();

@@ -69,8 +69,9 @@ pub(super) struct Left {
     pub forgotten: Option<String>,
 }
 
-/// Makes a memory fit into a record. Offsets of single partitions are always left out: they are learnt again within seconds. Then loads of long ago,
-/// then all loads: without them the next leader does not know what recurs, and watches for some minutes before it lets workers go.
+/// Makes a memory fit into a record. Offsets of single partitions are always left out: they are learnt again within seconds. Then loads of
+/// long ago, then all loads: without them the next leader does not know what recurs, and watches for some minutes before it lets workers
+/// go.
 pub(super) fn left_for_next(memory: &Memory) -> Left {
     let Ok(mut value) = serde_json::to_value(memory) else {
         return Left { memory: None, bytes: 0, forgotten: Some("everything: it cannot be written as JSON".to_owned()) };

@@ -74,8 +74,8 @@ impl Deaf {
 }
 
 impl Monitor {
-    /// Runs until `stop`, or until this worker is elected and has heard its fleet poorly for a minute. Nothing is decided any more once it has
-    /// returned.
+    /// Runs until `stop`, or until this worker is elected and has heard its fleet poorly for a minute. Nothing is decided any more once it
+    /// has returned.
     pub async fn run(mut self, stop: CancellationToken) -> Ended {
         while !stop.is_cancelled() {
             let term = self.leadership.borrow_and_update().term().filter(|term| term.is_valid()).cloned();
@@ -137,7 +137,8 @@ impl Monitor {
             let next = self.timer.sleep(self.fleet.scaling.decide_interval.get());
             tokio::select! {
                 biased;
-                // Dropped where it stands when the term is over: a resize on its way is bounded by its own fence. A stop waits for its answer.
+                // Dropped where it stands when the term is over: a resize on its way is bounded by its own fence. A stop waits for its
+                // answer.
                 () = over(&mut leadership) => break,
                 () = self.turn(&mut lead, stop) => {}
             }

@@ -31,12 +31,12 @@ pub enum Resized {
     Failed(StoreError),
 }
 
-/// Asks for `to` workers, decided when the fleet was asked for `from`: read the scale, recheck the term's local deadline, write with the version
-/// that was read and a timeout below the margin between two terms.
+/// Asks for `to` workers, decided when the fleet was asked for `from`: read the scale, recheck the term's local deadline, write with the
+/// version that was read and a timeout below the margin between two terms.
 ///
-/// Nothing can take back a write that is on its way when the term ends. What is kept: it takes effect only if nobody wrote since this leader
-/// read, and of all writes that are on their way at that moment at most one does, for it moves the version on. So a late write is at most one,
-/// made from the state that it changes, and the next decision of the next leader repairs it.
+/// Nothing can take back a write that is on its way when the term ends. What is kept: it takes effect only if nobody wrote since this
+/// leader read, and of all writes that are on their way at that moment at most one does, for it moves the version on. So a late write is at
+/// most one, made from the state that it changes, and the next decision of the next leader repairs it.
 pub async fn resize(replicas: &dyn Replicas, term: &Term, timer: &dyn Timer, from: u32, to: u32) -> Resized {
     let timeout = term.write_timeout();
     for _ in 0..TRIES {

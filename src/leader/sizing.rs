@@ -13,15 +13,16 @@ const FOLLOWED_WITHIN: Duration = Duration::from_secs(600);
 pub enum Sizing {
     /// The leader asks for as many workers as it decides.
     Sets(Arc<dyn Replicas>),
-    /// It only says how many it wants (`observe`), and an HPA, KEDA or a person follows. Here stands what was asked for, where that can be read.
+    /// It only says how many it wants (`observe`), and an HPA, KEDA or a person follows. Here stands what was asked for, where that can be
+    /// read.
     Says(Option<Arc<dyn Replicas>>),
 }
 
 /// How many workers the leader of `observe` wants.
 ///
-/// Decisions go on from this number, never from the workers that happen to be there. Whoever follows comes late, and an HPA takes the highest
-/// number of its stabilization window: a leader that fell back on the live workers while they are still too many would keep them for ever, and
-/// one that did so while they are still too few would take back what it had just asked for.
+/// Decisions go on from this number, never from the workers that happen to be there. Whoever follows comes late, and an HPA takes the
+/// highest number of its stabilization window: a leader that fell back on the live workers while they are still too many would keep them
+/// for ever, and one that did so while they are still too few would take back what it had just asked for.
 #[derive(Debug, Default)]
 pub(super) struct Wish {
     wanted: Option<u32>,

@@ -37,8 +37,8 @@ impl Leadership {
     }
 }
 
-/// One time of being leader. It answers "may I still act, and for how long" from times that this process saw itself, so that a leader that was
-/// paused, or that cannot renew, knows that it is none any more without asking anyone.
+/// One time of being leader. It answers "may I still act, and for how long" from times that this process saw itself, so that a leader that
+/// was paused, or that cannot renew, knows that it is none any more without asking anyone.
 ///
 /// A term that is over stays over: whoever leads again has a new one, with a higher number.
 #[derive(Clone)]
@@ -54,8 +54,8 @@ struct Shared {
     until: Mutex<Option<Until>>,
 }
 
-/// The end of a term on both clocks. Monotonic time stands still while a machine is suspended, wall time does not: the earlier end counts. A
-/// wall clock that is set forward ends a term early, which costs an election; one that is set back changes nothing.
+/// The end of a term on both clocks. Monotonic time stands still while a machine is suspended, wall time does not: the earlier end counts.
+/// A wall clock that is set forward ends a term early, which costs an election; one that is set back changes nothing.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Until {
     monotonic: Duration,

@@ -71,8 +71,8 @@ impl Track {
         self.sampled_bytes = mean_bytes.or(self.sampled_bytes);
     }
 
-    /// The range behind the commit that may hold nothing to read (markers, aborted records), when it is time to look: something seems to lag, and
-    /// neither commit nor end has moved for a while.
+    /// The range behind the commit that may hold nothing to read (markers, aborted records), when it is time to look: something seems to
+    /// lag, and neither commit nor end has moved for a while.
     pub fn doubtful(&mut self, now_ms: i64, offsets: &PartitionOffsets) -> Option<(i64, i64)> {
         let (end, committed) = (offsets.end?, offsets.committed?);
         let from = committed.max(offsets.low.unwrap_or(0));
@@ -150,7 +150,8 @@ impl Track {
         (Some((end - position).max(0)), self.ends.behind(now_ms, position))
     }
 
-    /// Milliseconds; where the offset is older than what is remembered, the time in which so many records are produced now, if that is more.
+    /// Milliseconds; where the offset is older than what is remembered, the time in which so many records are produced now, if that is
+    /// more.
     fn since(&self, behind: Behind, lag_records: Option<i64>, produced_per_s: Option<f64>) -> i64 {
         let by_rate = lag_records.zip(produced_per_s.filter(|rate| *rate > 0.0)).map(|(lag, rate)| (lag as f64 / rate * 1000.0) as i64);
         if behind.at_least { behind.ms.max(by_rate.unwrap_or(0)) } else { behind.ms }

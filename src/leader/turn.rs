@@ -32,7 +32,8 @@ pub(super) struct Lead {
     pub term: Term,
     measurer: Arc<Mutex<Measurer>>,
     coverage: Coverage,
-    /// What was learnt, and the time that it counts in. `None` until the fleet's topics have been read: what the last leader left stands there.
+    /// What was learnt, and the time that it counts in. `None` until the fleet's topics have been read: what the last leader left stands
+    /// there.
     learnt: Option<(Memory, Timeline)>,
     page: Arc<LeaderPage>,
     announcer: Announcer,
@@ -139,7 +140,8 @@ impl Monitor {
             }
         };
         if let Hearing::Poor(why) = self.view.hearing() {
-            // The least that is allowed needs no hearing. It is published as soon as the topics are heard, for only then its number is known.
+            // The least that is allowed needs no hearing. It is published as soon as the topics are heard, for only then its number is
+            // known.
             let raise = asked.and_then(|asked| Some((asked, at_least(asked, self.fleet.scaling.min)?)));
             let Some((asked, least)) = raise else { return Err(why) };
             let mut decided = written_down(&least, asked, live)?;
@@ -191,8 +193,8 @@ impl Monitor {
         Ok(Outcome { kind, decided: Some(decided), remarks })
     }
 
-    /// How many workers were wanted before this decision, where somebody else resizes: see [`Wish`]. It begins with what the last leader wanted,
-    /// if that is not long ago, else with what is asked for, else with who is there.
+    /// How many workers were wanted before this decision, where somebody else resizes: see [`Wish`]. It begins with what the last leader
+    /// wanted, if that is not long ago, else with what is asked for, else with who is there.
     async fn wished(&self, lead: &mut Lead, live: &[LiveWorker], remarks: &mut Vec<String>) -> u32 {
         let asked = match &self.sizing {
             Sizing::Sets(replicas) | Sizing::Says(Some(replicas)) => match replicas.read(READ_TIMEOUT).await {

@@ -1,4 +1,5 @@
-//! The leader wedged: by brokers that are asked for longer than anyone may stand still, and by a number of workers that nobody ever answers.
+//! The leader wedged: by brokers that are asked for longer than anyone may stand still, and by a number of workers that nobody ever
+//! answers.
 
 use std::sync::Arc;
 use std::time::Duration;

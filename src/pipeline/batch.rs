@@ -1,4 +1,4 @@
-//! The open buffer of a table in one shard, and the append job that it becomes.
+//! The open batch of a table in one shard, and the append job that it becomes.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -120,8 +120,8 @@ impl AppendJob {
         self.shares.iter().all(|share| self.is_gone(share))
     }
 
-    /// The gate of an append of this job: closed while the fence is up, and once an assignment that is not over now is, also when that happens
-    /// while the append waits for room. Make it before rows of assignments that are over are left out.
+    /// The gate of an append of this job: closed while the fence is up, and once an assignment that is not over now is, also when that
+    /// happens while the append waits for room. Make it before rows of assignments that are over are left out.
     pub fn gate(&self, fence: &Arc<Fence>) -> Arc<dyn Gate> {
         let present = self.partitions.iter().map(|(_, progress)| progress).filter(|progress| !progress.is_gone());
         Arc::new(JobGate { fence: fence.clone(), partitions: present.cloned().collect() })
@@ -151,7 +151,7 @@ struct JobGate {
 
 impl Gate for JobGate {
     fn is_open(&self) -> bool {
-        // The fence first: who asks it comes around.
+        // The fence first: asking it counts as a sign of life.
         self.fence.is_open() && !self.partitions.iter().any(|progress| progress.is_gone())
     }
 }

@@ -1,5 +1,5 @@
-//! Kafka clients beside the consumers: dead-letter producer, re-reader, lag queries. One set for all connectors that reach the cluster the same
-//! way, each made when first needed: a client costs threads for every broker.
+//! Kafka clients beside the consumers: dead-letter producer, re-reader, lag queries. One set for all connectors that reach the cluster the
+//! same way, each made when first needed: a client costs threads for every broker.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

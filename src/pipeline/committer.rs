@@ -1,4 +1,5 @@
-//! Commits heads every second, and nothing else. Lowers the fence when the broker accepted one.
+//! Commits the ledgers' heads at each interval, and at once when appends wait for a commit. Lowers the fence when the broker has accepted
+//! one.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -27,10 +28,11 @@ const COMMIT_TIMEOUT: Duration = Duration::from_secs(2);
 const NAP_MAX: Duration = Duration::from_secs(1);
 /// Appends wait for a commit that failed: tried again so soon, then after twice as long each time.
 const AGAIN_AFTER: Duration = Duration::from_millis(20);
-/// How often that wait is doubled, to a third of a second: in a rebalance brokers refuse commits for seconds, and what waits then is to leave soon after.
+/// How often that wait is doubled: up to a third of a second. Brokers refuse commits for seconds in a rebalance, and appends that wait
+/// should leave soon after it.
 const DOUBLED_MAX: u32 = 4;
 
-/// Between two commits, however often appends ask for one: it bounds what many workers ask of a group's coordinator.
+/// The least time between two commits, however often appends ask for one: bounds the load of many workers on a group's coordinator.
 const COMMITS_APART: Duration = Duration::from_millis(10);
 
 /// What the committer needs.
@@ -43,13 +45,13 @@ pub struct CommitterParts {
     pub ownership: Arc<Ownership>,
     /// Raised after a pause.
     pub fence: Arc<Fence>,
-    /// Told when the thread panics: a connector that commits nothing must not seem well.
+    /// Told when the thread panics: a connector that commits nothing must not look healthy.
     pub trouble: Arc<Trouble>,
     /// What the connector counts.
     pub metrics: Arc<ConnectorMetrics>,
     /// What time it is.
     pub tasks: Arc<dyn Tasks>,
-    /// How often.
+    /// How often heads are committed.
     pub interval: Duration,
     /// Rings when appends wait for a commit.
     pub bell: Arc<CommitBell>,
@@ -184,8 +186,8 @@ fn commit_once(parts: &CommitterParts) {
     });
 }
 
-/// Where metadata were too large librdkafka reports every partition of the call as refused, those that were committed too: `commit` is asked for each by
-/// itself, so that one partition's metadata do not stop the others.
+/// Where metadata were too large librdkafka reports every partition of the call as refused, those that were committed too: `commit` is
+/// asked for each by itself, so that one partition's metadata do not stop the others.
 fn one_by_one(
     offsets: &[NextOffset],
     failed: Vec<(TopicPartition, GroupError)>,

@@ -152,8 +152,8 @@ impl Connector {
         })
     }
 
-    /// Takes nothing more, or goes on: within a turn of its shards (50 ms). It stays a member of its group, keeps its partitions, and finishes and commits
-    /// what it took.
+    /// Takes nothing more, or goes on: within a turn of its shards (50 ms). It stays a member of its group, keeps its partitions, and
+    /// finishes and commits what it took.
     pub fn pause(&self, paused: bool) {
         if self.pause.set(paused, self.clock.now_wall_us() / 1000) {
             tracing::info!(connector = self.name, paused, "told to pause or to go on");
@@ -161,7 +161,8 @@ impl Connector {
         }
     }
 
-    /// Drains and leaves the group: appends in flight are awaited until the revoke deadline, heads are committed, and the group is left at once.
+    /// Drains and leaves the group: appends in flight are awaited until the revoke deadline, heads are committed, and the group is left at
+    /// once.
     ///
     /// # Errors
     /// When the consumer does not close in time; what was not committed comes again.

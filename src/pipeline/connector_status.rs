@@ -99,7 +99,7 @@ impl Connector {
         }
     }
 
-    /// What is known of why records wait although nothing holds.
+    /// Why records wait although nothing holds, as far as that is known.
     fn why_stalled(&self) -> String {
         let tables = self.writers.tables();
         if let Some(error) = tables.iter().find_map(|table| table.last_error()) {
@@ -116,7 +116,7 @@ impl Connector {
         format!("BigQuery has not answered {}; [bigquery] append_timeout ends the wait", waiting.join(", "))
     }
 
-    /// What ended it; also a thread that ended without a word.
+    /// What ended the connector, a thread that ended without a message included.
     fn failure(&self) -> Option<String> {
         self.trouble.failure().or_else(|| {
             let ended = if self.shards.iter().any(|(_, thread)| thread.is_finished()) {

@@ -3,8 +3,8 @@
 //! **Promise**: a dead letter counts as finished only when the dead-letter topic acknowledged it (acks=all, idempotent producer), or when
 //! the user's rule says to skip such records.
 //!
-//! A letter that the topic does not take stays on its way until it does, or until its partition goes: giving it up would mean to read its record
-//! again, and letters and rows beside it a second time. Its partition holds meanwhile (`late_letters.rs`), so only so many wait.
+//! A letter that the topic does not take stays on its way until it does, or until its partition goes: giving it up would mean to read its
+//! record again, and letters and rows beside it a second time. Its partition holds meanwhile (`late_letters.rs`), so only so many wait.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;

@@ -1,6 +1,7 @@
-//! `[errors] max_dead_share`: a shard that turns more than that share of its records into dead letters takes nothing more, and tries now and then whether
-//! the cause is gone. A record that dies in such a try is not given up: it waits where it is, so a broken schema or rule costs about a hundred
-//! letters and not the topic. (A row that only BigQuery refuses has been sent when that is known: it becomes a letter, ten a try at most.)
+//! `[errors] max_dead_share`: a shard that turns more than that share of its records into dead letters takes nothing more, and tries now
+//! and then whether the cause is gone. A record that dies in such a try is not given up: it waits where it is, so a broken schema or rule
+//! costs about a hundred letters and not the topic. (A row that only BigQuery refuses has been sent when that is known: it becomes a
+//! letter, ten a try at most.)
 
 use std::time::Instant;
 

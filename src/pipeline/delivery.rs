@@ -159,7 +159,8 @@ impl Run<'_> {
                 self.durable(&part);
                 Step::Done
             }
-            // Its turn came after a pause, or after its partition went: what is to be sent now, if anything, is seen when the fence is down.
+            // Its turn came after a pause, or after its partition went: what is to be sent now, if anything, is seen when the fence is
+            // down.
             Err(failure) if failure.class == ErrorClass::Withheld => Step::Again(vec![part]),
             Err(failure) => {
                 table.metrics.error(failure.class.as_str());

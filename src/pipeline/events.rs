@@ -22,7 +22,8 @@ use super::progress::PartitionProgress;
 use super::work::WorkTimes;
 use super::worker::TableEntry;
 
-/// Room for events of a shard. Outcomes are bounded by appends in flight, dead letters by theirs; a sender that meets a full channel waits.
+/// Events that may wait for a shard. A sender that meets a full channel waits; limits on appends and dead letters in flight bound how many
+/// there are.
 pub const EVENTS_MAX: usize = 4096;
 
 /// Something a shard must know.

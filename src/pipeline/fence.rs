@@ -25,7 +25,7 @@ pub struct Fence {
     session_timeout_ms: AtomicU64,
     /// Even: down. Odd: up. Another number after each rise, and after each pause while it is up.
     state: AtomicU64,
-    /// It rose, and nobody has said so yet.
+    /// It rose, and the log does not say so yet.
     news: AtomicBool,
     lowered: Notify,
 }
@@ -64,7 +64,7 @@ impl Fence {
         away_ms > self.session_timeout_ms.load(SeqCst) && self.rise(false)
     }
 
-    /// `anew`: what was sent since the pause before proves nothing any more.
+    /// `anew`: the fence is up already, and commits sent since it rose no longer prove anything.
     fn rise(&self, anew: bool) -> bool {
         let next = |state: u64| match is_up(state) {
             false => Some(state + 1),
@@ -93,16 +93,16 @@ impl Fence {
         is_up(state).then_some(Risen(state))
     }
 
-    /// A commit was accepted that was sent since then, or the partitions are gone: appending may go on. Does nothing after another pause: that commit
-    /// may have been sent before it.
+    /// A commit was accepted that was sent since then, or the partitions are gone: appending may go on. Does nothing after another pause:
+    /// that commit may have been sent before it.
     pub fn lower(&self, Risen(since): Risen) {
         if self.state.compare_exchange(since, since + 1, SeqCst, SeqCst).is_ok() {
             self.lowered.notify_waiters();
         }
     }
 
-    /// Waits until the fence is down, or until `over`: the assignments of those rows have ended. These wait for nothing: the memory that they hold may be what
-    /// the first record needs whose commit lowers the fence.
+    /// Waits until the fence is down, or until `over` says that the assignments of the rows have ended. Such rows must not wait: the first
+    /// record whose commit lowers the fence may need just the memory that they hold.
     pub async fn wait_down(&self, over: impl Fn() -> bool) {
         while self.is_up() && !over() {
             let lowered = std::pin::pin!(self.lowered.notified());
@@ -120,7 +120,7 @@ fn is_up(state: u64) -> bool {
 }
 
 impl crate::bigquery::Gate for Fence {
-    /// Whoever asks comes around, too: the first one after a pause raises the fence.
+    /// Asking counts as coming around: whoever asks first after a pause raises the fence.
     fn is_open(&self) -> bool {
         self.beat(self.tasks.now());
         !self.is_up()

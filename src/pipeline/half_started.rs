@@ -1,4 +1,4 @@
-//! A connector between joining its group and running: what has begun is ended again when the rest does not come about.
+//! A connector between joining its group and running: if a later step of the start fails, what has begun is ended again.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -8,8 +8,8 @@ use crate::kafka::GroupControl;
 use super::connector::LEAVE_TIMEOUT;
 use super::events::{ShardEvent, ShardHandle};
 
-/// A member of a group, and the shards that take its records so far. Dropped before [`HalfStarted::complete`] it leaves the group and ends the
-/// shards: they would append for ever, and nobody would commit. Dropping blocks until then.
+/// A member of a group, and the shards that take its records so far. Dropped before [`HalfStarted::complete`] it leaves the group and ends
+/// the shards: they would append for ever, and nobody would commit. Dropping blocks until then.
 pub struct HalfStarted {
     control: Option<Arc<dyn GroupControl>>,
     /// The shards that run, with their threads.
@@ -32,7 +32,7 @@ impl HalfStarted {
 impl Drop for HalfStarted {
     fn drop(&mut self) {
         let Some(control) = self.control.take() else { return };
-        // Shards that run answer its last revocation; of the others the receivers are gone.
+        // Shards that run answer its last revocation; those that never started have dropped their receivers.
         if let Err(error) = control.close(LEAVE_TIMEOUT) {
             tracing::warn!(%error, "a connector that could not be started has not left its group yet");
         }

@@ -1,4 +1,4 @@
-//! Dead letters of a partition that are on their way, and the hold while their topic does not take them.
+//! Dead letters of a partition that are on their way, and the partition's hold while the topic does not take them.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -9,13 +9,13 @@ use super::ledger::SpanId;
 use super::partition::{Hold, Wait};
 use super::shard::Shard;
 
-/// Without an answer of the dead-letter topic for this long its partitions hold: a hold is shown within 5 s.
+/// A partition holds when the dead-letter topic has not answered its letters for this long, so that a hold is shown within 5 s.
 const LATE_AFTER: Duration = Duration::from_secs(3);
 /// The share of the memory budget that letters on their way may take: a topic that is down must leave room for rows.
 const MEMORY_SHARE: u64 = 8;
 
-/// The letters of one partition's assignment that are on their way, by the span of their records: one letter that is stuck stays the oldest, however
-/// many of other spans are answered.
+/// The letters of one partition's assignment that are on their way, by the span of their records: one letter that is stuck stays the
+/// oldest, however many of other spans are answered.
 #[derive(Debug, Default)]
 pub struct LettersUnderWay {
     /// In the order of `moved_at`.
@@ -31,7 +31,7 @@ struct SpanLetters {
 }
 
 impl LettersUnderWay {
-    /// So many more of this span left.
+    /// Notes that so many more letters of this span have left.
     pub fn sent(&mut self, span: SpanId, letters: u32, now: Instant) {
         match self.spans.iter_mut().rev().find(|known| known.span == span) {
             Some(known) => known.count += letters,
@@ -39,7 +39,7 @@ impl LettersUnderWay {
         }
     }
 
-    /// So many of this span were answered.
+    /// Notes that so many letters of this span were answered.
     pub fn answered(&mut self, span: SpanId, letters: u32, now: Instant) {
         let known = self.spans.iter().position(|known| known.span == span).and_then(|at| self.spans.remove(at));
         if let Some(known) = known.filter(|known| known.count > letters) {
@@ -52,7 +52,7 @@ impl LettersUnderWay {
         self.spans.is_empty()
     }
 
-    /// Whether one of a record of this span, or of an earlier one, is on its way.
+    /// Whether a letter is on its way whose record lies in this span or an earlier one.
     pub fn has_up_to(&self, span: SpanId) -> bool {
         self.spans.iter().any(|letters| letters.span <= span)
     }
@@ -65,7 +65,8 @@ impl LettersUnderWay {
 }
 
 impl Shard {
-    /// Holds the partitions whose letters are late. They go on when the last of their letters is answered: nothing is given up or read again.
+    /// Holds the partitions whose letters are late. They go on when the last of their letters is answered: nothing is given up or read
+    /// again.
     pub(super) fn hold_for_late_letters(&mut self, now: Instant) {
         for slot in 0..self.slots.len() {
             let late = self.slots.get(slot).filter(|partition| partition.takes()).and_then(|partition| partition.letters.late(now));

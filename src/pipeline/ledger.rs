@@ -39,8 +39,8 @@ pub struct Rewind {
 
 /// The ledger of one partition in one epoch.
 ///
-/// Every record is in exactly one of four states: pending, finished (durable, dead-lettered or dropped by the user's rule), abandoned (given up,
-/// to be read again), or not taken. **Invariant**: [`Ledger::head`] never passes a record that is pending or abandoned.
+/// Every record is in exactly one of four states: pending, finished (durable, dead-lettered or dropped by the user's rule), abandoned
+/// (given up, to be read again), or not taken. **Invariant**: [`Ledger::head`] never passes a record that is pending or abandoned.
 #[derive(Debug)]
 pub struct Ledger {
     spans: VecDeque<Span>,
@@ -152,8 +152,8 @@ impl Ledger {
         self.abandoned > 0
     }
 
-    /// Records that are finished although the head lies before them; also those that a rewind left finished behind it and that were not reached
-    /// again yet (an upper bound: gaps between their offsets count as records).
+    /// Records that are finished although the head lies before them; also those that a rewind left finished behind it and that were not
+    /// reached again yet (an upper bound: gaps between their offsets count as records).
     pub fn finished_beyond_head(&self) -> u64 {
         let beyond = self.spans.iter().filter(|span| self.head.is_none_or(|head| head < span.next));
         let in_spans: u64 = beyond.map(|span| u64::from(span.records - span.pending - span.abandoned)).sum();
@@ -162,8 +162,8 @@ impl Ledger {
         in_spans + self.skip.iter().map(skipped).sum::<u64>()
     }
 
-    /// Goes back to the head, once nothing is pending: abandoned records come again, finished spans above the head are skipped when they do.
-    /// `None` while something is pending, or when nothing was abandoned.
+    /// Goes back to the head, once nothing is pending: abandoned records come again, finished spans above the head are skipped when they
+    /// do. `None` while something is pending, or when nothing was abandoned.
     pub fn rewind(&mut self) -> Option<Rewind> {
         if self.pending > 0 || self.abandoned == 0 {
             return None;

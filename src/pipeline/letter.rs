@@ -25,11 +25,11 @@ pub struct ReadLetter {
     pub cause: String,
     /// The error's message.
     pub message: String,
-    /// When, as it was written; RFC 3339.
+    /// When the record died, as the letter says it; RFC 3339.
     pub when: Option<String>,
     /// How often it was replayed before.
     pub replays: u32,
-    /// Why it cannot be replayed: the record's own value is not in it.
+    /// Why it cannot be replayed, where the record's own value is not in it.
     pub unfit: Option<String>,
     /// The record as it came: its own topic, partition, offset and headers.
     pub record: OwnedRecord,

@@ -7,8 +7,8 @@
 //! Belongs here: which record becomes part of which append, when it is finished, what may be committed, what holds and why.
 //! Does not belong here: calls of librdkafka (`kafka/`), what an error of BigQuery means (`bigquery/`), bytes to row (`decode/`).
 //!
-//! **Promise**: no commit exceeds the ledger's head at the moment it is sent; every record below the head is durable in BigQuery, durable in
-//! the dead-letter topic, or dropped by a rule that the user wrote.
+//! **Promise**: no commit exceeds the ledger's head at the moment it is sent; every record below the head is durable in BigQuery, durable
+//! in the dead-letter topic, or dropped by a rule that the user wrote.
 
 mod assembly;
 mod batch;

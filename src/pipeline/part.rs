@@ -4,23 +4,23 @@ use bytes::Bytes;
 
 use crate::decode::filter_rows;
 
-/// Some rows of a job, as one append.
+/// Some rows of a job, sent as one append.
 pub struct Part {
     /// Their wire form.
     pub rows: Bytes,
     /// Which rows of the job, in order.
     pub indices: Indices,
-    /// They may be in the table already, though nobody said so.
+    /// They may be in the table already: the answer to an earlier append was lost.
     pub maybe_durable: bool,
     /// How often it failed before.
     pub attempts: u32,
 }
 
-/// All rows of the job (the usual case costs nothing), or some.
+/// Which rows of a job. The usual case, all of them, allocates nothing.
 pub enum Indices {
-    /// So many.
+    /// All rows of the job; how many.
     All(u32),
-    /// These, ascending.
+    /// The rows of these indices in the job, ascending.
     Some(Vec<u32>),
 }
 

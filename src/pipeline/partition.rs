@@ -167,8 +167,8 @@ impl Partition {
         self.progress.set_hold(None);
     }
 
-    /// How many finished records come again when this assignment ends: those beyond the head, and unless the group is `given` the head, those
-    /// beyond the last commit. An upper bound: gaps between offsets count as records.
+    /// How many finished records come again when this assignment ends: those beyond the head, and unless the group is `given` the head,
+    /// those beyond the last commit. An upper bound: gaps between offsets count as records.
     pub fn finished_again_records(&self, given: bool) -> u64 {
         let since_commit = match (given, self.ledger.head(), self.progress.committed()) {
             (true, ..) | (_, None, _) => 0,

@@ -18,8 +18,8 @@ impl Default for Pause {
 }
 
 impl Pause {
-    /// Pauses from `now_ms` (milliseconds since the epoch) on, or goes on. What was taken before is finished all the same. A pause that lasts keeps its
-    /// beginning. Returns `true` when that is a change.
+    /// Pauses from `now_ms` (milliseconds since the epoch) on, or goes on. What was taken before is finished all the same. A pause that
+    /// lasts keeps its beginning. Returns `true` when that is a change.
     pub fn set(&self, paused: bool, now_ms: i64) -> bool {
         let (from, to) = if paused { (TAKES, now_ms.max(0)) } else { (self.since_ms.load(Relaxed), TAKES) };
         from != to && self.since_ms.compare_exchange(from, to, Relaxed, Relaxed).is_ok()

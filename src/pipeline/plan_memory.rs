@@ -1,8 +1,8 @@
 //! The memory of plans: counted, and dropped when they take more than their share and no record uses them.
 //!
-//! A topic's schemas grow by one with every deployment of its producers, and whoever reads from the beginning meets them all. What is dropped is made
-//! again when a record needs it. Plans in use stay, however much they take: rows keep a share beside them ([`crate::flow::Budget`]), so that records
-//! go on, in small appends; and it is said which setting is too low.
+//! A topic's schemas grow by one with every deployment of its producers, and whoever reads from the beginning meets them all. What is
+//! dropped is made again when a record needs it. Plans in use stay, however much they take: rows keep a share beside them
+//! ([`crate::flow::Budget`]), so that records go on, in small appends; and it is said which setting is too low.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;

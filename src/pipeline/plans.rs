@@ -138,8 +138,9 @@ impl PlanMaker {
     }
 }
 
-/// The table's layout with the columns that are `used`, beside those of former plans that the table still has. `None` when plans of this generation
-/// are no longer right: rows of one generation are described by every later layout of it, so a column that goes or changes begins another one.
+/// The table's layout with the columns that are `used`, beside those of former plans that the table still has. `None` when plans of this
+/// generation are no longer right: rows of one generation are described by every later layout of it, so a column that goes or changes
+/// begins another one.
 fn lay_out(
     table: &TableEntry,
     generation: u64,

@@ -52,7 +52,8 @@ pub struct PartitionProgress {
 }
 
 impl PartitionProgress {
-    /// A partition that was just assigned. Where the group does not have the offset that it starts at, the next commit takes the group there.
+    /// A partition that was just assigned. Where the group does not have the offset that it starts at, the next commit takes the group
+    /// there.
     pub fn new(partition: TopicPartition, epoch: Epoch, start: StartOffset) -> Self {
         let (head, committed) = match start {
             StartOffset::Committed(offset) => (offset, offset),
@@ -84,7 +85,7 @@ impl PartitionProgress {
         self
     }
 
-    /// A revocation drains it: what was not sent yet is not to be sent, where that needs another commit.
+    /// Notes that a revocation drains it: what was not sent yet and would need another commit first stays unsent.
     pub fn set_draining(&self) {
         self.draining.store(true, SeqCst);
         self.published.wake();
@@ -95,7 +96,7 @@ impl PartitionProgress {
         self.draining.load(SeqCst)
     }
 
-    /// This assignment is over: rows that were not sent yet are not to be sent any more, another worker reads their records again.
+    /// Ends this assignment: rows that were not sent yet stay unsent, and another worker reads their records again.
     pub fn set_gone(&self) {
         self.gone.store(true, SeqCst);
         self.published.wake();
@@ -126,7 +127,7 @@ impl PartitionProgress {
         known(self.next.load(Relaxed))
     }
 
-    /// The offset that the group has, as far as this assignment knows: it read it, or committed it.
+    /// The group's committed offset as this assignment last read or committed it.
     pub fn committed(&self) -> Option<i64> {
         known(self.committed.load(Relaxed))
     }
@@ -177,8 +178,8 @@ impl Ownership {
         self.owned.lock().insert(progress.partition.clone(), progress);
     }
 
-    /// Takes partitions out, and ends their assignments at the same moment: once nothing is owned the fence falls, and their rows must not leave behind it.
-    /// Waits for a commit that is on its way.
+    /// Takes partitions out, and ends their assignments at the same moment: once nothing is owned the fence falls, and their rows must not
+    /// leave behind it. Waits for a commit that is on its way.
     pub fn remove(&self, partitions: &[TopicPartition]) -> Vec<Arc<PartitionProgress>> {
         let _turn = self.commit_turn.lock();
         let mut owned = self.owned.lock();
@@ -192,8 +193,8 @@ impl Ownership {
         all
     }
 
-    /// Calls `commit` with the heads that the group does not have yet (all of them if `even_unchanged`) and those whose metadata are waited for, while
-    /// no partition can be taken out. Beside each offset: whose it is, and the version of the metadata that it carries.
+    /// Calls `commit` with the heads that the group does not have yet (all of them if `even_unchanged`) and those whose metadata are waited
+    /// for, while no partition can be taken out. Beside each offset: whose it is, and the version of the metadata that it carries.
     pub fn with_commits<R>(
         &self,
         even_unchanged: bool,

@@ -1,5 +1,5 @@
-//! Rows that BigQuery rejected, on their way to the dead-letter topic: their records are read again from Kafka, for a letter holds the record's
-//! own bytes. Outside the append that brought them: rows of other partitions must not wait for the topic.
+//! Rows that BigQuery rejected, on their way to the dead-letter topic: their records are read again from Kafka, for a letter holds the
+//! record's own bytes. Outside the append that brought them: rows of other partitions must not wait for the topic.
 
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
@@ -88,7 +88,8 @@ impl DeadLetters {
         }));
     }
 
-    /// Sends rejected rows of one partition until the topic has all of them: `true`. `false`: the partition has gone. Their shard is told nothing.
+    /// Sends rejected rows of one partition until the topic has all of them: `true`. `false`: the partition has gone. Their shard is told
+    /// nothing.
     pub async fn until_all_durable(&self, rejected: RejectedRows) -> bool {
         let mut rows = rejected.rows;
         rows.sort_by_key(|row| row.offset);

@@ -74,7 +74,7 @@ pub struct Backoffs {
 }
 
 impl Backoffs {
-    /// Any seed that differs between those who try spreads their tries.
+    /// Callers with different seeds try at different moments.
     pub fn new(seed: u64) -> Self {
         Self { transient: Backoff::transient(seed), lagging: Backoff::lagging(seed), quota: Backoff::quota(seed) }
     }
@@ -98,7 +98,7 @@ impl Backoffs {
     }
 }
 
-/// After so many tries in a row a person is told.
+/// An append that failed so often in a row is worth a line in the log.
 pub const KEEPS_FAILING: u32 = 8;
 
 /// Why a row that was refused alone becomes a dead letter.
@@ -110,7 +110,8 @@ pub fn lone_row(failure: &AppendFailure) -> RecordError {
     RecordError::new(Stage::Append, class, failure.message.clone())
 }
 
-/// The rows of an append that BigQuery names as rejected, by their places in it, ascending; a row may have several errors, and is one dead letter.
+/// The rows of an append that BigQuery names as rejected, by their places in it, ascending; a row may have several errors, and is one dead
+/// letter.
 pub fn rejections(failure: &AppendFailure, rows: u32) -> Vec<(u32, RecordError)> {
     let mut rejected: Vec<(u32, RecordError)> = failure
         .row_errors

@@ -1,9 +1,9 @@
 //! Dead letters replayed: the records that they hold go the connector's own way once more, by its present rules.
 //!
-//! It is a connector in every part but one: in place of a consumer group stands a [`Shelf`] of letters. So rows are built, sent, retried, split and
-//! rejected as ever, tables are created and evolved, holds wait, and a letter counts as done only when the ledger's head has passed it: its row
-//! is durable, or a new letter is. Nothing is written back to the source topic (that would break the order of keys, and other consumers would read the records
-//! again), and the group's offsets are not touched, so the fleet goes on meanwhile.
+//! It is a connector in every part but one: in place of a consumer group stands a [`Shelf`] of letters. So rows are built, sent, retried,
+//! split and rejected as ever, tables are created and evolved, holds wait, and a letter counts as done only when the ledger's head has
+//! passed it: its row is durable, or a new letter is. Nothing is written back to the source topic (that would break the order of keys, and
+//! other consumers would read the records again), and the group's offsets are not touched, so the fleet goes on meanwhile.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -52,8 +52,8 @@ pub struct Replay {
 impl Replay {
     /// Puts the connector together. Must be called inside a tokio runtime.
     ///
-    /// The file's rules hold, with these differences: a record that dies again is a dead letter whatever `bad_records` says, however many do, and delivery is
-    /// at least once.
+    /// The file's rules hold, with these differences: a record that dies again is a dead letter whatever `bad_records` says, however many
+    /// do, and delivery is at least once.
     ///
     /// # Errors
     /// A mistake in its file that shows only now, no thread.
@@ -84,8 +84,8 @@ impl Replay {
         Ok(Self { assembly, control, desk, shards: half_started.complete(), committer, epoch: 0, dead_before: 0 })
     }
 
-    /// Replays these letters and returns when all of them are durable, as rows or as letters once more. Of several letters of one record only one may be
-    /// given. `waits` hears, now and then, why nothing moves. Blocks.
+    /// Replays these letters and returns when all of them are durable, as rows or as letters once more. Of several letters of one record
+    /// only one may be given. `waits` hears, now and then, why nothing moves. Blocks.
     ///
     /// # Errors
     /// In words: the connector failed, or nothing moved for `patience`. Some of the letters may be rows then.

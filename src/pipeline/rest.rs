@@ -1,9 +1,9 @@
 //! Partitions at rest: when the process holds more than the user allowed, fewer partitions fetch ahead, in turn.
 //!
-//! librdkafka keeps at least one whole batch of every partition that it fetches, however small its limits are: with many partitions that alone can
-//! be more than the budget. What was fetched and not taken is thrown away after a pause (librdkafka means to do that by itself, but its purge stops at
-//! the barrier that the pause has just put before the records: rdkafka_queue.c:271) and fetched again when the partition's turn comes. Nothing is
-//! lost: a partition goes on where its ledger stands, as after a hold.
+//! librdkafka keeps at least one whole batch of every partition that it fetches, however small its limits are: with many partitions that
+//! alone can be more than the budget. What was fetched and not taken is thrown away after a pause (librdkafka means to do that by itself,
+//! but its purge stops at the barrier that the pause has just put before the records: rdkafka_queue.c:271) and fetched again when the
+//! partition's turn comes. Nothing is lost: a partition goes on where its ledger stands, as after a hold.
 
 use std::cmp::Reverse;
 use std::time::{Duration, Instant};
@@ -54,14 +54,15 @@ impl Shard {
             ProcessMemory::Roomy => self.wake_longest(resting.div_ceil(STEP_SHARE), now),
             ProcessMemory::Full => {}
         }
-        // While nothing can be taken there is no use in a turn.
+        // While nothing can be taken, giving another partition its turn is of no use.
         if resting > 0 && !full && now.duration_since(self.rest_turns.turned_at) >= TURN {
             self.rest_turns.turned_at = now;
             self.wake_longest(resting.div_ceil(STEP_SHARE), now);
         }
     }
 
-    /// Pauses partitions that hold fetched records, those first that have fetched for longest; `all` of them in the end, or all but one.
+    /// Pauses partitions that hold fetched records, beginning with those that have fetched for longest. `all` of them in the end, or all
+    /// but one.
     fn send_to_rest(&mut self, all: bool, now: Instant) {
         let fetching = |slot: &usize| self.slots.get(*slot).is_some_and(|partition| partition.takes());
         let fetching: Vec<usize> = (0..self.slots.len()).filter(fetching).collect();
@@ -89,7 +90,7 @@ impl Shard {
         }
     }
 
-    /// Tells status and metrics what rests: at the next look, for a rest of less than that is nothing to show.
+    /// Shows in status and metrics which partitions rest, at the look after: a shorter rest is not worth showing.
     fn show_rests(&self) {
         let now_ms = self.now_ms();
         for partition in &self.slots {

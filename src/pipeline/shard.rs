@@ -87,7 +87,7 @@ pub struct Shard {
     pub(super) place: Arc<ShardPlace>,
     /// `[errors] max_dead_share`.
     pub(super) dead_share: DeadShare,
-    /// Why a record died last.
+    /// Why the last dead record died.
     pub(super) last_death: Option<String>,
     open_lease: Lease,
     pub(super) plans_lease: Lease,
@@ -154,7 +154,7 @@ impl Shard {
             let Some(state) = self.slots.get_mut(slot) else { continue };
             state.ledger = super::ledger::Ledger::new(progress.head());
             if !Arc::ptr_eq(&state.progress, &progress) {
-                // Also when its end was not heard of in time: rows of the former assignment are not sent any more.
+                // In case the shard did not hear of its end in time: rows of the former assignment are no longer sent.
                 state.progress.set_gone();
             }
             state.progress = progress;
@@ -228,7 +228,7 @@ impl Shard {
             // Held all the same: nothing is taken, and the queue's limit stops the fetcher.
             tracing::warn!(connector = self.parts.config.name, partition = %partition.progress.partition, %error, "pause failed");
         }
-        // Its end resumes the partition, whatever else it was paused for.
+        // The end of the hold resumes the partition, so it no longer rests.
         partition.resting_since = None;
         let cause = hold.cause;
         self.parts.metrics.hold_began(cause.as_str());

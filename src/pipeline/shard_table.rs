@@ -112,8 +112,8 @@ pub struct PlanList {
 }
 
 impl PlanList {
-    /// The index of this schema's plan; `last` is tried first, so that a partition with one schema compares once a record. Another one than `last` counts
-    /// as used `now`; `last` itself is marked once a take, see [`PlanList::used`].
+    /// The index of this schema's plan; `last` is tried first, so that a partition with one schema compares once a record. Another one than
+    /// `last` counts as used `now`; `last` itself is marked once a take, see [`PlanList::used`].
     #[inline]
     pub fn find(&mut self, last: usize, key: SchemaKeyRef<'_>, now: Instant) -> Option<usize> {
         match self.plans.get(last) {

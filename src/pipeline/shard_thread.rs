@@ -19,7 +19,7 @@ const SLEEP_MAX: Duration = Duration::from_millis(50);
 /// Events taken in between two turns.
 const EVENTS_PER_TURN_MAX: usize = 1024;
 
-/// A shard and its events: what its thread turns round and round.
+/// A shard and its events, which its thread serves in a loop.
 pub struct ShardLoop {
     shard: Shard,
     events: mpsc::Receiver<ShardEvent>,
@@ -89,7 +89,7 @@ impl ShardLoop {
         }
     }
 
-    /// The last thing that the thread does: what was finished and not committed counts as coming again.
+    /// To be called last: counts records that are finished but not committed as coming again.
     pub fn end(&mut self) {
         self.shard.end();
     }
@@ -133,7 +133,8 @@ pub fn start(name: &str, mut turns: ShardLoop) -> std::io::Result<JoinHandle<()>
         }));
         let shard = &mut turns.shard;
         if let Err(panic) = ended {
-            // A record's decoding is caught where the record is known; this is the shard's own state, which nobody can trust any more.
+            // Panics while decoding are caught where the record is known. This one left the shard's own state in doubt, so the connector
+            // ends.
             let thread = std::thread::current();
             let (thread, words) = (thread.name().unwrap_or("a shard's thread"), panic_words(panic.as_ref()));
             let partitions: Vec<String> = shard.slots.iter().filter(|partition| partition.owned).map(place).collect();

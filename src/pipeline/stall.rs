@@ -1,4 +1,4 @@
-//! Whether a connector progresses: records wait, nothing is finished, and no hold says why.
+//! Whether a connector is stalled: records wait, nothing is finished, and no hold says why.
 
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 

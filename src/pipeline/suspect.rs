@@ -18,8 +18,9 @@ pub(super) fn panicked() -> RecordError {
 }
 
 impl Shard {
-    /// The take panicked with the record of this offset in hand. The callback is over and the record's bytes with it, so the partition goes back to it;
-    /// next time it is not decoded. Where that is not possible (it was entered already, or it panics again) the connector fails, and says where.
+    /// The take panicked with the record of this offset in hand. The callback is over and the record's bytes with it, so the partition goes
+    /// back to it; next time it is not decoded. Where that is not possible (it was entered already, or it panics again) the connector
+    /// fails, and says where.
     pub(super) fn after_panic(&mut self, slot: usize, offset: i64, words: &str, now: Instant) {
         let connector = self.parts.config.name.clone();
         let Some(partition) = self.slots.get_mut(slot) else { return };

@@ -80,7 +80,7 @@ impl Shard {
                 break;
             }
         }
-        // After a whole round another one is first; a round that the pace cut short goes on where it was.
+        // After a whole round the next partition comes first; a round that the pace cut short goes on where it stopped.
         self.first_slot = (self.first_slot + if turns < count { turns } else { 1 }) % count;
         self.account();
         records
@@ -102,7 +102,7 @@ impl Shard {
             self.waits_for_sink = true;
             return 0;
         }
-        // The dead-letter queue is full: those wait who filled it, the others go on.
+        // The dead-letter queue is full: partitions with letters in the backlog wait, the others go on.
         if self.bad_backlog.iter().any(|bad| bad.share.slot as usize == slot) {
             self.waits_for_sink = true;
             return 0;

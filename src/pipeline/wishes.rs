@@ -10,8 +10,9 @@ use super::worker::TableEntry;
 
 /// Makes the table have what every schema seen so far wants.
 ///
-/// A wish was met when it was noted. One that no longer fits is withdrawn, and plans are made again: the table was made anew with other types, and a
-/// schema of former times must not keep the rows of others waiting. Should records of that schema come again, their plan says what is wrong.
+/// A wish was met when it was noted. One that no longer fits is withdrawn, and plans are made again: the table was made anew with other
+/// types, and a schema of former times must not keep the rows of others waiting. Should records of that schema come again, their plan says
+/// what is wrong.
 ///
 /// # Errors
 /// The table cannot be had at all.

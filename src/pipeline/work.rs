@@ -13,13 +13,14 @@ pub struct WorkTimes {
 }
 
 impl WorkTimes {
-    /// A turn of takes, decoding, holds and closed batches took this long (wall time: a thread that wanted to run and got no CPU was busy too).
+    /// A turn of takes, decoding, holds and closed batches took this long (wall time: a thread that wanted to run and got no CPU was busy
+    /// too).
     pub fn worked(&self, time: Duration) {
         self.busy_us.fetch_add(micros(time), Relaxed);
     }
 
-    /// The thread slept this long because BigQuery (or the dead-letter topic) had not finished what it was given: memory, a table's share of
-    /// it, the writer's queue or the table itself took no more.
+    /// The thread slept this long because BigQuery (or the dead-letter topic) had not finished what it was given: memory, a table's share
+    /// of it, the writer's queue or the table itself took no more.
     pub fn waited_for_sink(&self, time: Duration) {
         self.sink_wait_us.fetch_add(micros(time), Relaxed);
     }

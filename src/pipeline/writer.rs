@@ -32,7 +32,7 @@ pub struct WriterHandle {
 }
 
 impl WriterHandle {
-    /// The way to no writer: nothing is taken.
+    /// A handle without a writer: it takes nothing.
     pub fn closed() -> Self {
         Self { jobs: mpsc::channel(1).0 }
     }
@@ -95,8 +95,8 @@ async fn one(context: Arc<DeliveryContext>, job: AppendJob) {
     }
 }
 
-/// What becomes of an append whose delivery panicked: its rows are read again, and its partitions hold meanwhile and say why. Which of its rows
-/// landed nobody knows.
+/// The outcome of an append whose delivery panicked: its rows are read again, and its partitions hold meanwhile and say why. Nobody knows
+/// which of its rows landed.
 fn given_up(context: &DeliveryContext, job: &AppendJob, words: &str) -> Delivered {
     let rows = job.rows.origins.len();
     job.table.metrics.possible_duplicate_rows.increment(rows as u64);

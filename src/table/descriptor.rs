@@ -105,7 +105,8 @@ fn put_message(name: &str, columns: &[LaidColumn], text_literals: bool, out: &mu
         put_number(5, form.descriptor_type(), &mut body);
         if form == WireForm::Message {
             let type_name = free_name("Message", column.number, &mut taken);
-            // Relative: found in this message's own scope, whatever package the service puts the root into (managedwriter/adapt does so too).
+            // Relative: found in this message's own scope, whatever package the service puts the root into (managedwriter/adapt does so
+            // too).
             put_text(6, &type_name, &mut body);
             let mut nested = Vec::new();
             put_message(&type_name, &column.children, text_literals, &mut nested);

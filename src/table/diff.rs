@@ -33,7 +33,8 @@ impl Diff {
     }
 }
 
-/// Compares a table's columns with the wanted ones, names without case. Columns that only the table has are left alone, unless they are REQUIRED.
+/// Compares a table's columns with the wanted ones, names without case. Columns that only the table has are left alone, unless they are
+/// REQUIRED.
 pub fn diff(existing: &[Column], wanted: &[Column], evolve: Evolve) -> Diff {
     let mut diff = Diff::default();
     compare(existing, wanted, evolve, &mut Vec::new(), &mut diff);
@@ -84,7 +85,8 @@ fn compare(existing: &[Column], wanted: &[Column], evolve: Evolve, parent: &mut 
     }
 }
 
-/// Whether a column of type `have` takes every value of type `want` without loss (or, for bounded lengths and precisions, with a check per value).
+/// Whether a column of type `have` takes every value of type `want` without loss (or, for bounded lengths and precisions, with a check per
+/// value).
 pub fn accepts(have: &ColumnType, want: &ColumnType) -> bool {
     use ColumnType as T;
     match (have, want) {

@@ -31,7 +31,8 @@ pub struct Layout {
     pub descriptor: Bytes,
     /// The columns in it.
     pub columns: Vec<LaidColumn>,
-    /// NUMERIC, BIGNUMERIC, TIME and DATETIME travel as text literals (for emulators that know no packed forms), not as bytes and bit fields.
+    /// NUMERIC, BIGNUMERIC, TIME and DATETIME travel as text literals (for emulators that know no packed forms), not as bytes and bit
+    /// fields.
     pub text_literals: bool,
 }
 

@@ -1,5 +1,5 @@
-//! Gauges that only a leader has: a recorder of their own, so that they are gone with the leadership and not a minute later. Two workers that
-//! show different numbers of desired workers would mislead whoever scales by them.
+//! Gauges that only a leader has: a recorder of their own, so that they are gone with the leadership and not a minute later. Two workers
+//! that show different numbers of desired workers would mislead whoever scales by them.
 
 use metrics::{Key, Label, Recorder};
 use metrics_exporter_prometheus::{BuildError, PrometheusHandle, PrometheusRecorder};

@@ -1,4 +1,5 @@
-//! A panic's words as far as they can hold no data of records: a text without arguments. What was formatted stands in the process's error output only.
+//! A panic's words as far as they can hold no data of records: a text without arguments. What was formatted stands in the process's error
+//! output only.
 
 use std::any::Any;
 

@@ -89,8 +89,8 @@ impl Beat {
         self.entry.phase.store(TURNING, Relaxed);
     }
 
-    /// A task: its beat is that no poll of it lasts. While nobody polls it, it waits for something and is not watched; whether the runtime polls at
-    /// all is the runtime's own beat.
+    /// A task: its beat is that no poll of it lasts. While nobody polls it, it waits for something and is not watched; whether the runtime
+    /// polls at all is the runtime's own beat.
     pub async fn polls<F: Future>(self, task: F) -> F::Output {
         let mut task = std::pin::pin!(task);
         std::future::poll_fn(|cx| {
@@ -107,8 +107,8 @@ impl Beat {
         self.entry.phase.store(IDLE, Relaxed);
     }
 
-    /// A step that may take longer than a turn, until the guard is dropped: [`super::Limits::long_step`] counts, and what takes longer than a turn
-    /// may is said. What was before (turning, idle) is again afterwards.
+    /// A step that may take longer than a turn, until the guard is dropped: [`super::Limits::long_step`] counts, and what takes longer than
+    /// a turn may is said. What was before (turning, idle) is again afterwards.
     pub fn long_step(&self, what: &'static str) -> LongStep<'_> {
         *self.entry.step.lock() = what;
         self.entry.turns.fetch_add(1, Relaxed);

@@ -1,4 +1,5 @@
-//! Who stands still for too long: pure. Time is what the watcher itself has turned through, so that a process that was stopped is not blamed for it.
+//! Who stands still for too long: pure. Time is what the watcher itself has turned through, so that a process that was stopped is not
+//! blamed for it.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -24,8 +25,8 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// What one look may count of the time since the last one. The watcher comes late when the process was stopped (SIGSTOP, a laptop's lid, a
-    /// suspended machine) or got no CPU: nobody else could turn either.
+    /// What one look may count of the time since the last one. The watcher comes late when the process was stopped (SIGSTOP, a laptop's
+    /// lid, a suspended machine) or got no CPU: nobody else could turn either.
     pub fn counted(&self, elapsed: Duration) -> Duration {
         elapsed.min(self.tick * 2)
     }

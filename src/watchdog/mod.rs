@@ -1,16 +1,17 @@
 //! The progress watch: whoever turns in a loop beats at its head, and a thread of its own ends the process when one stands still.
 //!
-//! A wedged thread is silent: librdkafka's heartbeats keep its partitions, and any take counts as a poll. So progress itself is watched, and since
-//! nothing but a new process gets a wedged thread going again, the process ends ([`EXIT_CODE`]) with words that name it and where it stands. What was
-//! not committed comes again.
+//! A wedged thread is silent: librdkafka's heartbeats keep its partitions, and any take counts as a poll. So progress itself is watched,
+//! and since nothing but a new process gets a wedged thread going again, the process ends ([`EXIT_CODE`]) with words that name it and where
+//! it stands. What was not committed comes again.
 //!
-//! Belongs here: who beats, how long standing still is allowed, the last act. Does not belong here: what a loop does, and what waits for good
-//! reasons (brokers away, a sink that stalls, holds): such loops turn, and [`crate::pipeline`] says why nothing moves.
+//! Belongs here: who beats, how long standing still is allowed, the last act. Does not belong here: what a loop does, and what waits for
+//! good reasons (brokers away, a sink that stalls, holds): such loops turn, and [`crate::pipeline`] says why nothing moves.
 //!
 //! Rules for those who beat:
-//! - One [`Beat`] per loop, one [`Beat::beat`] per turn: two relaxed stores. Nothing per record. A task that only waits beats by [`Beat::polls`].
-//! - A turn takes far less than [`Limits::stand_still`]. A step that may take longer is announced by [`Beat::long_step`]; one that waits without
-//!   limit, by [`Beat::idle`].
+//! - - One [`Beat`] per loop, one [`Beat::beat`] per turn: two relaxed stores. Nothing per record. A task that only waits beats by
+//!   [`Beat::polls`].
+//! - - A turn takes far less than [`Limits::stand_still`]. A step that may take longer is announced by [`Beat::long_step`]; one that waits
+//!   without limit, by [`Beat::idle`].
 //! - A [`Place`] is asked on a thread that nobody waits for long: it may take a lock, even one that the wedged thread holds.
 
 mod beat;

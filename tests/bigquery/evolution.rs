@@ -158,7 +158,8 @@ async fn evolve_and_write(worker: Arc<Worker>, set: usize, all_sets: Arc<Vec<Vec
     join_all(appends).await.iter().sum()
 }
 
-/// Sends until acknowledged, as `ErrorClass::action` says and `pipeline/delivery.rs` does. Whatever would cost a row, or hold, ends the test.
+/// Sends until acknowledged, as `ErrorClass::action` says and `pipeline/delivery.rs` does. Whatever would cost a row, or hold, ends the
+/// test.
 async fn deliver(worker: &Worker, rows: Append, all_sets: &[Vec<Column>]) -> u32 {
     let seed = rows.rows.as_ptr() as u64 ^ worker.number as u64;
     let (mut transient, mut lagging, mut quota) = (Backoff::transient(seed), Backoff::lagging(seed), Backoff::quota(seed));

@@ -104,8 +104,9 @@ fn nothing_is_lost_when_a_worker_is_killed(servers: &Servers) -> anyhow::Result<
     worker.terminate()
 }
 
-/// What `docs/durability.md` assumes of the service: no append lands after FinalizeWriteStream has answered, and its row count has every append that landed. One
-/// worker is killed with appends on their way, the next is paused until another has its partitions, and wakes with appends that it had announced.
+/// What `docs/durability.md` assumes of the service: no append lands after FinalizeWriteStream has answered, and its row count has every
+/// append that landed. One worker is killed with appends on their way, the next is paused until another has its partitions, and wakes with
+/// appends that it had announced.
 fn exactly_once_doubles_nothing_when_workers_are_killed(servers: &Servers) -> anyhow::Result<()> {
     const TAKEOVERS: &str = "millrace_exact_takeovers_total";
     let cloud = Cloud::promising(servers, "exactly_once_doubles_nothing_when_workers_are_killed", 4, "exactly-once")?;

@@ -18,8 +18,9 @@ const PARTITIONS: i32 = 8;
 const ROUNDS: usize = 120;
 const PER_ROUND: usize = 50;
 
-/// Three members join and leave while records flow. Returns how many records came more than once without a word: no member was told that its last commit of
-/// their partition was refused, or that it was thrown out. (The mock refuses commits while a join is on its way, and a busy machine throws members out.)
+/// Three members join and leave while records flow. Returns how many records came more than once without a word: no member was told that
+/// its last commit of their partition was refused, or that it was thrown out. (The mock refuses commits while a join is on its way, and a
+/// busy machine throws members out.)
 fn join_and_leave(protocol: Protocol, group: &str) -> usize {
     let cluster = MockCluster::new(3).unwrap();
     cluster.create_topic("flow", PARTITIONS, 3).unwrap();
@@ -95,7 +96,8 @@ fn cooperative_sticky_members_join_and_leave_without_loss_or_silent_repeat() {
 
 #[test]
 fn range_members_join_and_leave_without_loss_or_silent_repeat() {
-    // The mock refuses a commit while a join is on its way, so what was taken since the last commit comes again here; a real broker takes it.
+    // The mock refuses a commit while a join is on its way, so what was taken since the last commit comes again here; a real broker takes
+    // it.
     assert_eq!(join_and_leave(Protocol::Range, "range"), 0);
 }
 
@@ -287,7 +289,8 @@ fn a_member_that_never_reached_a_broker_says_so_and_closes() {
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
 }
 
-/// What a commit stores beside the offset comes back with the next assignment; a commit without it erases it; one too large refuses its partition only.
+/// What a commit stores beside the offset comes back with the next assignment; a commit without it erases it; one too large refuses its
+/// partition only.
 #[test]
 fn metadata_goes_with_the_offset_and_comes_back_with_the_assignment() {
     let cluster = MockCluster::new(1).unwrap();

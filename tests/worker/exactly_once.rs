@@ -1,4 +1,5 @@
-//! `guarantee = "exactly-once"` as a whole: connectors against the mock cluster and the embedded BigQuery, whose rows are counted one by one.
+//! `guarantee = "exactly-once"` as a whole: connectors against the mock cluster and the embedded BigQuery, whose rows are counted one by
+//! one.
 
 use std::time::Duration;
 
@@ -20,7 +21,8 @@ fn assert_once(rig: &Rig, table: &str, ids: std::ops::Range<i64>) {
     assert!(wrong.is_empty(), "not once: {wrong:?}");
 }
 
-/// Every fault that loses an answer, ends a connection, or strikes the calls that make and end streams; a second worker comes and goes meanwhile.
+/// Every fault that loses an answer, ends a connection, or strikes the calls that make and end streams; a second worker comes and goes
+/// meanwhile.
 #[test]
 fn faults_and_rebalances_leave_each_row_once() {
     let rig = Rig::new(1, Settings::default());

@@ -1,5 +1,5 @@
-//! One connector in this process against librdkafka's mock cluster and the embedded registry and BigQuery: what its states say when something
-//! goes wrong, and that nothing is lost by it.
+//! One connector in this process against librdkafka's mock cluster and the embedded registry and BigQuery: what its states say when
+//! something goes wrong, and that nothing is lost by it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 mod bad_records;

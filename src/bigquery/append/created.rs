@@ -139,7 +139,8 @@ struct Line {
 }
 
 impl Line {
-    /// The open connection, unless it cannot carry rows of this layout: it saw one stream only, and a server may ignore another schema for it.
+    /// The open connection, unless it cannot carry rows of this layout: it saw one stream only, and a server may ignore another schema for
+    /// it.
     fn connection(&mut self, append: &Append) -> Arc<Connection> {
         if let Some(connection) = self.connection.as_ref().filter(|connection| connection.is_open() && connection.suits(append)) {
             return connection.clone();

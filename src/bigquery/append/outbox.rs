@@ -28,8 +28,8 @@ struct Outgoing {
 }
 
 impl Outbox {
-    /// Queues a request; they leave in this order. Where its gate is closed when its turn comes, the body ends before it: requests behind it may
-    /// rely on the schema that it carries.
+    /// Queues a request; they leave in this order. Where its gate is closed when its turn comes, the body ends before it: requests behind
+    /// it may rely on the schema that it carries.
     pub(super) fn push(&mut self, head: Bytes, rows: Bytes, gate: Option<Arc<dyn Gate>>) {
         self.queue.push_back(Outgoing { head: Some(head), rows, gate });
         self.wake();

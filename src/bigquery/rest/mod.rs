@@ -61,8 +61,8 @@ impl RestClient {
         self.pace.update_due(table).await;
     }
 
-    /// `tables.patch`, only if the table's version is still `etag`. A refusal for the rate of updates is not tried again here: when the rate
-    /// allows it, others have changed the table, and what is then refused for its `etag` uses up the rate as well.
+    /// `tables.patch`, only if the table's version is still `etag`. A refusal for the rate of updates is not tried again here: when the
+    /// rate allows it, others have changed the table, and what is then refused for its `etag` uses up the rate as well.
     pub(crate) async fn patch_table(&self, table: &TableName, etag: &str, body: &Value) -> Result<Value, RestError> {
         self.pace.update(table).await;
         self.call_while(Method::PATCH, &table_path(table), Some(etag), Some(body), |error| !error.is_rate_limit()).await

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-/// So many takeovers with landed appends are asked for unless the user says otherwise: fewer are no proof that such takeovers double nothing.
+/// So many takeovers with landed appends are asked for unless the user says otherwise: fewer are no proof that such takeovers double
+/// nothing.
 pub(super) const LANDED_TAKEOVERS: u64 = 20;
 
 /// Takeovers of a run.

@@ -16,12 +16,13 @@ use crate::leader::local::ReplicasFile;
 pub(super) const REPORT_TOPIC: &str = "millrace.reports";
 pub(super) const STATE_TOPIC: &str = "millrace.state";
 
-/// Short, so that a killed worker's partitions move soon, but above the 3 s that librdkafka's mock cluster lets a group's first join take: it
-/// drops members whose session ends meanwhile. Every later rebalance takes a second less than this there, without commits being accepted.
+/// Short, so that a killed worker's partitions move soon, but above the 3 s that librdkafka's mock cluster lets a group's first join take:
+/// it drops members whose session ends meanwhile. Every later rebalance takes a second less than this there, without commits being
+/// accepted.
 const SESSION_TIMEOUT_MS: u64 = 4_000;
 
-/// Exactly-once workers are members of groups of the new protocol (KIP-848): in the mock cluster's classic groups nothing could be announced for the three
-/// seconds that each rebalance takes, and with a kill every three seconds nothing at all would move.
+/// Exactly-once workers are members of groups of the new protocol (KIP-848): in the mock cluster's classic groups nothing could be
+/// announced for the three seconds that each rebalance takes, and with a kill every three seconds nothing at all would move.
 pub(super) const GROUP_TIMES: GroupTimes = GroupTimes { session: Duration::from_secs(2), heartbeat: Duration::from_millis(300) };
 
 /// Where the leader writes how many workers it wants.

@@ -99,8 +99,8 @@ pub struct DemoArgs {
     /// What the connectors promise: exactly once must end without a single duplicate, whatever is killed.
     #[arg(long, value_enum, default_value = "at-least-once")]
     guarantee: Promise,
-    /// With exactly once and kills: how many takeovers must have found appends that had landed and that nobody had committed. With fewer the run proves
-    /// nothing about them, and its verdict is `inconclusive` [default: 20 with `--guarantee exactly-once --kill-every`].
+    /// With exactly once and kills: how many takeovers must have found appends that had landed and that nobody had committed. With fewer
+    /// the run proves nothing about them, and its verdict is `inconclusive` [default: 20 with `--guarantee exactly-once --kill-every`].
     #[arg(long, requires_all = ["guarantee", "kill_every"])]
     landed_takeovers: Option<u64>,
     /// What goes wrong in broker, registry and BigQuery: fixed rates, printed at the start.

@@ -10,8 +10,8 @@ use super::run::Demo;
 
 /// How long a worker may take to leave: longer than its own deadlines (`shutdown_deadline` and closing).
 const LEAVE_LIMIT: Duration = Duration::from_secs(40);
-/// The group counts as settled when all partitions have had owners for so long. librdkafka's mock cluster refuses commits during a rebalance,
-/// where Kafka accepts them: a worker that left in one would double what it had not committed.
+/// The group counts as settled when all partitions have had owners for so long. librdkafka's mock cluster refuses commits during a
+/// rebalance, where Kafka accepts them: a worker that left in one would double what it had not committed.
 const SETTLED_FOR: Duration = Duration::from_secs(1);
 /// A group that does not settle for so long does not stop a worker from leaving.
 const SETTLE_LIMIT: Duration = Duration::from_secs(20);

@@ -223,8 +223,8 @@ impl<'a> Demo<'a> {
                 bad_share: self.args.bad_records,
                 seed: self.args.seed.wrapping_add(number as u64),
                 count: None,
-                // The mock cluster checks no sequence numbers: a batch behind a refused one is stored before it, where Kafka refuses both. One
-                // request at a time keeps the producer's books and the topic's alike.
+                // The mock cluster checks no sequence numbers: a batch behind a refused one is stored before it, where Kafka refuses both.
+                // One request at a time keeps the producer's books and the topic's alike.
                 properties: vec![("max.in.flight.requests.per.connection".to_owned(), "1".to_owned())],
             };
             self.generators.push(Generator::start(settings, self.journals[number].clone())?);

@@ -14,8 +14,8 @@ use crate::embedded::bigquery::{EmbeddedBigQuery, Settings};
 use crate::embedded::broker::{BrokerSettings, EmbeddedBroker};
 use crate::embedded::registry::{EmbeddedRegistry, RegistrySettings};
 
-/// How long BigQuery takes to acknowledge an append of an exactly-once connector: the service's answers take 20 to 500 ms, and with answers at once hardly
-/// a kill would meet an append that has landed and is not answered.
+/// How long BigQuery takes to acknowledge an append of an exactly-once connector: the service's answers take 20 to 500 ms, and with answers
+/// at once hardly a kill would meet an append that has landed and is not answered.
 const APPEND_LATENCY: Duration = Duration::from_millis(150);
 
 /// What is otherwise for exactly-once connectors, in words.
@@ -73,7 +73,8 @@ impl Stage {
         }
     }
 
-    /// Writes `millrace.toml`, `connectors/` and `schemas/`: the shipped files (with `exact`, promising that), and a fleet configuration for this stage.
+    /// Writes `millrace.toml`, `connectors/` and `schemas/`: the shipped files (with `exact`, promising that), and a fleet configuration
+    /// for this stage.
     pub(super) fn write_files(&self, folder: &Path, fleet: &FleetFile, exact: bool) -> Result<()> {
         let connectors = folder.join("connectors");
         let schemas = folder.join("schemas");

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-/// Produce (beside NOT_LEADER_OR_FOLLOWER, since version 10), Metadata, FindCoordinator: the answers that name brokers. A client that learned
-/// a mock broker's own port would drop its connection and go past the relay. Fetch names brokers beside the same error only, which
+/// Produce (beside NOT_LEADER_OR_FOLLOWER, since version 10), Metadata, FindCoordinator: the answers that name brokers. A client that
+/// learned a mock broker's own port would drop its connection and go past the relay. Fetch names brokers beside the same error only, which
 /// this relay never asks for: an answer that holds records is not touched.
 const NAMES_BROKERS: [i16; 3] = [0, 3, 10];
 

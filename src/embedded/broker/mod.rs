@@ -1,13 +1,14 @@
 //! A Kafka broker in this process: librdkafka's mock cluster behind a relay.
 //!
-//! The mock cluster speaks the protocol (produce, fetch, groups of both protocols, commits). It chooses its own ports, so a relay listens on
-//! the ports that were asked for and rewrites the broker addresses in answers. As every request passes the relay, faults are drawn there, and
-//! what fired is known exactly. What the mock cluster cannot do: CreateTopics (use [`EmbeddedBroker::create_topic`]), transactions' aborts
-//! (records of an aborted one are visible), sequence numbers of idempotent producers (a batch behind a refused one is stored, and librdkafka takes that as a yes
-//! to both: `max.in.flight.requests.per.connection` of 1 where batches are refused), and more than 5 MiB or 100,000 records a partition ([`RETAINED_BYTES`], [`RETAINED_RECORDS`]):
-//! older ones are deleted, read or not. Classic groups: the first join takes 3 s and drops members whose session is shorter, so
-//! session.timeout.ms must be above that; every later rebalance takes session.timeout.ms less a second, and refuses commits meanwhile. Groups of the new
-//! protocol (KIP-848) have neither wait: [`GroupTimes`] says how soon a dead member is noticed there.
+//! The mock cluster speaks the protocol (produce, fetch, groups of both protocols, commits). It chooses its own ports, so a relay listens
+//! on the ports that were asked for and rewrites the broker addresses in answers. As every request passes the relay, faults are drawn
+//! there, and what fired is known exactly. What the mock cluster cannot do: CreateTopics (use [`EmbeddedBroker::create_topic`]),
+//! transactions' aborts (records of an aborted one are visible), sequence numbers of idempotent producers (a batch behind a refused one is
+//! stored, and librdkafka takes that as a yes to both: `max.in.flight.requests.per.connection` of 1 where batches are refused), and more
+//! than 5 MiB or 100,000 records a partition ([`RETAINED_BYTES`], [`RETAINED_RECORDS`]): older ones are deleted, read or not. Classic
+//! groups: the first join takes 3 s and drops members whose session is shorter, so session.timeout.ms must be above that; every later
+//! rebalance takes session.timeout.ms less a second, and refuses commits meanwhile. Groups of the new protocol (KIP-848) have neither wait:
+//! [`GroupTimes`] says how soon a dead member is noticed there.
 
 mod cluster;
 mod faults;

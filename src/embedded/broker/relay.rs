@@ -44,8 +44,8 @@ struct Pending {
     joins: HashSet<i32>,
     /// It carried heartbeats of a member of a group of the new protocol.
     member: bool,
-    /// While a heartbeat waits for its answer, and until that has surely reached the client, the connection is not cut either: the mock cluster does not
-    /// repeat in a later answer what it has said in a lost one.
+    /// While a heartbeat waits for its answer, and until that has surely reached the client, the connection is not cut either: the mock
+    /// cluster does not repeat in a later answer what it has said in a lost one.
     heartbeats: HashSet<i32>,
     heard_at: Option<Instant>,
 }
@@ -90,8 +90,8 @@ async fn connection(client: TcpStream, mock_port: u16, shared: Shared) {
         _ = requests(from_client, &mut to_mock, mock_port, &pending, &shared) => {}
         _ = answers(&mut from_mock, to_client, &pending, &shared) => {}
     }
-    // The mock cluster forgets what a member owns when its connection closes, and gives it to others while the member works on. For a broker a connection
-    // means nothing, a session does: so long the mock cluster does not hear of the end.
+    // The mock cluster forgets what a member owns when its connection closes, and gives it to others while the member works on. For a
+    // broker a connection means nothing, a session does: so long the mock cluster does not hear of the end.
     if let Some(sessions) = shared.sessions.filter(|_| pending.into_inner().member) {
         tokio::time::sleep(sessions.linger()).await;
     }

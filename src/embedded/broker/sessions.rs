@@ -1,5 +1,6 @@
-//! Sessions of consumer groups of the new protocol (KIP-848), which the mock cluster leaves at 30 s with a heartbeat every 5 s: as ConsumerGroupHeartbeat
-//! passes the relay, members that fall silent are made to leave, and answers ask for heartbeats as often as was chosen.
+//! Sessions of consumer groups of the new protocol (KIP-848), which the mock cluster leaves at 30 s with a heartbeat every 5 s: as
+//! ConsumerGroupHeartbeat passes the relay, members that fall silent are made to leave, and answers ask for heartbeats as often as was
+//! chosen.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -56,8 +57,8 @@ impl Sessions {
         Self { times, members: Mutex::default() }
     }
 
-    /// Takes note of a heartbeat (a whole frame) on its way to this mock broker. Gives the member if it begins anew: the mock cluster would take it for the
-    /// one that it was, and never tell it what it is assigned, so it is to [`leave`] first.
+    /// Takes note of a heartbeat (a whole frame) on its way to this mock broker. Gives the member if it begins anew: the mock cluster would
+    /// take it for the one that it was, and never tell it what it is assigned, so it is to [`leave`] first.
     pub(super) fn heard(&self, request: &[u8], broker: u16, at: Instant) -> Option<Member> {
         let (member, epoch) = sender_of(request)?;
         let mut members = self.members.lock();
@@ -85,7 +86,8 @@ impl Sessions {
         }
     }
 
-    /// For how long a member's connection is kept towards the mock cluster when it has ended: by then the member has another one, or is out.
+    /// For how long a member's connection is kept towards the mock cluster when it has ended: by then the member has another one, or is
+    /// out.
     pub(super) fn linger(&self) -> Duration {
         self.times.session + 5 * LOOK_EVERY
     }

@@ -66,9 +66,9 @@ impl Place {
     }
 }
 
-/// A client with the pod's own credentials, or with `KUBECONFIG`'s where that is set; never with those in a home folder, lest a worker that is
-/// tried on a desk resizes whatever its owner last looked at. The token is read again from its file at least once a minute, and so is the
-/// authority's certificate: both rotate.
+/// A client with the pod's own credentials, or with `KUBECONFIG`'s where that is set; never with those in a home folder, lest a worker that
+/// is tried on a desk resizes whatever its owner last looked at. The token is read again from its file at least once a minute, and so is
+/// the authority's certificate: both rotate.
 ///
 /// # Errors
 /// There are none, or they cannot be read.
@@ -83,8 +83,8 @@ pub async fn connect() -> Result<Client, KubernetesError> {
     Ok(Client::try_from(config)?)
 }
 
-/// What an error of the API server means to whoever asked: 409 is a conflict, 404 missing; no answer, a 5xx or a 429: nobody knows, or not now;
-/// the rest (401, 403) is a refusal.
+/// What an error of the API server means to whoever asked: 409 is a conflict, 404 missing; no answer, a 5xx or a 429: nobody knows, or not
+/// now; the rest (401, 403) is a refusal.
 pub(super) fn store_error(what: &str, error: &kube::Error) -> StoreError {
     match error {
         kube::Error::Api(status) => {

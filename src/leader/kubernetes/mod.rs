@@ -1,7 +1,7 @@
 //! Leadership and size on Kubernetes: a Lease, and the scale of the worker's own StatefulSet.
 //!
-//! The rights that are needed, by name: `get` and `update` of the Lease, `get` and `update` of `statefulsets/scale`. Nothing is created, listed,
-//! watched or deleted.
+//! The rights that are needed, by name: `get` and `update` of the Lease, `get` and `update` of `statefulsets/scale`. Nothing is created,
+//! listed, watched or deleted.
 
 mod client;
 mod lease;

@@ -1,4 +1,5 @@
-//! The wished number of workers in a file: one line, a decimal number. Whoever started the workers writes it first and follows it from then on.
+//! The wished number of workers in a file: one line, a decimal number. Whoever started the workers writes it first and follows it from then
+//! on.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -10,7 +11,8 @@ use sha2::{Digest, Sha256};
 use crate::leader::replicas::{Replicas, Scale};
 use crate::leader::store::StoreError;
 
-/// The file. Only the holder of the lock writes it, by a new file that takes its place: a reader sees one number or the other, never half of one.
+/// The file. Only the holder of the lock writes it, by a new file that takes its place: a reader sees one number or the other, never half
+/// of one.
 pub struct ReplicasFile {
     path: PathBuf,
 }

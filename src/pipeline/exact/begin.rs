@@ -34,8 +34,8 @@ pub enum Beginning {
 }
 
 impl Beginning {
-    /// From what was committed beside the group's offset. `is_exact`: what the connector promises now; at least once minds other programs' metadata as
-    /// little as it minds none.
+    /// From what was committed beside the group's offset. `is_exact`: what the connector promises now; at least once minds other programs'
+    /// metadata as little as it minds none.
     pub fn of(metadata: Option<&str>, is_exact: bool) -> Self {
         match metadata.map(Intents::decode) {
             None => Self::Plain,
@@ -150,8 +150,8 @@ impl TakeOver {
         }
     }
 
-    /// Where records are to be taken from. A partition that begins anew elsewhere (its offset was out of range) keeps to what the broker has: offsets of
-    /// a topic that was made again mean other records.
+    /// Where records are to be taken from. A partition that begins anew elsewhere (its offset was out of range) keeps to what the broker
+    /// has: offsets of a topic that was made again mean other records.
     async fn start_at(&self, next_offset: i64) -> Option<i64> {
         if let Some(start) = self.progress.head() {
             return Some(start.max(next_offset));

@@ -1,4 +1,5 @@
-//! The shard's side of a partition's stream: it begins after the takeover, holds while the stream cannot go on, and is written to by a writer of its own.
+//! The shard's side of a partition's stream: it begins after the takeover, holds while the stream cannot go on, and is written to by a
+//! writer of its own.
 
 use std::time::Instant;
 
@@ -158,7 +159,8 @@ impl Shard {
         self.parts.writers.exact().is_exact()
     }
 
-    /// Whether a job may go to its partition's writer: every dead letter of a record below its end is durable, and nothing below was given up.
+    /// Whether a job may go to its partition's writer: every dead letter of a record below its end is durable, and nothing below was given
+    /// up.
     pub(in crate::pipeline) fn may_be_announced(&self, job: &crate::pipeline::batch::AppendJob) -> bool {
         let Some(last) = job.shares.last() else { return true };
         self.slots.get(last.slot as usize).is_none_or(|partition| !partition.letters.has_up_to(last.span))

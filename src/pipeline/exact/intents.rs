@@ -1,14 +1,15 @@
 //! What an owner says before it appends: which rows it is about to put where in its stream. Stored beside the consumer group's offset.
 //!
-//! A partition's topic goes to one table, so a partition has one stream at a time; and an append's intent is committed only when every other record below
-//! its end is finished (durable letters included). So each boundary of the window is a place where another owner can go on, and no offset needs to be
-//! remembered beside it.
+//! A partition's topic goes to one table, so a partition has one stream at a time; and an append's intent is committed only when every
+//! other record below its end is finished (durable letters included). So each boundary of the window is a place where another owner can go
+//! on, and no offset needs to be remembered beside it.
 
 use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_64;
 
-/// The most bytes that intents may take as text. A broker takes 4,096 (`offset.metadata.max.bytes`, its default), which leaves room for lower settings.
+/// The most bytes that intents may take as text. A broker takes 4,096 (`offset.metadata.max.bytes`, its default), which leaves room for
+/// lower settings.
 pub const METADATA_BYTES_MAX: usize = 3 * 1024;
 /// What our metadata begins with, before its version.
 const NAME: &str = "millrace/";
@@ -54,7 +55,8 @@ pub enum NotIntents {
 }
 
 impl Intents {
-    /// As text: `millrace/1 <checksum> <base rows> <base next> <rows+offsets,..> <stream>`. The stream comes last: a table's name may hold spaces.
+    /// As text: `millrace/1 <checksum> <base rows> <base next> <rows+offsets,..> <stream>`. The stream comes last: a table's name may hold
+    /// spaces.
     pub fn encode(&self) -> Arc<str> {
         use std::fmt::Write as _;
         let mut window = String::new();

@@ -1,8 +1,8 @@
-//! What is done after an append failed, once every append on its way is answered: sent again at its place, taken apart, given up, or settled by ending
-//! the stream and counting its rows.
+//! What is done after an append failed, once every append on its way is answered: sent again at its place, taken apart, given up, or
+//! settled by ending the stream and counting its rows.
 //!
-//! Places change (rows taken out, appends split) only while nothing is in doubt: a request that is still on its way somewhere must never fit to a
-//! place that means other rows by now. Doubt is settled by the end of the stream, after which nothing lands.
+//! Places change (rows taken out, appends split) only while nothing is in doubt: a request that is still on its way somewhere must never
+//! fit to a place that means other rows by now. Doubt is settled by the end of the stream, after which nothing lands.
 
 use std::ops::Range;
 
@@ -168,8 +168,8 @@ impl StreamWriter {
         self.troubled = false;
     }
 
-    /// Takes rows out of the first append by the user's rule. Their letters are durable before the rows behind them are sent: whoever goes on behind
-    /// those leaves these out.
+    /// Takes rows out of the first append by the user's rule. Their letters are durable before the rows behind them are sent: whoever goes
+    /// on behind those leaves these out.
     async fn take_out(&mut self, rejected: Vec<(u32, RecordError)>) {
         let Some(first) = self.window.entries.front() else { return };
         let letters = self.parts.context.dead_letters.clone();

@@ -5,16 +5,16 @@
 //!                              append at its offset  <----------- the version is committed
 //! new owner: begin.rs: intents -> finalize (ends whoever wrote) -> takeover.rs: row count on a boundary -> goes on there, in a new stream
 //! ```
-//! **Promise**: an append leaves only after its intent was committed with the present generation, and its rows land at most once: ALREADY_EXISTS counts
-//! as success only for an append of ours, at the same place of the same stream, whose answer was lost. What is in doubt is settled by ending the stream
-//! and counting its rows; a count that lies on no boundary, or a stream that is gone, is never guessed: the partition holds, or replays and says so, as
-//! the user chose.
+//! **Promise**: an append leaves only after its intent was committed with the present generation, and its rows land at most once:
+//! ALREADY_EXISTS counts as success only for an append of ours, at the same place of the same stream, whose answer was lost. What is in
+//! doubt is settled by ending the stream and counting its rows; a count that lies on no boundary, or a stream that is gone, is never
+//! guessed: the partition holds, or replays and says so, as the user chose.
 //!
-//! **Invariant**: when an append's intent is committed, every record below its end that is not a row of it or of an earlier append is finished (dead
-//! letters durable). So each boundary is a place to go on at.
+//! **Invariant**: when an append's intent is committed, every record below its end that is not a row of it or of an earlier append is
+//! finished (dead letters durable). So each boundary is a place to go on at.
 //!
-//! Belongs here: intents, takeovers, the writer of one partition. Does not belong here: rows of at-least-once connectors (`delivery.rs`), which
-//! offsets are committed when (`committer.rs`), calls to BigQuery (`bigquery/`).
+//! Belongs here: intents, takeovers, the writer of one partition. Does not belong here: rows of at-least-once connectors (`delivery.rs`),
+//! which offsets are committed when (`committer.rs`), calls to BigQuery (`bigquery/`).
 
 mod begin;
 mod begin_shard;

@@ -11,7 +11,8 @@ use crate::pipeline::status::StreamStatus;
 
 use super::intents::Intents;
 
-/// Metadata of one assignment: set by whoever knows what the partition's stream may hold, carried by every commit, awaited before appends leave.
+/// Metadata of one assignment: set by whoever knows what the partition's stream may hold, carried by every commit, awaited before appends
+/// leave.
 #[derive(Debug, Default)]
 pub struct Published {
     state: Mutex<State>,

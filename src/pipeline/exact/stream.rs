@@ -72,7 +72,8 @@ impl StreamWriter {
         late
     }
 
-    /// Shows whether the brokers take what is to be announced. Nothing else is to be done: the committer tries again, and what waits is sent once it is accepted.
+    /// Shows whether the brokers take what is to be announced. Nothing else is to be done: the committer tries again, and what waits is
+    /// sent once it is accepted.
     pub(super) async fn show_refusal(&mut self) {
         match self.parts.progress.published.refused_bytes() {
             Some(bytes) if !self.intents_refused => {

@@ -13,7 +13,8 @@ pub struct Landed {
     pub next_offset: i64,
 }
 
-/// The stream has a number of rows that none of its owner's appends could have left: someone else wrote to it, or the intents are not its last ones.
+/// The stream has a number of rows that none of its owner's appends could have left: someone else wrote to it, or the intents are not its
+/// last ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the stream has {rows} rows, and its owner's appends could have left {from} to {to} of them, but not this many")]
 pub struct OnNoBoundary {

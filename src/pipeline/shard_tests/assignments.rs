@@ -62,8 +62,8 @@ fn a_revocation_heard_late_does_not_end_the_next_assignment() {
     assert!(!stage.progress.is_gone());
 }
 
-/// After an offset that is not there the partition begins again, for a seek does not revive it; and not while rows are on their way, for a new
-/// assignment would drop them.
+/// After an offset that is not there the partition begins again, for a seek does not revive it; and not while rows are on their way, for a
+/// new assignment would drop them.
 #[test]
 fn a_partition_whose_offset_is_gone_begins_again_when_its_rows_are_settled() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");

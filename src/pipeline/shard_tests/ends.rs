@@ -71,8 +71,8 @@ fn what_is_finished_beyond_the_last_commit_is_counted_at_the_end() {
     stage.shard.end();
 }
 
-/// After a pause rows wait until a commit proves that their worker is a member still. Rows whose assignment has ended wait no longer: the first record of the
-/// next assignment, whose commit is that proof, may need their memory.
+/// After a pause rows wait until a commit proves that their worker is a member still. Rows whose assignment has ended wait no longer: the
+/// first record of the next assignment, whose commit is that proof, may need their memory.
 #[test]
 fn rows_of_an_assignment_that_is_over_do_not_wait_for_the_fence() {
     let runtime = runtime();

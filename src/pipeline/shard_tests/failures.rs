@@ -132,7 +132,8 @@ fn a_dropped_column_is_a_short_hold_and_the_rows_go_on_without_it() {
     assert!(stage.post.letters.lock().is_empty());
 }
 
-/// More rejecting appends than may be on their way to the topic, and than a writer has in flight: the rows beside and behind them land all the same.
+/// More rejecting appends than may be on their way to the topic, and than a writer has in flight: the rows beside and behind them land all
+/// the same.
 #[test]
 fn a_dead_letter_topic_that_is_down_does_not_keep_the_writer() {
     let runtime = runtime();

@@ -1,5 +1,5 @@
-//! A shard with everything around it played: queues, consumer, tables, BigQuery, dead-letter topic. The oracle holds every published head against
-//! what was acknowledged.
+//! A shard with everything around it played: queues, consumer, tables, BigQuery, dead-letter topic. The oracle holds every published head
+//! against what was acknowledged.
 
 mod assignments;
 mod ends;
@@ -224,8 +224,8 @@ fn is_fine(n: usize) -> bool {
     !matches!(n % 23, 5 | 11 | 17)
 }
 
-/// Everything fine lands, everything bad is a dead letter, under lost answers, refusals, splits, holds and rewinds; and no head ever passes a
-/// record that is neither.
+/// Everything fine lands, everything bad is a dead letter, under lost answers, refusals, splits, holds and rewinds; and no head ever passes
+/// a record that is neither.
 #[test]
 fn no_head_passes_what_is_not_durable() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");

@@ -59,7 +59,8 @@ fn one_partition_always_fetches() {
     assert_eq!(stage.sink.rows.lock().len(), (0..300).filter(|n| is_fine(*n)).count());
 }
 
-/// An offset that is not there stood behind fetched records that a rest throws away: the partition begins again at the first of those, not behind them.
+/// An offset that is not there stood behind fetched records that a rest throws away: the partition begins again at the first of those, not
+/// behind them.
 #[test]
 fn what_a_rest_throws_away_before_an_offset_that_is_gone_is_read_again() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");

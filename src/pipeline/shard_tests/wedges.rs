@@ -1,5 +1,5 @@
-//! Each thread and task of a connector wedged by something that really can wedge it: a queue that blocks, a decoding without end, a lock that
-//! somebody keeps. The watchdog's last words name it and where it stands.
+//! Each thread and task of a connector wedged by something that really can wedge it: a queue that blocks, a decoding without end, a lock
+//! that somebody keeps. The watchdog's last words name it and where it stands.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;

@@ -1,5 +1,5 @@
-//! A way to the API server on which one write of the scale can be held: what is between a leader's recheck and its write takes as long as a test
-//! wants.
+//! A way to the API server on which one write of the scale can be held: what is between a leader's recheck and its write takes as long as a
+//! test wants.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! Apache Kafka: a controller of its own and three brokers, replication 3, min.insync.replicas 2, on loopback.
 //!
-//! Each broker has four listeners: plaintext, SASL_SSL (SCRAM-SHA-512, PLAIN, OAUTHBEARER), TLS that wants a client's certificate, and plaintext
-//! that is advertised at another port, where a test may put a [`Wire`].
+//! Each broker has four listeners: plaintext, SASL_SSL (SCRAM-SHA-512, PLAIN, OAUTHBEARER), TLS that wants a client's certificate, and
+//! plaintext that is advertised at another port, where a test may put a [`Wire`].
 
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;

@@ -1,4 +1,5 @@
-//! A Kubernetes control plane on loopback: etcd, kube-apiserver, kube-controller-manager, one program of three names. No kubelet, no scheduler.
+//! A Kubernetes control plane on loopback: etcd, kube-apiserver, kube-controller-manager, one program of three names. No kubelet, no
+//! scheduler.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -37,7 +37,8 @@ impl Leader {
 }
 
 impl<'a> Release<'a> {
-    /// Installs the chart as release `name`, with `scaling` as its limits and one connector. `server`: the API server as the workers see it.
+    /// Installs the chart as release `name`, with `scaling` as its limits and one connector. `server`: the API server as the workers see
+    /// it.
     pub fn install(
         servers: &Servers,
         plane: &'a Plane,

@@ -1,5 +1,5 @@
-//! `guarantee = "exactly-once"` on Apache Kafka: workers are killed, and paused for longer than their session, while records flow; every record is one row.
-//! Once on the BigQuery emulator that others wrote, once on the embedded one with lost answers and ended connections.
+//! `guarantee = "exactly-once"` on Apache Kafka: workers are killed, and paused for longer than their session, while records flow; every
+//! record is one row. Once on the BigQuery emulator that others wrote, once on the embedded one with lost answers and ended connections.
 
 use std::time::{Duration, Instant};
 

@@ -1,8 +1,8 @@
 //! How long a partition stays unread when workers leave and join, on Apache Kafka, with a BigQuery (the embedded one, in this process) that
 //! answers each append after half a second.
 //!
-//! What is measured: for each partition, the longest time in which no row of it was stored. That is never less than the time in which nobody
-//! read it: what was taken before is stored after it was taken, and sent at once when the partition goes. So the drain is included.
+//! What is measured: for each partition, the longest time in which no row of it was stored. That is never less than the time in which
+//! nobody read it: what was taken before is stored after it was taken, and sent at once when the partition goes. So the drain is included.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};

@@ -1,5 +1,5 @@
-//! An API server with one Lease and one scale, and the network between it and the workers: requests and answers are late or lost, each on its own,
-//! and a request that its sender gave up may still arrive.
+//! An API server with one Lease and one scale, and the network between it and the workers: requests and answers are late or lost, each on
+//! its own, and a request that its sender gave up may still arrive.
 
 use std::sync::Arc;
 use std::task::{Poll, Waker};

@@ -86,8 +86,8 @@ impl Oracle {
         }
     }
 
-    /// A write took effect. Decisions take effect in the order in which they were made; of each term at most one does after another began, and none
-    /// that would undo what a later leader did.
+    /// A write took effect. Decisions take effect in the order in which they were made; of each term at most one does after another began,
+    /// and none that would undo what a later leader did.
     pub fn landed(&mut self, write: Landed) {
         self.seen.writes += 1;
         if write.term < self.newest_term {

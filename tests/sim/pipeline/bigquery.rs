@@ -1,5 +1,5 @@
-//! The way to BigQuery, played at the `Appender` and below the REST client: slow, and with answers that are lost, late, or never come. What arrives
-//! stands in `warehouse.rs`.
+//! The way to BigQuery, played at the `Appender` and below the REST client: slow, and with answers that are lost, late, or never come. What
+//! arrives stands in `warehouse.rs`.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! What millrace itself counts of what users must know of: possible duplicates, rows sent again on purpose, records lost to retention, records skipped.
+//! What millrace itself counts of what users must know of: possible duplicates, rows sent again on purpose, records lost to retention,
+//! records skipped.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};

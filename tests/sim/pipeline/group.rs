@@ -1,5 +1,6 @@
-//! The group's coordinator, played: members with sessions, targets and what they own, committed offsets. Broker-side assignment as in KIP-848: a
-//! partition is given when its former owner has let go of it, or was thrown out; under the eager protocol, when everybody has let go of everything.
+//! The group's coordinator, played: members with sessions, targets and what they own, committed offsets. Broker-side assignment as in
+//! KIP-848: a partition is given when its former owner has let go of it, or was thrown out; under the eager protocol, when everybody has
+//! let go of everything.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -31,7 +31,8 @@ pub struct ProcessFacts {
     doubtful_from: Option<Duration>,
     /// It is no more.
     pub ended: bool,
-    /// Rows of its appends without an answer, and of those whose answer was lost: they are counted when they are sent again, if it lives to do so.
+    /// Rows of its appends without an answer, and of those whose answer was lost: they are counted when they are sent again, if it lives to
+    /// do so.
     pub on_way: u64,
     pub in_doubt: u64,
     /// What it knows to be committed by itself.
@@ -253,8 +254,8 @@ impl Oracle {
         facts.letters.insert((partition, offset));
     }
 
-    /// Whether a group that has this offset of a partition has no more of it to read. Without one, and where retention has taken all there was, nothing is
-    /// there that a commit could follow.
+    /// Whether a group that has this offset of a partition has no more of it to read. Without one, and where retention has taken all there
+    /// was, nothing is there that a commit could follow.
     pub fn is_at_end(&self, partition: i32, committed: Option<i64>) -> bool {
         let end = self.log.end(partition);
         committed.map_or(self.log.low(partition) == end, |committed| committed == end)

@@ -1,5 +1,5 @@
-//! Write streams of type COMMITTED, played: rows land at their offset or not at all, and never after the stream's end. Streams go with their table, and
-//! are forgotten when nobody has used them for days.
+//! Write streams of type COMMITTED, played: rows land at their offset or not at all, and never after the stream's end. Streams go with
+//! their table, and are forgotten when nobody has used them for days.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -50,8 +50,8 @@ impl Streams {
         idle.map(|stream| stream.gone = true).count() as u64
     }
 
-    /// Somebody else writes to streams that are not ended. Not where an answer is lost, then or later: with that nobody could tell whose rows stand at
-    /// an append's place.
+    /// Somebody else writes to streams that are not ended. Not where an answer is lost, then or later: with that nobody could tell whose
+    /// rows stand at an append's place.
     pub fn intrude(&self) {
         let mut streams = self.0.lock();
         let open = |stream: &&mut Stream| !stream.ended && !stream.gone && !stream.missing && stream.on_way == 0;

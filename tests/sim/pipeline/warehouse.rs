@@ -1,5 +1,5 @@
-//! BigQuery's tables and servers, played: one table with versions of its schema, deleted and made again at times; write servers that learn of either
-//! late and unevenly. Tables are played below production's REST client.
+//! BigQuery's tables and servers, played: one table with versions of its schema, deleted and made again at times; write servers that learn
+//! of either late and unevenly. Tables are played below production's REST client.
 
 use std::time::Duration;
 

@@ -7,7 +7,8 @@ use super::wire::{Raw, Reader};
 use crate::embedded::bigquery::schema::{ColumnType, Mode, Schema};
 use crate::embedded::bigquery::values::{Cell, civil};
 
-/// The cells of a row that [`super::check::row`] accepted; those not `wanted` are left NULL. What cannot be read is NULL too: it was checked.
+/// The cells of a row that [`super::check::row`] accepted; those not `wanted` are left NULL. What cannot be read is NULL too: it was
+/// checked.
 pub(crate) fn row(plan: &MessagePlan, bytes: &[u8], wanted: Option<&[bool]>) -> Vec<Cell> {
     let mut cells = vec![Cell::Null; plan.columns];
     for field in &plan.fields {

@@ -68,8 +68,8 @@ fn the_further_of_offset_and_boundary_counts() {
     }
 }
 
-/// A partition that begins again behind what retention took, or at its end, does not say that the group has that offset before it is so; and the group has
-/// it without a further record.
+/// A partition that begins again behind what retention took, or at its end, does not say that the group has that offset before it is so;
+/// and the group has it without a further record.
 #[test]
 fn a_beginning_that_the_group_does_not_have_is_committed_without_a_record() {
     let begins_anew = Intents::default().encode();

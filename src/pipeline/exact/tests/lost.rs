@@ -1,4 +1,5 @@
-//! What nobody can know: forgotten streams, counts on no boundary, metadata that make no sense. Held, or replayed and counted; never guessed.
+//! What nobody can know: forgotten streams, counts on no boundary, metadata that make no sense. Held, or replayed and counted; never
+//! guessed.
 
 use std::sync::Arc;
 
@@ -147,7 +148,8 @@ fn a_broker_that_takes_too_little_metadata_holds_and_says_which_setting() {
     world.judge().unwrap();
 }
 
-/// The brokers refuse intents while the writer waits to send an append again, and takes no notice of anything else: said as soon as it does.
+/// The brokers refuse intents while the writer waits to send an append again, and takes no notice of anything else: said as soon as it
+/// does.
 #[test]
 fn intents_that_are_refused_while_an_append_is_tried_again_are_said_all_the_same() {
     let world = World::new((0..400).map(fine).collect(), None);

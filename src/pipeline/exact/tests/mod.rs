@@ -1,5 +1,5 @@
-//! Owners of a partition, old and new, paused and dead, against a played Kafka and a played BigQuery. Every step of theirs is one at which an owner can
-//! stop. The judge knows nothing of intents: it counts the rows in the table.
+//! Owners of a partition, old and new, paused and dead, against a played Kafka and a played BigQuery. Every step of theirs is one at which
+//! an owner can stop. The judge knows nothing of intents: it counts the rows in the table.
 
 mod crashes;
 mod handovers;

@@ -1,8 +1,8 @@
-//! Faults of every kind, on Apache Kafka and a real registry, through which one fleet goes without a restart by hand: nothing is missing at the end,
-//! nothing is there more often than was counted, and after each fault records flow again within the time that is stated.
+//! Faults of every kind, on Apache Kafka and a real registry, through which one fleet goes without a restart by hand: nothing is missing at
+//! the end, nothing is there more often than was counted, and after each fault records flow again within the time that is stated.
 //!
-//! BigQuery is the embedded one: the emulator cannot fail in the documented ways, and its rows tell when they landed. What each class of its
-//! errors does alone is shown in `tests/worker/faults.rs`, a table that is deleted and made again in `tests/worker/table_again.rs`.
+//! BigQuery is the embedded one: the emulator cannot fail in the documented ways, and its rows tell when they landed. What each class of
+//! its errors does alone is shown in `tests/worker/faults.rs`, a table that is deleted and made again in `tests/worker/table_again.rs`.
 
 mod away;
 mod processes;

@@ -14,7 +14,8 @@ use crate::harness::wire::Mode;
 /// Holds are looked at again after a growing wait; these are short ones.
 const RELEASED_WITHIN: Duration = Duration::from_secs(20);
 
-/// A bad record in each partition while the dead-letter topic is not there: held and said. Then it is made: each letter is in it, nothing else is.
+/// A bad record in each partition while the dead-letter topic is not there: held and said. Then it is made: each letter is in it, nothing
+/// else is.
 pub fn poison_in_each_partition_and_a_topic_that_refuses(stage: &mut Stage<'_>) -> anyhow::Result<()> {
     let producer = Producer::new(stage.kafka.client(), TOPIC)?;
     for partition in 0..PARTITIONS {

@@ -58,8 +58,8 @@ pub fn pods_that_never_start(life: &Life<'_>) -> anyhow::Result<()> {
     wait_for("nobody absent", SEEN_WITHIN, || Ok((life.release.fleet()?["decided"]["decision"]["absent"] != true).then_some(())))
 }
 
-/// Without an API server nobody leads and nobody resizes, and records flow on. When it is back, with another key for tokens, every old token is
-/// refused: the workers read theirs again, and one leads.
+/// Without an API server nobody leads and nobody resizes, and records flow on. When it is back, with another key for tokens, every old
+/// token is refused: the workers read theirs again, and one leads.
 pub fn api_server_is_away(life: &Life<'_>) -> anyhow::Result<()> {
     let replicas = life.release.replicas()?;
     life.plane.kill_api_server()?;

@@ -60,8 +60,8 @@ impl Life<'_> {
     }
 }
 
-/// Load, people, kills, a late write, an API server that is away, a rotated token, a pod that never starts: the fleet finds its size again each
-/// time, and no record is lost.
+/// Load, people, kills, a late write, an API server that is away, a rotated token, a pod that never starts: the fleet finds its size again
+/// each time, and no record is lost.
 pub fn a_fleet_sizes_itself(servers: &Servers) -> anyhow::Result<()> {
     let (kafka, reader, plane) = (servers.kafka()?, servers.emulator()?.reader(), servers.plane()?);
     kafka.create_topic(NAME, PARTITIONS, &[])?;

@@ -18,7 +18,8 @@ const ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 const MOUNTED: &str =
     "mount -t tmpfs tmpfs \"$(readlink -f /var/run)\" && mkdir -p \"$0\" && mount --bind \"$1\" \"$0\" && shift && exec \"$@\"";
 
-/// A worker in a mount namespace of its own leads and resizes with what a pod finds; its token is revoked, and it goes on with the next one.
+/// A worker in a mount namespace of its own leads and resizes with what a pod finds; its token is revoked, and it goes on with the next
+/// one.
 pub fn a_pod_leads_with_its_own_credentials(servers: &Servers) -> anyhow::Result<()> {
     let inside = |command: &mut Command, folder: &Path| {
         // The superuser may mount; others may as the superuser of a user namespace, where the machine allows it.

@@ -59,8 +59,8 @@ pub fn the_chart_is_accepted_and_its_role_is_narrow(servers: &Servers) -> anyhow
     plane.helm(&["uninstall", RELEASE]).map(drop)
 }
 
-/// Both ways of helm to change an object (a three-way merge, and fields that the server knows the owners of) leave alone what the chart does not
-/// name. One that replaces the object does not: values.yaml warns of it.
+/// Both ways of helm to change an object (a three-way merge, and fields that the server knows the owners of) leave alone what the chart
+/// does not name. One that replaces the object does not: values.yaml warns of it.
 pub fn upgrades_leave_the_replicas_alone(servers: &Servers) -> anyhow::Result<()> {
     let plane = servers.plane()?;
     let chart = format!("{}/deploy/chart", env!("CARGO_MANIFEST_DIR"));
