@@ -46,7 +46,16 @@ impl BigQuery {
             .map_err(|e| e.to_string())?;
         match client.dataset().get(project, dataset).await {
             Ok(found) => Ok(found.location.unwrap_or_default()),
-            Err(BQError::ResponseError { error }) => Err(format!("HTTP {}: {}", error.error.code, error.error.message)),
+            Err(BQError::ResponseError { error }) => {
+                let advice = match error.error.code {
+                    404 => ": create it (millrace makes tables, not datasets), or mend the table's name or [bigquery] project",
+                    403 => ": give the credentials a role that has bigquery.datasets.get, such as roles/bigquery.dataEditor on the dataset",
+                    _ => "",
+                };
+                Err(format!("HTTP {}: {}{advice}", error.error.code, error.error.message))
+            }
+            // The token's own line says why.
+            Err(BQError::NoToken) => Err("not asked: there is no access token".to_owned()),
             Err(error) => {
                 // "error sending request" says nothing without what lies below.
                 let words = source_chain(&error);

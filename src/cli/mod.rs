@@ -14,6 +14,7 @@ mod dead_letters;
 mod decide;
 mod demo;
 mod embedded;
+mod examples;
 mod keys;
 mod offsets;
 mod parent;
@@ -58,7 +59,7 @@ impl From<Exit> for ExitCode {
 /// Exit codes: 0 fine; 1 failed; 2 wrong arguments or configuration; 3 an inconclusive demo; 70 a thread was wedged: start it again.
 /// Levels of log lines: MILLRACE_LOG, such as `info,millrace::kafka=debug`.
 #[derive(Debug, Parser)]
-#[command(name = "millrace", version, propagate_version = true)]
+#[command(name = "millrace", version, propagate_version = true, after_help = examples::PROGRAM)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -67,20 +68,28 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run a worker until SIGTERM or SIGINT.
+    #[command(after_help = examples::RUN)]
     Run(run::ConfigArgs),
     /// Try files, connections and permissions without starting anything, and say what came out.
+    #[command(after_help = examples::CHECK)]
     Check(check::CheckArgs),
     /// Run the main job with everything embedded, on this machine alone, and prove that nothing is lost.
+    #[command(after_help = examples::DEMO)]
     Demo(demo::DemoArgs),
     /// Serve the embedded broker, registry and BigQuery alone.
+    #[command(after_help = examples::EMBEDDED)]
     Embedded(embedded::EmbeddedArgs),
     /// Produce stock updates to any broker, at a rate that can be changed while it runs.
+    #[command(after_help = examples::DATAGEN)]
     Datagen(datagen::DatagenArgs),
     /// Decide how many workers a fleet needs: a snapshot (JSON) a line on stdin, a decision (JSON) a line on stdout.
+    #[command(after_help = examples::DECIDE)]
     Decide(decide::DecideArgs),
     /// Compare scaling policies on simulated fleets: ours, KEDA with HPA, Flink's rule, one worker per partition, a clairvoyant.
+    #[command(after_help = examples::SIMULATE)]
     Simulate(simulate::SimulateArgs),
     /// Show the fleet: workers, connectors, lag, what is decided and why. Any worker answers for all.
+    #[command(after_help = examples::STATUS)]
     Status(status::StatusArgs),
     /// Pause, resume, restart or stop connectors on every worker, and list what they do.
     #[command(subcommand)]
@@ -92,6 +101,7 @@ enum Command {
     #[command(subcommand, name = "dead-letters")]
     DeadLetters(dead_letters::DeadLettersCommand),
     /// Print the JSON Schema of millrace.toml, of a connector's file, or of what `decide` reads and writes.
+    #[command(after_help = examples::SCHEMA)]
     Schema(schema::SchemaArgs),
 }
 

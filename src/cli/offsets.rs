@@ -22,6 +22,7 @@ pub enum OffsetsCommand {
     /// Show committed, first and end offset and lag of every partition; works while the connector runs.
     Show(ShowArgs),
     /// Set committed offsets, and say which records come again or are left out. Only while the connector is stopped: `millrace connectors stop`.
+    #[command(after_help = super::examples::OFFSETS_SET)]
     Set(SetArgs),
 }
 
@@ -177,10 +178,11 @@ fn set(args: &SetArgs) -> Result<Exit, Failed> {
     let connector = find(&loaded, &args.connector)?;
     let group = group(&loaded, connector)?;
     let mut all = group.all(TIMEOUT).map_err(failed)?;
+    let there = all.iter().map(|known| known.partition.to_string()).collect::<Vec<_>>().join(", ");
     all.retain(|known| args.topic.as_ref().is_none_or(|topic| **topic == *known.partition.topic));
     all.retain(|known| args.partitions.is_empty() || args.partitions.contains(&known.partition.partition));
     if all.is_empty() {
-        return Err(Failed::Usage("no partition of the connector's topics is meant".to_owned()));
+        return Err(Failed::Usage(format!("--topic and --partition leave no partition of the connector: it has {there}")));
     }
     let targets = targets(&group, &all, args.to)?;
     let shown: Vec<Shown> = all.iter().zip(&targets).map(|(known, to)| Shown::set(known, *to)).collect();

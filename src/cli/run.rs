@@ -12,11 +12,11 @@ use crate::watchdog;
 /// The two places where configuration lies.
 #[derive(Debug, Args)]
 pub struct ConfigArgs {
-    /// What the fleet shares.
-    #[arg(long, default_value = "millrace.toml")]
+    /// What all workers share: Kafka, registry, BigQuery.
+    #[arg(long, value_name = "FILE", default_value = "millrace.toml")]
     pub config: PathBuf,
     /// The folder of connector files.
-    #[arg(long, default_value = "connectors")]
+    #[arg(long, value_name = "FOLDER", default_value = "connectors")]
     pub connectors: PathBuf,
 }
 
@@ -25,6 +25,9 @@ impl ConfigArgs {
     pub fn load(&self) -> Result<Loaded, Exit> {
         config::load(&self.config, &self.connectors).map_err(|errors| {
             eprintln!("{errors}");
+            if !self.config.exists() || !self.connectors.exists() {
+                eprintln!("millrace: --config names the file of the fleet, --connectors the folder of connector files");
+            }
             Exit::Usage
         })
     }

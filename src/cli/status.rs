@@ -97,7 +97,9 @@ async fn get(client: &reqwest::Client, url: &str) -> Result<Option<serde_json::V
     let failed = |error: reqwest::Error| {
         // reqwest names the address twice and hides the cause.
         let cause = std::iter::successors(std::error::Error::source(&error), |error| error.source()).last();
-        format!("{url}: {}", cause.map_or_else(|| error.to_string(), ToString::to_string))
+        let words = cause.map_or_else(|| error.to_string(), ToString::to_string);
+        let advice = if error.is_connect() { ": is a worker running there? --url names another; the address is its [worker] listen" } else { "" };
+        format!("{url}: {words}{advice}")
     };
     let mut request = client.get(url);
     if let Ok(token) = std::env::var(TOKEN) {

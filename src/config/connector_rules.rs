@@ -76,7 +76,7 @@ fn check_value(connector: &ConnectorConfig, fleet: Option<&FleetConfig>, complai
             complaints.add_unless(
                 &at("table.create"),
                 &[&format],
-                "impossible with format = \"json\": there is no schema to create the table from",
+                "impossible with format = \"json\": there is no schema to create the table from; create the table yourself and leave `create` out",
             );
         }
         return;

@@ -29,7 +29,7 @@ const LAST_MAX: Duration = Duration::from_secs(1);
 
 /// The address cannot be listened on.
 #[derive(Debug, thiserror::Error)]
-#[error("[worker] listen = \"{address}\": {source}")]
+#[error("[worker] listen = \"{address}\": this address cannot be listened on; choose a free port and an address of this machine")]
 pub struct ListenError {
     address: String,
     source: std::io::Error,

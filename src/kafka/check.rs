@@ -68,7 +68,10 @@ fn try_all(settings: &GroupSettings, dead_letter_topic: Option<&str>, timeout: D
     let brokers = asker.consumer().fetch_metadata(Some("__millrace_check"), timeout);
     let outcome = match &brokers {
         Ok(metadata) => Ok(metadata.brokers().iter().map(|b| format!("{}:{}", b.host(), b.port())).collect::<Vec<_>>().join(", ")),
-        Err(error) => Err(format!("{error}{}", asker.last_reason().map(|r| format!(": {r}")).unwrap_or_default())),
+        Err(error) => Err(format!(
+            "{error}{}: are \"bootstrap.servers\" and \"security.protocol\" right, and may this machine reach them?",
+            asker.last_reason().map(|r| format!(": {r}")).unwrap_or_default()
+        )),
     };
     let reached = outcome.is_ok();
     tried.push(Tried::new("reach the brokers", outcome));

@@ -135,7 +135,7 @@ impl Shard {
 
     pub(super) fn hold_for_plan(&mut self, slot: usize, table: usize, key: SchemaKey, offset: i64, now: Instant) {
         let hold = Hold { cause: HoldCause::PlanPending, wait: Wait::Plan(key.clone()), met_offset: Some(offset) };
-        self.hold(slot, hold, format!("the plan of {key} is being made"));
+        self.hold(slot, hold, format!("the plan of {key} is being made, for which its schema and its table are asked for"));
         self.ask_plan(table, &key, now);
     }
 

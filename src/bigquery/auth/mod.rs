@@ -24,6 +24,10 @@ const REBUILD_AFTER: Duration = Duration::from_secs(15);
 /// The longest part of a token server's words that goes into a message, in characters.
 const WORDS_SHOWN: usize = 400;
 
+/// What application default credentials were looked for in, and what to do where they are in none of it.
+const WHERE_FROM: &str = " from the application default credentials (give the pod a service account that may use BigQuery, let \
+    GOOGLE_APPLICATION_CREDENTIALS or [bigquery] credentials name a credentials file, or run `gcloud auth application-default login`)";
+
 /// Where tokens come from.
 enum Kind {
     /// No token is sent: emulators.
@@ -103,7 +107,8 @@ impl TokenSource {
                 }
                 let words = super::rest::source_chain(&error);
                 let message: String = words.chars().take(WORDS_SHOWN).collect();
-                Err(AuthError { message: format!("no access token: {message}{}", super::trust::advice(&words)), transient })
+                let searched = if matches!(self.kind, Kind::ApplicationDefault) { WHERE_FROM } else { "" };
+                Err(AuthError { message: format!("no access token{searched}: {message}{}", super::trust::advice(&words)), transient })
             }
         }
     }
@@ -147,7 +152,8 @@ impl TokenSource {
                 Some("impersonated_service_account") => impersonated::Builder::new(json.clone()).with_scopes([SCOPE]).build(),
                 other => {
                     return Err(format!(
-                        "type {other:?} is none of service_account, external_account, authorized_user, impersonated_service_account"
+                        "the file's type is {}: expected one of service_account, external_account, authorized_user, impersonated_service_account",
+                        other.map_or_else(|| "missing".to_owned(), |other| format!("`{other}`"))
                     ));
                 }
             },

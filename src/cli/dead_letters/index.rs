@@ -161,6 +161,9 @@ pub(super) fn read(
             of_cause.example.get_or_insert(letter);
         }
     }
+    for cause in filter.cause.iter().filter(|cause| !causes.contains_key(*cause)) {
+        index.remarks.push(no_such_cause(cause, causes.keys()));
+    }
     let forget: Vec<i32> = index
         .replayed
         .iter()
@@ -186,6 +189,14 @@ pub(super) fn read(
         }
     }
     Ok(index)
+}
+
+/// A cause that was asked for and that no letter has: perhaps it is misspelt.
+fn no_such_cause<'a>(cause: &str, known: impl Iterator<Item = &'a String>) -> String {
+    let mut known: Vec<&str> = known.map(String::as_str).collect();
+    known.sort_unstable();
+    let known = if known.is_empty() { "there are no letters".to_owned() } else { format!("there are {}", known.join(", ")) };
+    format!("no letter has the cause `{cause}`: {known}")
 }
 
 /// Which letters a replay takes, and why it leaves others.
@@ -263,6 +274,13 @@ mod tests {
         assert_eq!(choose(&entries, true).places, [(0, 1), (0, 2), (0, 4), (0, 6)]);
         entries[2].meant = false;
         assert_eq!(choose(&entries, false).places, [(0, 1), (0, 3)]);
+    }
+
+    #[test]
+    fn a_cause_that_no_letter_has_is_said_with_those_that_are_there() {
+        let known = ["TruncatedData".to_owned(), "InvalidUtf8".to_owned()];
+        assert_eq!(no_such_cause("Truncated", known.iter()), "no letter has the cause `Truncated`: there are InvalidUtf8, TruncatedData");
+        assert_eq!(no_such_cause("Truncated", [].iter()), "no letter has the cause `Truncated`: there are no letters");
     }
 
     #[test]

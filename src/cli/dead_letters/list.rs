@@ -73,7 +73,10 @@ fn table(topic: &str, index: &Index) -> String {
         column.set_cell_alignment(CellAlignment::Right);
     }
     let letters: u64 = index.by_cause.values().map(|of| of.letters).sum();
-    let mut lines = vec![format!("{topic}: {letters} letters"), table.to_string()];
+    let mut lines = vec![format!("{topic}: {letters} letters")];
+    if letters > 0 {
+        lines.push(table.to_string());
+    }
     if index.of_others > 0 {
         lines.push(format!("{} letters of other connectors", index.of_others));
     }

@@ -11,6 +11,7 @@ use clap::{Args, Subcommand};
 
 use super::Exit;
 use super::connectors::Failed;
+use super::examples;
 use super::run::ConfigArgs;
 
 /// The longest that Kafka may take for one answer.
@@ -20,10 +21,13 @@ const TIMEOUT: Duration = Duration::from_secs(20);
 #[derive(Debug, Subcommand)]
 pub enum DeadLettersCommand {
     /// Count them by cause, with an example of each.
+    #[command(after_help = examples::DEAD_LETTERS_LIST)]
     List(list::ListArgs),
     /// Show one: its record, why it died, headers, key and value.
+    #[command(after_help = examples::DEAD_LETTERS_SHOW)]
     Show(show::ShowArgs),
     /// Send their records through the connector's present rules once more. Each letter once, unless told otherwise.
+    #[command(after_help = examples::DEAD_LETTERS_REPLAY)]
     Replay(replay::ReplayArgs),
 }
 

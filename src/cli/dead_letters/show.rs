@@ -48,7 +48,10 @@ pub(super) fn show(args: &ShowArgs) -> Result<Exit, Failed> {
         }
         return Ok(Exit::Fine);
     }
-    Err(Failed::Broken(format!("{topic}[{}] has no letter at offset {}", args.at.0, args.at.1)))
+    Err(Failed::Broken(format!(
+        "{topic}[{}] has no letter at offset {}: `millrace dead-letters list {}` names one of each cause",
+        args.at.0, args.at.1, connector.name
+    )))
 }
 
 /// Text where it is text, hex otherwise.
@@ -82,7 +85,8 @@ fn text(letter: &ReadLetter) -> String {
         format!("cause        {} at {}: {}", letter.cause, letter.stage, letter.message),
         format!("written      {}", letter.when.as_deref().unwrap_or("–")),
     ];
-    lines.extend(record.timestamp_ms.map(|at| format!("timestamp    {at} ms")));
+    let moment = |ms: i64| chrono::DateTime::from_timestamp_millis(ms).map(|at| at.to_rfc3339_opts(chrono::SecondsFormat::Millis, true));
+    lines.extend(record.timestamp_ms.and_then(moment).map(|at| format!("timestamp    {at}")));
     lines.extend(letter.unfit.iter().map(|why| format!("no replay    {why}")));
     lines.extend(record.headers.iter().map(|(name, value)| format!("header       {name}: {}", one_line(value.as_deref()))));
     lines.push(format!("key          {}", one_line(record.key.as_deref())));

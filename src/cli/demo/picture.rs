@@ -140,7 +140,7 @@ impl Picture {
             bold(format!("{} workers now, {} wanted", self.workers_alive, self.workers)),
             Span::raw(format!("{leader}; {} kills, {} MiB; ", self.kills, self.resident_bytes >> 20)),
             bold(format!("{:.0} worker-seconds", self.worker_seconds)),
-            Span::raw(format!(", {share:.0} % of one per partition ({:.0})", self.one_per_partition)),
+            Span::raw(format!(", {share:.0} % of what one worker per partition takes ({:.0})", self.one_per_partition)),
         ])];
         lines.extend(self.stands.as_ref().map(|why| Line::raw(format!("   now {why}"))));
         lines.extend(self.decisions.iter().map(|decision| Line::raw(decision.to_string())));
@@ -257,7 +257,7 @@ mod tests {
             assert!(screen.contains(part), "{part} is not on the screen:\n{screen}");
         }
         for part in [
-            "120 worker-seconds, 25 % of one per partition (480)",
+            "120 worker-seconds, 25 % of what one worker per partition takes (480)",
             " 12.3s up from 2 to 4: 9 s behind",
             "now stays at 4: all is well",
             "load: flash",

@@ -128,6 +128,9 @@ impl Report {
             self.duplicates, self.duplicates_bound
         );
         println!("                                 the workers sent again without knowing)");
+        if self.duplicates > 0 {
+            println!("                                 (the embedded broker refuses commits while partitions move; Apache Kafka takes them: README)");
+        }
     }
 
     /// For people.
