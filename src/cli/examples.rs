@@ -6,7 +6,8 @@ pub(super) const PROGRAM: &str = "Examples:
   millrace run --config millrace.toml --connectors connectors
   millrace status --url http://127.0.0.1:8080 --watch";
 
-pub(super) const RUN: &str = "The connectors' folder is followed: a connector whose file changes is started, restarted or stopped; one whose file has a mistake goes
+pub(super) const RUN: &str =
+    "The connectors' folder is followed: a connector whose file changes is started, restarted or stopped; one whose file has a mistake goes
 on as before. SIGTERM drains and commits; a second one leaves at once. A change of millrace.toml needs a restart.
 
 Examples:

@@ -98,7 +98,8 @@ async fn get(client: &reqwest::Client, url: &str) -> Result<Option<serde_json::V
         // reqwest names the address twice and hides the cause.
         let cause = std::iter::successors(std::error::Error::source(&error), |error| error.source()).last();
         let words = cause.map_or_else(|| error.to_string(), ToString::to_string);
-        let advice = if error.is_connect() { ": is a worker running there? --url names another; the address is its [worker] listen" } else { "" };
+        let advice =
+            if error.is_connect() { ": is a worker running there? --url names another; the address is its [worker] listen" } else { "" };
         format!("{url}: {words}{advice}")
     };
     let mut request = client.get(url);

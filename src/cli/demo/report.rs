@@ -129,7 +129,9 @@ impl Report {
         );
         println!("                                 the workers sent again without knowing)");
         if self.duplicates > 0 {
-            println!("                                 (the embedded broker refuses commits while partitions move; Apache Kafka takes them: README)");
+            println!(
+                "                                 (the embedded broker refuses commits while partitions move; Apache Kafka takes them: README)"
+            );
         }
     }
 
