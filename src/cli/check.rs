@@ -229,6 +229,9 @@ async fn tables(
     let schemas = check_schemas::mapped(connector, &loaded.fleet, source, timeout, report).await;
     match bigquery {
         Some(bigquery) => check_table::tables(connector, bigquery, &schemas, timeout, report).await,
-        None => report.note("tables", "not tried: BigQuery's settings cannot be used"),
+        None => {
+            report.note("tables", "not looked at: BigQuery's settings cannot be used");
+            check_table::tables_unseen(connector, &loaded.fleet.bigquery.project, &schemas, report);
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! `millrace check`, a connector's schemas: which ones its records may be written with, and the columns that each needs.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use regex::Regex;
 
 use super::check::{Report, within};
 use crate::config::{ConnectorConfig, FleetConfig, ValueFormat};
-use crate::decode::{AvroSchema, DecodeOptions, SchemaKey, avro_columns};
+use crate::decode::{AvroSchema, DecodeOptions, SchemaKey, avro_columns, stated_in_vain};
 use crate::kafka::Topics;
 use crate::schema::{FolderSource, RegistrySource, SchemaError, SchemaSource};
 use crate::table::{Column, ColumnType, Mode};
@@ -20,12 +21,14 @@ const SUBJECTS_MAX: usize = 100;
 
 /// A schema and the columns that its records need.
 pub(super) struct Mapped {
-    /// What it is called in messages.
+    /// What it is called in messages: "schema x".
     pub(super) name: String,
     /// The topic whose records are written with it; `None` for any of the connector's.
     pub(super) topic: Option<String>,
     /// Its columns, metadata columns included.
     pub(super) columns: Vec<Column>,
+    /// Paths under `[table.columns]` that it has no field for.
+    pub(super) stated_in_vain: BTreeSet<String>,
 }
 
 /// Where a connector's schemas can be looked up.
@@ -59,7 +62,9 @@ pub(super) async fn mapped(
             for name in names {
                 let what = format!("schema {name}");
                 match folder.fetch(&SchemaKey::Name(Arc::from(name.as_str()))).await {
-                    Ok(schema) => mapped.extend(map(&schema, &options, &what, report).map(|columns| Mapped { name, topic: None, columns })),
+                    Ok(schema) => {
+                        mapped.extend(map(&schema, &options, &what, report).map(|mapped| Mapped { name: what.clone(), ..mapped }))
+                    }
                     Err(error) => report.bad(&what, error.to_string()),
                 }
             }
@@ -70,6 +75,12 @@ pub(super) async fn mapped(
             }
         }
         Source::Registry(_) | Source::Nowhere => {}
+    }
+    // A slip of the pen, or a field that is still to come.
+    let in_vain = mapped.iter().map(|schema| schema.stated_in_vain.clone()).reduce(|all, one| &all & &one);
+    for path in in_vain.unwrap_or_default() {
+        report
+            .note(&format!("[table.columns] {path}"), "none of the schemas above has such a field: what is stated for it changes nothing");
     }
     mapped
 }
@@ -141,18 +152,19 @@ async fn newest(
     };
     let version = found.version.map_or_else(String::new, |version| format!(", version {version}"));
     let name = format!("{subject}{version}");
-    let columns = map(&found.schema, options, &format!("subject {name} (schema id {})", found.schema.id), report)?;
-    Some(Mapped { name, topic: Some(topic), columns })
+    let mapped = map(&found.schema, options, &format!("subject {name} (schema id {})", found.schema.id), report)?;
+    Some(Mapped { name: format!("schema {name}"), topic: Some(topic), ..mapped })
 }
 
-fn map(schema: &AvroSchema, options: &DecodeOptions, what: &str, report: &mut Report) -> Option<Vec<Column>> {
-    match avro_columns(schema, options) {
-        Ok(columns) => {
+/// A schema's columns, for any topic.
+fn map(schema: &AvroSchema, options: &DecodeOptions, what: &str, report: &mut Report) -> Option<Mapped> {
+    match avro_columns(schema, options).and_then(|columns| Ok((columns, stated_in_vain(schema, options)?))) {
+        Ok((columns, stated_in_vain)) => {
             report.good(what, columns.iter().map(describe).collect::<Vec<_>>().join(", "));
             for path in nanosecond_fields(&schema.root) {
                 report.note(what, format!("`{path}` counts nanoseconds: a TIMESTAMP keeps microseconds, the rest is cut"));
             }
-            Some(columns)
+            Some(Mapped { name: what.to_owned(), topic: None, columns, stated_in_vain })
         }
         Err(unmappable) => {
             report.bad(what, format!("cannot be mapped, its records would be dead letters: {unmappable}"));

@@ -7,7 +7,7 @@ use super::fault::Fault;
 use super::hot::{STRETCH_ROOM_BYTES, stretch};
 use super::ops::{ArrayOp, Code, MapOp, Op, Union};
 use super::reader::{Reader, check_utf8};
-use super::shape::Shapes;
+use super::shape::{Shape, Shapes};
 use super::values::{as_micros, check_partition, put_bytes, put_decimal, put_double, put_text, put_time, put_timestamp};
 use super::walk::{skip, write_json};
 use super::writer::{Tag, Writer};
@@ -40,7 +40,23 @@ pub(super) fn run(mut ops: &[Op], r: &mut Reader<'_>, w: &mut Writer<'_>, cx: &C
 
 /// One operation, any.
 fn step(op: &Op, r: &mut Reader<'_>, w: &mut Writer<'_>, cx: &Context<'_>) -> Result<(), Fault> {
-    if is_null(op, r)? { Ok(()) } else { rare(op, r, w, cx) }
+    if is_null(op, r)? || is_null_branch(op, r, cx)? { Ok(()) } else { rare(op, r, w, cx) }
+}
+
+/// Whether a union that becomes JSON is null: then it is read, and its column is NULL as any other's, not JSON's `null`.
+fn is_null_branch(op: &Op, r: &mut Reader<'_>, cx: &Context<'_>) -> Result<bool, Fault> {
+    let Code::Json(shape) = op.code else { return Ok(false) };
+    let Shape::Union(branches) = cx.shapes.get(shape) else { return Ok(false) };
+    let mut behind = *r;
+    let branch = behind.index(branches.len(), Class::UnionIndexOutOfRange)?;
+    if !matches!(cx.shapes.get(branches[branch]), Shape::Null) {
+        return Ok(false);
+    }
+    if op.required {
+        return Err(r.fault(Class::MissingRequired, "null for a REQUIRED column"));
+    }
+    *r = behind;
+    Ok(true)
 }
 
 /// Reads a union's branch; whether it is null.
@@ -167,7 +183,7 @@ fn rare(op: &Op, r: &mut Reader<'_>, w: &mut Writer<'_>, cx: &Context<'_>) -> Re
         }
         Code::Union(branches) => {
             let branch = r.index(branches.len(), Class::UnionIndexOutOfRange)?;
-            let is_null = matches!(&branches[branch].code, Code::Skip(shape) if matches!(cx.shapes.get(*shape), super::shape::Shape::Null));
+            let is_null = matches!(&branches[branch].code, Code::Skip(shape) if matches!(cx.shapes.get(*shape), Shape::Null));
             if is_null {
                 return if op.required { Err(Fault::new(Class::MissingRequired, start, "null for a REQUIRED column")) } else { Ok(()) };
             }

@@ -225,7 +225,7 @@ impl<'de> DeserializeSeed<'de> for ValueSeed<'_, '_, '_> {
     type Value = ();
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
         match &self.field.value {
-            Value::Scalar(scalar @ (Scalar::Json | Scalar::Decimal(_))) => {
+            Value::Scalar(scalar @ (Scalar::Json | Scalar::Decimal(_) | Scalar::Float64)) => {
                 let raw = <&RawValue>::deserialize(deserializer)?;
                 self.raw(scalar, raw.get()).map_err(D::Error::custom)
             }
@@ -249,8 +249,9 @@ impl ValueSeed<'_, '_, '_> {
         Err("")
     }
 
-    /// Values whose text is needed as it stands: JSON, and decimals, which no float may touch.
-    fn raw(self, scalar: &Scalar, text: &str) -> Result<(), &'static str> {
+    /// Values whose text is needed as it stands: JSON; decimals, which no float may touch; floats, which serde_json reads in haste (the last digit may
+    /// become another one).
+    fn raw(mut self, scalar: &Scalar, text: &str) -> Result<(), &'static str> {
         if text == "null" {
             return self.null();
         }
@@ -264,12 +265,37 @@ impl ValueSeed<'_, '_, '_> {
                 put_decimal(self.state.w, tag, column, column.parse(text), 0)
             }
             Scalar::Decimal(_) => Err(mismatch("a decimal number is expected")),
+            Scalar::Float64 => self.float(text),
             _ => self.state.w.delimited(tag, text.as_bytes()),
         };
         outcome.map_err(|fault| {
             self.state.fault.get_or_insert(fault.at_path(self.path));
             ""
         })
+    }
+
+    /// A FLOAT64 from a value's text.
+    fn float(&mut self, text: &str) -> Result<(), Fault> {
+        let (w, tag) = (&mut *self.state.w, self.field.tag);
+        match text.as_bytes().first() {
+            Some(b'"') => {
+                let inner = serde_json::from_str::<Cow<'_, str>>(text).map_err(|_| mismatch("the text cannot be read"))?;
+                return Scalar::Float64.put_parsed(w, tag, &inner, None, 0);
+            }
+            Some(b'-' | b'0'..=b'9') => {}
+            _ => return Err(mismatch("a number is expected")),
+        }
+        match text.parse::<i128>() {
+            Ok(0) if text.starts_with('-') => put_double(w, tag, -0.0),
+            Ok(whole) if whole <= i128::from(u64::MAX) && whole >= i128::from(i64::MIN) => match i64::try_from(whole) {
+                Ok(whole) => self.integer(whole),
+                Err(_) => Err(Fault::new(Class::ValueOutOfRange, 0, "a whole number is beyond 64 bits")),
+            },
+            _ => match text.parse::<f64>() {
+                Ok(value) if value.is_finite() => put_double(w, tag, value),
+                _ => Err(Fault::new(Class::ValueOutOfRange, 0, "a number is beyond FLOAT64")),
+            },
+        }
     }
 
     fn integer(&mut self, value: i64) -> Result<(), Fault> {

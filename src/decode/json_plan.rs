@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::config::TimeUnit;
-use crate::table::{Column, ColumnType, LaidColumn, Layout, Mode, WireForm, accepts, same_name};
+use crate::table::{Column, ColumnType, LaidColumn, Layout, Mode, WireForm, accepts, check_column_name, same_name};
 
 use super::DecodeOptions;
 use super::ops::Scalar;
@@ -75,7 +75,17 @@ impl JsonCompiler<'_> {
             }
             let place = laid.iter().find(|c| same_name(&c.name, &column.name));
             let place = place.ok_or_else(|| Unmappable::missing(format!("the row's layout lacks column `{}`", column.name)))?;
-            let key = self.key(path, &column.name);
+            let renamed = self.key_of(path, &column.name);
+            if renamed.is_none() && self.goes_elsewhere(columns, path, &column.name) {
+                if column.mode == Mode::Required {
+                    return Err(Unmappable::conflict(format!(
+                        "column `{}` is REQUIRED, and [table.columns] gives the values of its key to another column: make it NULLABLE",
+                        join(path, &column.name)
+                    )));
+                }
+                continue;
+            }
+            let key = renamed.unwrap_or(&column.name).to_owned();
             let field = self.field(column, place, &join(path, &key), path.is_empty())?;
             object.by_key.insert(key.clone(), object.fields.len());
             object.by_lower_key.insert(key.to_lowercase(), object.fields.len());
@@ -84,13 +94,22 @@ impl JsonCompiler<'_> {
         Ok(object)
     }
 
-    /// The key whose values this column takes: `[table.columns]` may name the column otherwise.
-    fn key(&self, path: &str, column: &str) -> String {
-        let renamed = self.options.overrides.iter().find_map(|(at, stated)| {
+    /// Keys of this level that `[table.columns]` gives to a column of another name, and that column.
+    fn renamed<'o>(&'o self, path: &str) -> impl Iterator<Item = (&'o str, &'o str)> {
+        self.options.overrides.iter().filter_map(move |(at, stated)| {
             let (parent, key) = at.rsplit_once('.').unwrap_or(("", at));
-            (parent == path && stated.name.as_deref().is_some_and(|n| same_name(n, column))).then(|| key.to_owned())
-        });
-        renamed.unwrap_or_else(|| column.to_owned())
+            Some((key, stated.name.as_deref()?)).filter(|_| same_name(parent, path))
+        })
+    }
+
+    /// The key whose values this column takes, where `[table.columns]` says so.
+    fn key_of(&self, path: &str, column: &str) -> Option<&str> {
+        self.renamed(path).find(|(_, name)| same_name(name, column)).map(|(key, _)| key)
+    }
+
+    /// Whether the values of a column's own key go to another one of these columns.
+    fn goes_elsewhere(&self, columns: &[Column], path: &str, column: &str) -> bool {
+        self.renamed(path).any(|(key, name)| same_name(key, column) && columns.iter().any(|other| same_name(&other.name, name)))
     }
 
     fn field(&mut self, column: &Column, place: &LaidColumn, path: &str, top: bool) -> Result<Field, Unmappable> {
@@ -119,7 +138,7 @@ impl JsonCompiler<'_> {
             repeated: repeated.then_some(packed),
             required: column.mode == Mode::Required,
             partition: top && self.partition.is_some_and(|p| same_name(p, &column.name)),
-            unit: self.options.overrides.get(path).and_then(|o| o.unit),
+            unit: self.options.overrides.iter().find(|(at, _)| same_name(at, path)).and_then(|(_, stated)| stated.unit),
             value,
             path: self.paths.len() as u32 - 1,
         })
@@ -133,7 +152,7 @@ fn join(path: &str, name: &str) -> String {
 /// The table's columns, those stated under `[table.columns]` that it lacks, and the metadata columns.
 ///
 /// # Errors
-/// A stated column without a type where the table has none of its name; one that the table has with a type or mode that takes other values.
+/// A stated column without a type, or with a name that BigQuery does not take, where the table has none of its name; one that the table has with a type or mode that takes other values.
 pub fn json_columns(table_columns: &[Column], options: &DecodeOptions) -> Result<Vec<Column>, Unmappable> {
     let mut columns = table_columns.to_vec();
     for (path, stated) in options.overrides.iter().filter(|(path, _)| !path.contains('.')) {
@@ -147,6 +166,7 @@ pub fn json_columns(table_columns: &[Column], options: &DecodeOptions) -> Result
                 "[table.columns] {path}: the table has no column `{name}`: state its `type`, so that it can be added"
             )));
         };
+        check_column_name(name).map_err(|why| Unmappable::schema(format!("[table.columns] {path}: {why}")))?;
         columns.push(Column { name: name.clone(), ty, mode: stated.mode.unwrap_or(Mode::Nullable), description: None });
     }
     for column in options.metadata_columns() {

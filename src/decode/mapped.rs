@@ -1,5 +1,7 @@
 //! Which column each field of a schema becomes: the tree between an Avro schema and both the table's columns and the plan.
 
+use std::collections::BTreeSet;
+
 use crate::config::{RecursiveAs, RepeatedNull, TimeUnit, UnionsAs};
 use crate::table::{Column, ColumnType, MAX_COLUMNS, MAX_RECORD_DEPTH, Mode, check_column_name, same_name};
 
@@ -68,6 +70,16 @@ impl Mapped {
 
     const fn is_repeated(&self) -> bool {
         matches!(self.read, Read::Array { .. } | Read::Map { .. })
+    }
+
+    /// The paths of this field and of those within it, as `[table.columns]` may state them.
+    pub fn paths<'m>(&'m self, found: &mut BTreeSet<&'m str>) {
+        found.insert(&self.path);
+        match &self.read {
+            Read::Record(fields) | Read::Union(fields) => fields.iter().for_each(|field| field.paths(found)),
+            Read::Array { item: inner, .. } | Read::Map { value: inner } => inner.paths(found),
+            Read::Skip(_) | Read::Scalar { .. } | Read::Json(_) => {}
+        }
     }
 
     pub fn column(&self) -> Column {
@@ -334,7 +346,7 @@ fn natural_type(shape: &Shape, path: &str) -> Result<ColumnType, Unmappable> {
             (p, s) if s <= 38 && p.saturating_sub(s) <= 38 => ColumnType::BigNumeric(None),
             (p, s) => {
                 return Err(Unmappable::schema(format!(
-                    "field `{path}` is a decimal({p}, {s}): BigQuery's widest, BIGNUMERIC, has 38 digits before and 38 behind the point"
+                    "field `{path}` is a decimal({p}, {s}): BigQuery's widest, BIGNUMERIC, has 38 digits before and 38 behind the point; if its values fit, state `type = \"BIGNUMERIC\"` under [table.columns]"
                 )));
             }
         },

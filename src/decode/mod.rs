@@ -36,7 +36,7 @@ pub use connect_names::ConnectNames;
 pub use framing::Framing;
 pub use json_plan::json_columns;
 pub use options::{DecodeOptions, Unmappable, UnmappableKind};
-pub use plan::{Plan, avro_columns};
+pub use plan::{Plan, avro_columns, stated_in_vain};
 pub use row_buffer::{ClosedRows, RowBuffer, RowOrigin, RowOrigins, RowRoom, filter_rows, split_rows};
 pub use row_json::row_to_json;
 pub use schema_key::{AvroSchema, SchemaKey, SchemaKeyRef};

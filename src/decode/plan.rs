@@ -1,5 +1,7 @@
 //! A compiled plan: bytes of one schema to rows of one layout.
 
+use std::collections::BTreeSet;
+
 use crate::record::{Record, RecordError, RecordErrorClass as Class};
 use crate::table::{Column, Layout};
 
@@ -23,6 +25,17 @@ use super::{AvroSchema, DecodeOptions, Unmappable, json_exec};
 pub fn avro_columns(schema: &AvroSchema, options: &DecodeOptions) -> Result<Vec<Column>, Unmappable> {
     let fields = map_schema(&Shapes::of(schema)?, options)?;
     options.with_metadata(fields.iter().filter(|f| f.has_column()).map(|f| f.column()).collect())
+}
+
+/// The paths under `[table.columns]` that no field of this schema has, so that what is stated for them changes nothing.
+///
+/// # Errors
+/// As [`avro_columns`].
+pub fn stated_in_vain(schema: &AvroSchema, options: &DecodeOptions) -> Result<BTreeSet<String>, Unmappable> {
+    let fields = map_schema(&Shapes::of(schema)?, options)?;
+    let mut found = BTreeSet::new();
+    fields.iter().for_each(|field| field.paths(&mut found));
+    Ok(options.overrides.keys().filter(|path| !found.contains(path.as_str())).cloned().collect())
 }
 
 /// Bytes of one schema to rows of one layout: immutable, shared by `Arc`.

@@ -10,7 +10,8 @@ use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 
 use super::folder_index::{FolderIndex, check_name};
-use super::parse::parse;
+use super::limits::check_text;
+use super::parse::{SchemaText, parse};
 use super::{SchemaError, SchemaSource};
 use crate::decode::{AvroSchema, SchemaKey};
 use crate::flow::{Clock, SystemClock};
@@ -124,13 +125,13 @@ fn parse_file(folder: &Path, index: &FolderIndex, at: usize) -> Result<Arc<AvroS
     let id = digest.chars().take(16).collect();
     // Alone first: a file that needs no other one must not depend on them.
     let parsed = parse(String::clone(&id), text, &[]).or_else(|alone| {
-        let others: Vec<&str> = (index.files.iter().enumerate())
-            .filter(|(other, file)| {
-                *other != at && file.text.as_ref().is_ok_and(|t| serde_json::from_str::<serde::de::IgnoredAny>(t).is_ok())
-            })
-            .filter_map(|(_, file)| file.text.as_deref().ok())
+        let readable = |text: &&str| check_text(text).is_ok() && serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok();
+        let others: Vec<(String, &str)> = (index.files.iter().enumerate())
+            .filter(|(other, _)| *other != at)
+            .filter_map(|(_, file)| Some((format!("the file {}", file.name), file.text.as_deref().ok().filter(readable)?)))
             .collect();
-        if others.is_empty() { Err(alone) } else { parse(id, text, &others) }
+        let library: Vec<SchemaText<'_>> = others.iter().map(|(place, text)| SchemaText { place, text }).collect();
+        if library.is_empty() { Err(alone) } else { parse(id, text, &library) }
     });
     // Not `Unusable`: a file can be mended (or is being written), unlike a registry's schema.
     parsed.map(Arc::new).map_err(|why| SchemaError::Unavailable(format!("the schema file {}: {why}", folder.join(&file.name).display())))

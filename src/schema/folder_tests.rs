@@ -117,14 +117,18 @@ async fn a_bad_file_holds_and_concerns_itself_only() {
     folder.write("half.avsc", &STOCK[..40]);
     folder.write("wrong.avsc", r#"{"type":"record","name":"W","fields":[{"name":"a","type":"Nowhere"}]}"#);
     folder.write("large.avsc", &" ".repeat(2_000_000));
+    let sizes = r#"{"type":"record","name":"Sizes","fields":[{"name":"a","type":{"type":"fixed","name":"S","size":1}},{"name":"b","type":{"type":"fixed","name":"S","size":2}}]}"#;
+    folder.write("sizes.avsc", sizes);
     fs::write(folder.dir.path().join("schemas/latin.avsc"), b"\xff\xfe").unwrap();
-    for name in ["half", "wrong", "large", "latin", "W"] {
+    let twice = folder.fetch("Sizes").await.map(|_| ()).unwrap_err().to_string();
+    assert!(twice.contains("sizes.avsc: `S` is defined in two ways, at field `a` of `Sizes` and at field `b` of `Sizes`"), "{twice}");
+    for name in ["half", "wrong", "large", "latin", "W", "sizes"] {
         let outcome = folder.fetch(name).await;
         assert!(matches!(&outcome, Err(SchemaError::Unavailable(m)) if m.contains(".avsc")), "{name}: {outcome:?}");
     }
     assert!(folder.fetch("Stock").await.is_ok());
     let (good, bad) = folder.source.probe().unwrap();
-    assert_eq!((good, bad.len()), (vec!["stock.avsc".to_owned()], 4));
+    assert_eq!((good, bad.len()), (vec!["stock.avsc".to_owned()], 5));
     folder.write("half.avsc", &STOCK.replace("Stock", "Half"));
     assert!(folder.fetch("Half").await.is_ok());
 }
@@ -136,8 +140,26 @@ async fn files_may_use_each_others_types() {
     folder.write("stock.avsc", STOCK);
     folder.write("paint.avsc", r#"{"type":"record","name":"Paint","namespace":"a","fields":[{"name":"c","type":{"type":"enum","name":"Colour","symbols":["RED"]}}]}"#);
     folder.write("broken.avsc", "{");
+    folder.write("deep.avsc", &format!("{}{}", "[".repeat(122), "]".repeat(122)));
     let order = folder.fetch("a.Order").await.unwrap();
     assert_eq!(order.references.len(), 2);
+    // What another file says of a name counts where a type of it is taken.
+    let blue = r#"{"type":"enum","name":"Colour","namespace":"a","symbols":["BLUE"]}"#;
+    folder.write("sale.avsc", &format!(r#"{{"type":"record","name":"Sale","namespace":"a","fields":[{{"name":"s","type":"com.huub.types.Stock"}},{{"name":"c","type":{blue}}}]}}"#));
+    assert!(folder.fetch("a.Sale").await.is_ok());
+    folder.write(
+        "wall.avsc",
+        &format!(
+            r#"{{"type":"record","name":"Wall","namespace":"a","fields":[{{"name":"s","type":"Paint"}},{{"name":"c","type":{blue}}}]}}"#
+        ),
+    );
+    let Err(SchemaError::Unavailable(why)) = folder.fetch("a.Wall").await else { panic!("two colours are taken") };
+    assert!(
+        why.contains(
+            "wall.avsc: `a.Colour` is defined in two ways, at field `c` of `a.Wall` and at field `c` of `a.Paint` in the file paint.avsc"
+        ),
+        "{why}"
+    );
 }
 
 #[tokio::test]

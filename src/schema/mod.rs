@@ -6,14 +6,17 @@
 mod cache;
 mod folder;
 mod folder_index;
+mod form;
+mod lifter;
 mod limits;
+mod names;
 mod parse;
 mod registry;
 mod registry_client;
 mod source;
 
 pub use folder::FolderSource;
-pub use parse::parse;
+pub use parse::{SchemaText, parse};
 pub use registry::{NewestVersion, RegistrySource};
 pub use registry_client::RegistrySetupError;
 pub use source::{SchemaError, SchemaSource};

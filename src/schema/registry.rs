@@ -12,7 +12,7 @@ use schema_registry_converter::schema_registry_common::{RawRegisteredSchema, Reg
 
 use super::cache::SchemaCache;
 use super::limits::TEXT_BYTES_MAX;
-use super::parse::parse;
+use super::parse::{SchemaText, parse};
 use super::registry_client::{Question, RegistryClient, RegistrySetupError};
 use super::{SchemaError, SchemaSource};
 use crate::config::RegistryConfig;
@@ -203,10 +203,10 @@ async fn resolved(
 ) -> Result<(Arc<AvroSchema>, usize), SchemaError> {
     let root = avro_text(&answer, &what)?;
     let references = fetch_references(client, answer.references.unwrap_or_default(), root.len()).await?;
-    let text_bytes = root.len() + references.iter().map(String::len).sum::<usize>();
+    let text_bytes = root.len() + references.iter().map(|(_, text)| text.len()).sum::<usize>();
     // A large schema takes a while: not on a thread that has other tasks.
     let parsed = tokio::task::spawn_blocking(move || {
-        let library: Vec<&str> = references.iter().map(String::as_str).collect();
+        let library: Vec<SchemaText<'_>> = references.iter().map(|(place, text)| SchemaText { place, text }).collect();
         parse(id, &root, &library)
     });
     match parsed.await {
@@ -216,9 +216,13 @@ async fn resolved(
     }
 }
 
-/// The texts of everything that a schema refers to. A reference name that comes again is not followed again: the first one counts
+/// Everything that a schema refers to: what it is called, and its text. A reference name that comes again is not followed again: the first one counts
 /// (Confluent's `AbstractSchemaProvider.resolveReferences`).
-async fn fetch_references(client: &RegistryClient, first: Vec<RegisteredReference>, root_bytes: usize) -> Result<Vec<String>, SchemaError> {
+async fn fetch_references(
+    client: &RegistryClient,
+    first: Vec<RegisteredReference>,
+    root_bytes: usize,
+) -> Result<Vec<(String, String)>, SchemaError> {
     let (mut seen, mut texts, mut bytes) = (HashSet::new(), Vec::new(), root_bytes);
     let mut waiting: Vec<RegisteredReference> = first.into_iter().rev().collect();
     while let Some(reference) = waiting.pop() {
@@ -235,7 +239,7 @@ async fn fetch_references(client: &RegistryClient, first: Vec<RegisteredReferenc
         if bytes > TEXT_BYTES_MAX {
             return Err(SchemaError::Unusable(format!("the schema and what it refers to have more than {TEXT_BYTES_MAX} bytes")));
         }
-        texts.push(text);
+        texts.push((what, text));
         waiting.extend(answer.references.unwrap_or_default().into_iter().rev());
     }
     Ok(texts)

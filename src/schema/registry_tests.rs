@@ -240,6 +240,26 @@ async fn what_is_no_avro_schema_is_unusable() {
 }
 
 #[tokio::test]
+async fn a_name_that_is_defined_in_two_ways_is_unusable_and_both_places_are_named() {
+    let (fake, url) = Fake::start().await;
+    let (source, _) = source(&url);
+    let leaf = |symbol: &str| format!(r#"{{"type":"enum","name":"Leaf","symbols":["{symbol}"]}}"#);
+    let record = |name: &str, fields: &[&str]| {
+        let fields: Vec<String> = fields.iter().enumerate().map(|(n, ty)| format!(r#"{{"name":"f{n}","type":{ty}}}"#)).collect();
+        format!(r#"{{"type":"record","name":"{name}","fields":[{}]}}"#, fields.join(","))
+    };
+    fake.has("/schemas/ids/1", &record("R", &[&leaf("A"), &leaf("B")]), &[]);
+    fake.has("/schemas/ids/2", &record("R", &[&leaf("A"), "\"Mid\""]), &[("Mid", "mid", 3)]);
+    fake.has("/subjects/mid/versions/3", &record("Mid", &[&leaf("B")]), &[]);
+    for (id, other) in [(1, "field `f1` of `R`"), (2, "field `f0` of `Mid` in subject `mid` version 3")] {
+        let Err(SchemaError::Unusable(message)) = source.fetch(&SchemaKey::Id(id)).await else { panic!("{id} is taken") };
+        let expected =
+            format!("schema id {id} of the registry cannot be used: `Leaf` is defined in two ways, at field `f0` of `R` and at {other}: ");
+        assert!(message.starts_with(&expected), "{message}");
+    }
+}
+
+#[tokio::test]
 async fn addresses_are_tried_in_turn() {
     let (bad, bad_url) = Fake::start().await;
     let (good, good_url) = Fake::start().await;

@@ -147,6 +147,11 @@ impl Level {
                 field.mode = column.mode;
                 changed = true;
             }
+            // A table that was made again may spell it otherwise, and whether the write servers mind is not documented.
+            if exact && field.name != column.name {
+                field.name.clone_from(&column.name);
+                changed = true;
+            }
             if parameters_differ(&field.ty, &column.ty) {
                 field.ty = column.ty.clone();
                 changed = true;
@@ -250,6 +255,15 @@ mod tests {
         let layout = history.replace(&[column("r", ColumnType::Struct(vec![column("z", ColumnType::Int64)]))]).unwrap();
         let r = layout.column("r").unwrap();
         assert_eq!((r.children.len(), r.child("z").unwrap().number), (1, 3));
+    }
+
+    #[test]
+    fn replace_takes_the_tables_spelling_and_keeps_the_number() {
+        let mut history = LayoutHistory::new();
+        let first = history.replace(&[column("a", ColumnType::Int64)]).unwrap();
+        let again = history.replace(&[column("A", ColumnType::Int64)]).unwrap();
+        assert_eq!((again.columns[0].name.as_str(), again.columns[0].number, again.describes(&first)), ("A", 1, true));
+        assert!(Arc::ptr_eq(&again, &history.replace(&[column("A", ColumnType::Int64)]).unwrap()));
     }
 
     #[test]

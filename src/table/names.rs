@@ -1,5 +1,7 @@
 //! What BigQuery takes as a column's name, and which columns may partition or cluster a table.
 
+use crate::config::PartitionEvery;
+
 use super::{Column, ColumnType, Mode};
 
 /// The longest column name, in characters (documentation page schemas).
@@ -54,19 +56,23 @@ fn is_flexible(c: char) -> bool {
     if c.is_ascii() { c.is_ascii_alphanumeric() || c == '_' || FLEXIBLE_ASCII.contains(c) } else { !c.is_control() && !c.is_whitespace() }
 }
 
-/// Whether this column of the table can partition it by time.
+/// Whether this column of the table can partition it by time, in parts of this length.
 ///
 /// # Errors
 /// Why not, in words.
-pub fn check_partition_column(columns: &[Column], name: &str) -> Result<(), String> {
-    let column = columns
-        .iter()
-        .find(|c| same_name(&c.name, name))
-        .ok_or_else(|| format!("partition column `{name}` is not among the table's columns"))?;
+pub fn check_partition_column(columns: &[Column], name: &str, every: PartitionEvery) -> Result<(), String> {
+    let column = columns.iter().find(|c| same_name(&c.name, name)).ok_or_else(|| {
+        format!(
+            "partition column `{name}` is not among the table's columns: `by` of `partition` under [table] names one of them, not nested"
+        )
+    })?;
     if column.mode == Mode::Repeated {
         return Err(format!("column `{name}` is REPEATED: it cannot partition the table"));
     }
     match column.ty {
+        ColumnType::Date if every == PartitionEvery::Hour => {
+            Err(format!("column `{name}` is DATE: it cannot partition the table by the hour (`every` of `partition` under [table])"))
+        }
         ColumnType::Date | ColumnType::DateTime | ColumnType::Timestamp => Ok(()),
         _ => Err(format!(
             "column `{name}` is {}: only DATE, DATETIME or TIMESTAMP partitions by time (state `[table.columns] {name} = {{ type = \"TIMESTAMP\", unit = \"ms\" }}` if it counts time)",
@@ -84,10 +90,9 @@ pub fn check_cluster_columns(columns: &[Column], names: &[String]) -> Result<(),
         return Err(format!("{} cluster columns: BigQuery takes at most 4", names.len()));
     }
     for name in names {
-        let column = columns
-            .iter()
-            .find(|c| same_name(&c.name, name))
-            .ok_or_else(|| format!("cluster column `{name}` is not among the table's columns"))?;
+        let column = columns.iter().find(|c| same_name(&c.name, name)).ok_or_else(|| {
+            format!("cluster column `{name}` is not among the table's columns: `cluster` under [table] names some of them, not nested")
+        })?;
         let fits = match column.ty {
             ColumnType::Float64
             | ColumnType::Bytes(_)
@@ -129,9 +134,10 @@ mod tests {
             column("i", ColumnType::Int64, Mode::Nullable),
             column("f", ColumnType::Float64, Mode::Nullable),
         ];
-        assert_eq!(check_partition_column(&columns, "D"), Ok(()));
-        assert!(check_partition_column(&columns, "ds").is_err() && check_partition_column(&columns, "i").is_err());
-        assert!(check_partition_column(&columns, "x").is_err());
+        let refused = |name| check_partition_column(&columns, name, PartitionEvery::Day).unwrap_err();
+        assert_eq!(check_partition_column(&columns, "D", PartitionEvery::Month), Ok(()));
+        assert!(refused("ds").contains("REPEATED") && refused("i").contains("INT64") && refused("x").contains("not among"));
+        assert!(check_partition_column(&columns, "d", PartitionEvery::Hour).unwrap_err().contains("by the hour"));
         assert_eq!(check_cluster_columns(&columns, &["d".to_owned(), "i".to_owned()]), Ok(()));
         assert!(check_cluster_columns(&columns, &["f".to_owned()]).is_err());
         assert!(check_cluster_columns(&columns, &vec!["i".to_owned(); 5]).is_err());

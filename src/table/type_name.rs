@@ -61,8 +61,9 @@ impl FromStr for ColumnType {
         let decimal = |max_scale: u32, integer_digits: u32| match parameters.as_slice() {
             [] => Ok(None),
             [p] if (1..=integer_digits).contains(p) => Ok(Some((*p, 0))),
-            [p, s] if *s <= max_scale && (1.max(*s)..=s + integer_digits).contains(p) => Ok(Some((*p, *s))),
-            _ => Err(format!("`{text}`: the scale is at most {max_scale}, and at most {integer_digits} digits stand before the point")),
+            // SQL takes a precision that is the scale, REST does not (tables, TableFieldSchema.precision).
+            [p, s] if *s <= max_scale && (s + 1..=s + integer_digits).contains(p) => Ok(Some((*p, *s))),
+            _ => Err(format!("`{text}`: the scale is at most {max_scale}, and 1 to {integer_digits} digits stand before the point")),
         };
         let plain = |ty: Self| if parameters.is_empty() { Ok(ty) } else { Err(wrong()) };
         match name {
@@ -106,6 +107,8 @@ mod tests {
             "TEXT",
             "NUMERIC(39, 9)",
             "NUMERIC(10, 10)",
+            "NUMERIC(9, 9)",
+            "BIGNUMERIC(38, 38)",
             "NUMERIC(3, 4)",
             "STRING(0)",
             "STRING(x)",

@@ -53,14 +53,24 @@ impl Parts {
             self.bigquery.rest_url(),
             self.bigquery.grpc_url(),
         );
-        let folder = tempfile::tempdir().unwrap();
-        write_all(folder.path(), &fleet, &[("sales.toml", connector)]);
-        let path = folder.path().to_owned();
-        let output = tokio::task::spawn_blocking(move || run(&path)).await.unwrap();
-        let out = String::from_utf8(output.stdout).unwrap();
-        println!("{out}{}", String::from_utf8_lossy(&output.stderr));
-        out
+        let connector = connector.to_owned();
+        tokio::task::spawn_blocking(move || checked(&fleet, &connector, &[])).await.unwrap()
     }
+}
+
+/// The lines of `millrace check` over these files; `schemas` are those of the folder beside the connector.
+fn checked(fleet: &str, connector: &str, schemas: &[(&str, &str)]) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    write_all(folder.path(), fleet, &[("sales.toml", connector)]);
+    let beside = folder.path().join("connectors/schemas");
+    std::fs::create_dir(&beside).unwrap();
+    for (name, text) in schemas {
+        std::fs::write(beside.join(name), text).unwrap();
+    }
+    let output = run(folder.path());
+    let out = String::from_utf8(output.stdout).unwrap();
+    println!("{out}{}", String::from_utf8_lossy(&output.stderr));
+    out
 }
 
 fn run(folder: &Path) -> Output {
@@ -160,4 +170,95 @@ async fn an_expression_s_topics_are_known_by_their_subjects() {
     // One table for all: the second schema contradicts the first.
     let out = parts.check(&connector(regex, "name = \"shop.all\"")).await;
     assert_said(&out, &["✗ table p.shop.all for schema sales_us-value, version 1: after the schemas above: column `id` is INT64"]);
+}
+
+/// Nothing listens on port 1.
+const NOBODY: &str = "[kafka]\n\"bootstrap.servers\" = \"127.0.0.1:1\"\n[bigquery]\nproject = \"p\"\ncredentials = \"none\"\n\
+                      rest_endpoint = \"http://127.0.0.1:1\"\ngrpc_endpoint = \"http://127.0.0.1:1\"\n";
+
+fn from_folder(table: &str) -> String {
+    format!(
+        "topics = [\"sales\"]\n[value]\nformat = \"avro\"\nschemas = \"schemas\"\nschema_header = \"schema\"\n\
+         [table]\nname = \"shop.sales\"\ncreate = true\n{table}\n"
+    )
+}
+
+const SALE: &str = r#"{"type":"record","name":"Sale","fields":[{"name":"id","type":"double"},{"name":"timestamp","type":"long"},
+    {"name":"day","type":{"type":"int","logicalType":"date"}}]}"#;
+
+#[test]
+fn a_wrong_partition_or_cluster_column_is_found_when_bigquery_cannot_be_asked() {
+    let nobody = NOBODY.to_owned();
+    let unusable = nobody.replace("\"none\"", "\"/nonexistent/key.json\"");
+    let table = "table p.shop.sales, should it be created:";
+    for fleet in [&nobody, &unusable] {
+        let check = |settings: &str| checked(fleet, &from_folder(settings), &[("sale.avsc", SALE)]);
+        let out = check("partition = { by = \"timestmp\" }\ncluster = [\"id\"]");
+        assert_said(
+            &out,
+            &[
+                &format!("· {table} would get id FLOAT64, timestamp INT64, day DATE"),
+                &format!("✗ {table} partition column `timestmp` is not among the table's columns: `by` of `partition`"),
+                &format!("✗ {table} column `id` is FLOAT64 Nullable: it cannot cluster the table"),
+            ],
+        );
+        let out = check("partition = { by = \"day\", every = \"hour\" }\ncluster = [\"ids\"]");
+        assert_said(
+            &out,
+            &[
+                &format!("✗ {table} column `day` is DATE: it cannot partition the table by the hour"),
+                &format!("✗ {table} cluster column `ids` is not among the table's columns: `cluster` under [table]"),
+            ],
+        );
+        let out = check("partition = { by = \"Timestamp\" }\n[table.columns]\ntimestamp = { type = \"TIMESTAMP\", unit = \"ms\" }");
+        assert!(out.contains(&format!("· {table} would get")) && !out.contains(&format!("✗ {table}")), "{out}");
+    }
+}
+
+#[test]
+fn what_is_stated_for_a_field_that_no_schema_has_is_said() {
+    let columns = "[table.columns]\ntimestmp = { type = \"TIMESTAMP\", unit = \"ms\" }\nid = { name = \"key\" }\n\"lines.price\" = { type = \"NUMERIC\" }";
+    let lines = r#"{"type":"record","name":"Lines","fields":[{"name":"lines","type":{"type":"array","items":
+        {"type":"record","name":"Line","fields":[{"name":"price","type":"int"}]}}}]}"#;
+    let out = checked(NOBODY, &from_folder(columns), &[("sale.avsc", SALE), ("lines.avsc", lines)]);
+    assert_said(&out, &["· [table.columns] timestmp: none of the schemas above has such a field"]);
+    assert_eq!(out.matches("none of the schemas above").count(), 1, "{out}");
+}
+
+#[test]
+fn a_name_that_is_defined_in_two_ways_is_said_with_its_file_and_both_places() {
+    let twice = SALE.replace("\"double\"", r#"{"type":"enum","name":"E","symbols":["A"]}"#);
+    let twice = twice.replace("\"long\"", r#"{"type":"enum","name":"E","symbols":["B"]}"#);
+    let out = checked(NOBODY, &from_folder(""), &[("twice.avsc", &twice)]);
+    assert_said(&out, &["schemas/twice.avsc: `E` is defined in two ways, at field `id` of `Sale` and at field `timestamp` of `Sale`: "]);
+    assert!(out.contains("✗ schemas in "), "{out}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_columns_of_json_are_those_of_the_table_and_those_that_are_stated() {
+    let parts = Parts::start().await;
+    let json = |table: &str| connector("topics = [\"sales\"]", table).replace("avro", "json");
+    let stated = "[table.columns]\nid = { type = \"INT64\" }\nat = { type = \"TIMESTAMP\", unit = \"ms\" }";
+    let out = parts.check(&json(&format!("name = \"shop.sales\"\npartition = {{ by = \"att\" }}\n{stated}"))).await;
+    assert_said(
+        &out,
+        &[
+            "✓ table p.shop.sales: is not there, and is created when the first record comes",
+            "· table p.shop.sales: would get at TIMESTAMP, id INT64",
+            "✗ table p.shop.sales: partition column `att` is not among the table's columns",
+        ],
+    );
+    let out = parts.check(&json("name = \"shop.sales\"\n[table.columns]\n\"a!\" = { type = \"INT64\" }")).await;
+    assert_said(&out, &["✗ table p.shop.sales: [table.columns] a!: column name `a!` holds `!`"]);
+    parts.table("sales", json!([{ "name": "id", "type": "STRING" }, { "name": "n", "type": "INTEGER" }])).await;
+    let out = parts.check(&json(&format!("name = \"shop.sales\"\n{stated}"))).await;
+    assert_said(&out, &["✗ table p.shop.sales: column `id` is STRING and [table.columns] id states INT64"]);
+    let out = parts.check(&json(&format!("name = \"shop.sales\"\n{}", stated.replace("INT64", "STRING")))).await;
+    assert_said(
+        &out,
+        &[
+            "✓ table p.shop.sales for [table.columns]: fits after the changes below",
+            "· table p.shop.sales for [table.columns]: column `at` TIMESTAMP would be added",
+        ],
+    );
 }

@@ -127,6 +127,26 @@ fn unions_are_records_or_json() {
 }
 
 #[test]
+fn a_union_that_is_json_is_null_as_any_column_is() {
+    let union = field_schema(r#"["int","null","string"]"#);
+    let row = |table: &str, payload: &[u8]| {
+        let mut out = Vec::new();
+        let (plan, _) = own_plan(&union, &options(table)).unwrap();
+        plan.decode(payload, &record(), NOW_US, &mut out).map(|()| out).map_err(|e| e.class)
+    };
+    let json = "unions = \"json\"";
+    assert_eq!(row(json, &long(1)), Ok(Vec::new()), "JSON's null is not NULL");
+    assert_eq!(row(json, &[long(0), long(5)].concat()), Ok(b"\x0a\x015".to_vec()));
+    assert_eq!(
+        row(&format!("{json}\ncolumns = {{ f = {{ mode = \"REQUIRED\" }} }}"), &long(1)),
+        Err(crate::record::RecordErrorClass::MissingRequired)
+    );
+    let array = field_schema(r#"{"type":"array","items":["null","int","string"]}"#);
+    let items = shown(&own_plan(&array, &options(json)).unwrap(), &[long(2), long(0), long(1), long(5), long(0)].concat()).unwrap();
+    assert_eq!(items, json!({"f": [null, 5]}), "an array has no other null");
+}
+
+#[test]
 fn recursion_is_json_by_choice() {
     let node = schema(r#"{"type":"record","name":"N","fields":[{"name":"v","type":"int"},{"name":"next","type":["null","N"]}]}"#);
     let refused = avro_columns(&node, &options("")).unwrap_err();

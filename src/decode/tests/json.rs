@@ -97,8 +97,57 @@ fn objects_arrays_and_keys() {
 fn stated_columns_units_names_and_metadata() {
     let table = "metadata = [\"offset\"]\n[table.columns]\nat = { type = \"TIMESTAMP\", unit = \"ms\", name = \"happened\" }";
     assert_eq!(decode(&[], table, "{\"at\": 1}").unwrap(), json!({"happened": "1970-01-01 00:00:00.001000Z", "kafka_offset": 7}));
+    // Names ignore case, and so does what is stated about them.
+    let at = [column("at", ColumnType::Timestamp, Mode::Nullable)];
+    assert_eq!(
+        decode(&at, "[table.columns]\nAt = { unit = \"ms\", type = \"TIMESTAMP\" }", "{\"AT\": 1}").unwrap(),
+        json!({"at": "1970-01-01 00:00:00.001000Z"})
+    );
     let offset = decode(&[], table, "{\"kafka_offset\": 1}").unwrap_err();
     assert_eq!(offset.class, Class::UnknownField, "metadata columns are none of the record's");
+}
+
+#[test]
+fn a_key_goes_to_the_column_that_is_stated_for_it_and_to_no_other() {
+    let table = "[table.columns]\na = { name = \"b\" }";
+    let (a, b) = (column("a", ColumnType::Int64, Mode::Nullable), column("b", ColumnType::Int64, Mode::Nullable));
+    for columns in [[a.clone(), b.clone()], [b.clone(), a]] {
+        assert_eq!(decode(&columns, table, "{\"a\": 1}").unwrap(), json!({"b": 1}));
+        assert_eq!(decode(&columns, table, "{\"b\": 1}").unwrap_err().class, Class::UnknownField);
+    }
+    let required = [column("A", ColumnType::Int64, Mode::Required), b];
+    let layout = LayoutHistory::new().include(&required).unwrap();
+    let error = Plan::json(&required, &layout, None, &options(table)).unwrap_err();
+    assert!(error.kind == UnmappableKind::TypeConflict && error.message.contains("`A` is REQUIRED"), "{error}");
+}
+
+#[test]
+fn floats_are_read_to_the_last_digit() {
+    let mut seed = 1u64;
+    for _ in 0..20_000 {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let value = f64::from_bits(seed);
+        if !value.is_finite() || (value.fract() == 0.0 && value.abs() < 1e19) {
+            continue;
+        }
+        let text = format!("{value:e}");
+        assert_eq!(float_of(&text), Ok(value), "{text}");
+    }
+    assert_eq!(float_of("-0").map(f64::to_bits), Ok((-0.0f64).to_bits()));
+    assert_eq!((float_of("1e999"), float_of("-1e-999")), (Err(Class::ValueOutOfRange), Ok(-0.0)));
+    assert_eq!((float_of("100000000000000000000"), float_of("18446744073709551615")), (Ok(1e20), Err(Class::ValueOutOfRange)));
+    for wrong in ["true", "[1]", "{}", "\"x\""] {
+        assert_eq!(float_of(wrong), Err(Class::TypeMismatch), "{wrong}");
+    }
+}
+
+/// The FLOAT64 that a value's text becomes: the row's last eight bytes.
+fn float_of(text: &str) -> Result<f64, Class> {
+    let (columns, options) = ([column("f", ColumnType::Float64, Mode::Nullable)], options(""));
+    let layout = LayoutHistory::new().include(&columns).unwrap();
+    let (plan, mut out) = (Plan::json(&columns, &layout, None, &options).unwrap(), Vec::new());
+    plan.decode(format!("{{\"f\": {text}}}").as_bytes(), &record(), NOW_US, &mut out).map_err(|e| e.class)?;
+    Ok(f64::from_le_bytes(*out.last_chunk().unwrap()))
 }
 
 #[test]
