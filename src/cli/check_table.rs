@@ -93,8 +93,7 @@ async fn one_table(
         Ok(Some(state)) => state,
         Ok(None) if connector.table.create => {
             report.good(&what, "is not there, and is created when the first record comes (bigquery.tables.create is needed then)");
-            let stated = stated(connector, &[], &what, report);
-            created(connector, &what, &schemas.iter().copied().chain(&stated).collect::<Vec<_>>(), report);
+            created(connector, &what, schemas, report);
             return;
         }
         Ok(None) => {
