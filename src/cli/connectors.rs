@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::Exit;
 use super::run::ConfigArgs;
 use crate::config::{Loaded, ScalingMode};
-use crate::fleet::{DesiredConnector, StateTopic, Verb, WorkerReport};
+use crate::fleet::{DesiredConnector, Order, StateTopic, Verb, WorkerReport};
 use crate::flow::{Clock, SystemClock};
 use crate::kafka::ClusterSettings;
 
@@ -150,9 +150,19 @@ fn tell(args: &TellArgs, verb: Verb) -> Result<Exit, Failed> {
         return Err(Failed::Usage(format!("no connector `{unknown}` in {folder}: there are {there}")));
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+    let given: Vec<(String, Result<Order, String>)> = names
+        .into_iter()
+        .map(|name| {
+            let order = Order::new(&name, verb, wishes.get(&name), now_ms(), rand::random())
+                .and_then(|order| runtime.block_on(topic.order(&order)).map(|()| order).map_err(|error| error.to_string()));
+            (name, order)
+        })
+        .collect();
+    // Somebody else may have given orders meanwhile.
+    let now = topic.wishes().map_err(|error| Failed::Broken(format!("written, and whether it holds is not known: {error}")))?;
     let (mut told, mut wrong) = (Vec::new(), 0);
-    for name in names {
-        let answer = runtime.block_on(topic.tell(&name, verb, wishes.get(&name), now_ms(), rand::random()));
+    for (name, order) in given {
+        let answer = order.and_then(|order| order.held(now.get(&name).cloned()).map_err(|overtaken| overtaken.to_string()));
         match &answer {
             Ok(wish) if !args.json => println!("{name}: {}", done_words(verb, wish)),
             Ok(_) => {}

@@ -69,9 +69,20 @@ pub struct DesiredConnector {
     pub state: String,
     /// When it was wished, by the clock of whoever was asked, milliseconds since the epoch.
     pub at_ms: i64,
-    /// Another number than before: it is to restart. 0 before the first time.
+    /// Another number than before: it is to restart. 0 before the first time. Written as [`RestartNote`].
     #[serde(default)]
     pub restart: u64,
+}
+
+/// A connector is to restart, whatever its state: a note beside the state's, so that neither takes the other back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestartNote {
+    /// The shapes' version.
+    pub v: u32,
+    /// [`DesiredConnector::restart`].
+    pub number: u64,
+    /// As [`DesiredConnector::at_ms`].
+    pub at_ms: i64,
 }
 
 impl DesiredConnector {

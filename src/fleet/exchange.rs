@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use super::desired::DesiredConnector;
+use super::order::Order;
 use super::report::Note;
-use super::state::{LeaderMemory, MEMORY, PublishedDecision, connector_key, decision_key};
+use super::state::{LeaderMemory, MEMORY, PublishedDecision, decision_key};
 use super::view::FleetView;
 use crate::config::ScalingConfig;
 use crate::flow::Backoff;
@@ -97,13 +97,13 @@ impl Exchange {
         self.write(&self.state_topic, MEMORY, Some(&value)).await
     }
 
-    /// Writes what a connector is wished to do; `None` takes the wish back.
+    /// Writes an order. Whether it holds is known after [`Exchange::catch_up`].
     ///
     /// # Errors
-    /// As [`Exchange::report`].
-    pub async fn wish(&self, connector: &str, desired: Option<&DesiredConnector>) -> Result<(), KafkaError> {
-        let value = desired.map(serde_json::to_vec).transpose().map_err(|error| unwritable(&error))?;
-        self.write(&self.state_topic, &connector_key(connector), value.as_deref()).await
+    /// As [`Exchange::report`]; without an answer it may have been written all the same.
+    pub async fn order(&self, order: &Order) -> Result<(), KafkaError> {
+        let (key, value) = order.record().map_err(|error| unwritable(&error))?;
+        self.write(&self.state_topic, &key, Some(&value)).await
     }
 
     /// Waits until the view holds everything that stands in the state topic now: what is written next may build on it, whoever wrote it.

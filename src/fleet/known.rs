@@ -4,15 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::desired::DesiredConnector;
 use super::measure::FleetMeasure;
 use super::report::{Origin, VERSION, WorkerReport};
 use super::state::{DECISIONS_KEPT, LeaderMemory, PublishedDecision, StateNote};
+use super::told::Told;
 
 /// Workers that are remembered at most; the one that was not heard for longest goes first.
 const WORKERS_MAX: usize = 1_000;
-/// Connectors whose wished state is remembered at most.
-const CONNECTORS_MAX: usize = 10_000;
 /// How long a stale worker is still shown.
 const GONE_AFTER: Duration = Duration::from_secs(600);
 /// How long something that is wrong with the topics is shown after it was last heard.
@@ -69,9 +67,9 @@ pub(super) struct Known {
     pub measure: Option<(Arc<FleetMeasure>, Duration)>,
     /// By term and number: the last is the one that counts.
     pub decisions: BTreeMap<(u64, u64), Arc<PublishedDecision>>,
-    pub desired: BTreeMap<String, DesiredConnector>,
+    pub desired: Told,
     /// What stands in the state topic, while it is read from its beginning: the past of a connector must not be followed once more.
-    pub staged: Option<BTreeMap<String, DesiredConnector>>,
+    pub staged: Option<Told>,
     /// A leader's memory, and when it came; not known when for one that was there before the reading began.
     pub memory: Option<(Arc<LeaderMemory>, Option<Duration>)>,
     /// Notes that this version does not understand.
@@ -174,23 +172,19 @@ impl Known {
             }
             StateNote::Replayed => {}
             StateNote::Connector(name, wish) => {
-                let wishes = self.staged.as_mut().unwrap_or(&mut self.desired);
-                match wish {
-                    Some(wish) if wishes.len() < CONNECTORS_MAX || wishes.contains_key(&name) => {
-                        wishes.insert(name, wish);
-                    }
-                    Some(_) => self.passed_over += 1,
-                    None => {
-                        wishes.remove(&name);
-                    }
-                }
+                let taken = self.staged.as_mut().unwrap_or(&mut self.desired).hear_state(name, wish);
+                self.passed_over += u64::from(!taken);
+            }
+            StateNote::Restart(name, restart) => {
+                let taken = self.staged.as_mut().unwrap_or(&mut self.desired).hear_restart(name, restart);
+                self.passed_over += u64::from(!taken);
             }
         }
     }
 
     /// The state topic is read from its beginning: what it says about connectors counts when [`Known::state_read`] is called.
     pub fn state_begins(&mut self) {
-        self.staged = Some(BTreeMap::new());
+        self.staged = Some(Told::default());
     }
 
     /// The state topic has been read to its end. `true` when that changed what connectors are wished to do.

@@ -4,7 +4,7 @@
 //! every worker: reporter.rs -> report topic (an hour)      -> exchange.rs -> view.rs -> GET /fleet, `millrace status`, the leader
 //! the leader:   measure.rs  -> report topic                ->
 //!               state.rs    -> state topic (compacted)     ->
-//! people:       desired.rs  -> state topic                 -> every worker follows what connectors are wished to do
+//! people:       order.rs    -> state topic -> told.rs     -> every worker follows what connectors are wished to do
 //! ```
 //! Nobody needs an address of anybody, and any worker answers for all. What one worker says of itself is believed; its clock is not: whether
 //! a worker is stale is measured by the arrival of its reports here.
@@ -16,6 +16,7 @@ mod exchange;
 mod identity;
 mod known;
 mod measure;
+mod order;
 mod rates;
 mod replayed;
 mod report;
@@ -23,17 +24,19 @@ mod reporter;
 mod state;
 mod state_topic;
 mod status;
+mod told;
 mod view;
 mod wishes;
 
-pub use desired::{DesiredConnector, DesiredState, Verb};
+pub use desired::{DesiredConnector, DesiredState, RestartNote, Verb};
 pub use exchange::Exchange;
 pub use identity::Identity;
 pub use measure::{ConnectorMeasure, Decided, FleetMeasure, PartitionMeasure};
+pub use order::{Order, Overtaken};
 pub use replayed::{Replayed, letter_hash, replayed_key};
 pub use report::{ConnectorReport, MemoryReport, Note, PartitionReport, VERSION, WorkerReport};
 pub use reporter::{Reporter, WorkerLook};
-pub use state::{LeaderMemory, PublishedDecision, StateNote, connector_key, decision_key};
+pub use state::{LeaderMemory, PublishedDecision, StateNote, connector_key, decision_key, restart_key};
 pub use state_topic::StateTopic;
 pub use status::{ConnectorSeen, FleetStatus, LeaderSeen, WorkerPresence, WorkerSeen};
 pub use view::{FleetView, Hearing, LiveWorker};

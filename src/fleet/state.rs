@@ -2,13 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::desired::DesiredConnector;
+use super::desired::{DesiredConnector, RestartNote};
 
 /// Decisions that stand in the topic: the keys go round.
 pub(super) const DECISIONS_KEPT: u64 = 32;
 
 const DECISION: &str = "decision/";
 const CONNECTOR: &str = "connector/";
+const RESTART: &str = "restart/";
 /// The keys of [`super::Replayed`].
 pub(super) const REPLAYED: &str = "replayed/";
 /// The key of [`LeaderMemory`].
@@ -22,6 +23,11 @@ pub fn decision_key(number: u64) -> String {
 /// The key of a connector's wish.
 pub fn connector_key(name: &str) -> String {
     format!("{CONNECTOR}{name}")
+}
+
+/// The key of a connector's restarts.
+pub fn restart_key(name: &str) -> String {
+    format!("{RESTART}{name}")
 }
 
 /// A decision that changed something: the number of workers, or what is said about it.
@@ -82,6 +88,8 @@ pub enum StateNote {
     Replayed,
     /// A connector's wished state; `None` when the wish was taken back (it runs).
     Connector(String, Option<DesiredConnector>),
+    /// A connector is to restart; `None` when that was taken back.
+    Restart(String, Option<RestartNote>),
 }
 
 impl StateNote {
@@ -89,10 +97,10 @@ impl StateNote {
     pub fn read(key: &[u8], value: Option<&[u8]>) -> Option<Self> {
         let key = std::str::from_utf8(key).ok()?;
         if let Some(name) = key.strip_prefix(CONNECTOR) {
-            return match value {
-                None => Some(Self::Connector(name.to_owned(), None)),
-                Some(value) => Some(Self::Connector(name.to_owned(), Some(serde_json::from_slice(value).ok()?))),
-            };
+            return Some(Self::Connector(name.to_owned(), read(value)?));
+        }
+        if let Some(name) = key.strip_prefix(RESTART) {
+            return Some(Self::Restart(name.to_owned(), read(value)?));
         }
         if key == MEMORY {
             return Some(Self::Memory(Box::new(serde_json::from_slice(value?).ok()?)));
@@ -102,6 +110,14 @@ impl StateNote {
         }
         key.strip_prefix(DECISION)?;
         Some(Self::Decision(Box::new(serde_json::from_slice(value?).ok()?)))
+    }
+}
+
+/// A value that may be a deletion; `None` when it cannot be read.
+fn read<T: serde::de::DeserializeOwned>(value: Option<&[u8]>) -> Option<Option<T>> {
+    match value {
+        None => Some(None),
+        Some(value) => serde_json::from_slice(value).ok().map(Some),
     }
 }
 
@@ -120,6 +136,9 @@ mod tests {
             StateNote::Connector("stock".to_owned(), Some(DesiredConnector { v: 1, state: "paused".to_owned(), at_ms: 5, restart: 0 }))
         );
         assert_eq!(StateNote::read(b"connector/stock", None), Some(StateNote::Connector("stock".to_owned(), None)));
+        let restart = StateNote::read(b"restart/stock", Some(br#"{"v":1,"number":7,"at_ms":5}"#));
+        assert_eq!(restart, Some(StateNote::Restart("stock".to_owned(), Some(RestartNote { v: 1, number: 7, at_ms: 5 }))));
+        assert_eq!(StateNote::read(b"restart/stock", Some(b"7")), None);
         assert_eq!(StateNote::read(b"weather/today", Some(b"{}")), None);
         assert_eq!(StateNote::read(b"decision/01", Some(b"{}")), None);
         let decided = br#"{"v":1,"term":2,"number":9,"at_ms":1,"leader":"w-0","replicas_before":1,"replicas":3,"reason":"more","later":1}"#;

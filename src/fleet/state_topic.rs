@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::desired::{DesiredConnector, Verb};
+use super::desired::DesiredConnector;
+use super::order::Order;
 use super::report::{Note, WorkerReport};
-use super::state::{StateNote, connector_key};
+use super::state::StateNote;
+use super::told::Told;
 use crate::config::ScalingConfig;
 use crate::kafka::{ClusterSettings, KafkaError, Kept, LogReader, LogStart, LogTopic, LogWriter, ensure_log_topics};
 
@@ -63,13 +65,16 @@ impl StateTopic {
     /// # Errors
     /// As [`StateTopic::values`].
     pub fn wishes(&self) -> Result<BTreeMap<String, DesiredConnector>, KafkaError> {
-        let notes = self.values()?.into_iter().filter_map(|(key, value)| StateNote::read(key.as_bytes(), Some(&value)));
-        Ok(notes
-            .filter_map(|note| match note {
-                StateNote::Connector(name, Some(wish)) => Some((name, wish)),
-                _ => None,
-            })
-            .collect())
+        let mut told = Told::default();
+        for (key, value) in self.values()? {
+            // What is beyond the limit is not followed by workers either.
+            let _taken = match StateNote::read(key.as_bytes(), Some(&value)) {
+                Some(StateNote::Connector(name, note)) => told.hear_state(name, note),
+                Some(StateNote::Restart(name, note)) => told.hear_restart(name, note),
+                _ => false,
+            };
+        }
+        Ok(told.all())
     }
 
     /// The last report of every worker that reported of late and did not say that it leaves, by name.
@@ -88,22 +93,15 @@ impl StateTopic {
         Ok(reports)
     }
 
-    /// Tells a connector something; gives what is wished now. `before` is what was, `number` differs from call to call.
+    /// Writes an order. Whether it holds is known after [`StateTopic::wishes`] was asked once more.
     ///
     /// # Errors
-    /// Words for people: what cannot be wished, or why Kafka did not take it.
-    pub async fn tell(
-        &self,
-        connector: &str,
-        verb: Verb,
-        before: Option<&DesiredConnector>,
-        now_ms: i64,
-        number: u64,
-    ) -> Result<DesiredConnector, String> {
-        let wish = DesiredConnector::after(before, verb, now_ms, number)?;
-        let value = serde_json::to_vec(&wish).map_err(|error| error.to_string())?;
-        self.write(&connector_key(connector), Some(&value)).await.map_err(|error| error.to_string())?;
-        Ok(wish)
+    /// As [`StateTopic::write`].
+    pub async fn order(&self, order: &Order) -> Result<(), KafkaError> {
+        let (key, value) = order
+            .record()
+            .map_err(|error| KafkaError::Refused { what: format!("an order for {}", order.connector()), message: error.to_string() })?;
+        self.write(&key, Some(&value)).await
     }
 
     /// Writes a note of the state topic and returns when the in-sync replicas have it; `None` deletes it.

@@ -104,7 +104,7 @@ impl FleetView {
         let mut inner = self.inner.lock();
         match note {
             Some(note) => {
-                let wish = matches!(note, StateNote::Connector(..));
+                let wish = matches!(note, StateNote::Connector(..) | StateNote::Restart(..));
                 inner.known.hear_state(note, now, replayed);
                 if wish && inner.known.staged.is_none() {
                     self.wishes.send_modify(|wishes| wishes.changes += 1);
@@ -234,7 +234,8 @@ impl FleetView {
         let measure = known.measure.as_ref().map(|(measure, _)| measure.clone());
         let last = known.decisions.last_key_value().map(|(_, decision)| decision.clone());
         let decided = measure.as_ref().and_then(|measure| measure.decided.clone()).or_else(|| last.as_ref().map(|last| Decided::of(last)));
-        let desired = |connector: &str| known.desired.get(connector).map_or("running", |desired| desired.state.as_str());
+        let wishes = known.desired.all();
+        let desired = |connector: &str| wishes.get(connector).map_or("running", |desired| desired.state.as_str());
         FleetStatus {
             answered_by: self.identity.name.clone(),
             now_ms: self.clock.now_wall_us() / 1000,
@@ -254,7 +255,6 @@ impl FleetView {
                 LeaderSeen { worker: measure.leader.clone(), term: measure.term, age_ms: millis(age), stale }
             }),
             decided,
-            wishes: known.desired.clone(),
             live_workers: count(WorkerPresence::Live),
             stale_workers: count(WorkerPresence::Stale),
             workers,
@@ -263,6 +263,7 @@ impl FleetView {
                 .flat_map(|measure| &measure.connectors)
                 .map(|connector| ConnectorSeen::of(connector, desired(&connector.connector)))
                 .collect(),
+            wishes,
             remarks: measure.map(|measure| measure.remarks.clone()).unwrap_or_default(),
             decisions: known.decisions.values().rev().cloned().collect(),
         }

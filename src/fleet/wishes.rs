@@ -39,18 +39,18 @@ impl FleetView {
 
     /// What a connector is wished to do, where somebody wished something.
     pub fn desired(&self, connector: &str) -> Option<DesiredConnector> {
-        self.inner.lock().known.desired.get(connector).cloned()
+        self.inner.lock().known.desired.of(connector)
     }
 
     /// Whether a worker that is there has such a connector, or somebody wished something of it.
     pub fn knows(&self, connector: &str) -> bool {
         let inner = self.inner.lock();
         let reported = |heard: &Heard| heard.report.connectors.iter().any(|report| report.connector == connector);
-        inner.known.desired.contains_key(connector) || inner.known.workers.values().any(reported)
+        inner.known.desired.of(connector).is_some() || inner.known.workers.values().any(reported)
     }
 
     /// The wished state of a connector, where somebody wished one.
     pub fn desired_state(&self, connector: &str) -> Option<String> {
-        self.inner.lock().known.desired.get(connector).map(|desired| desired.state.clone())
+        self.desired(connector).map(|desired| desired.state)
     }
 }

@@ -93,6 +93,15 @@ impl Election {
         Self { leadership, sizing, stop, task: Some(task) }
     }
 
+    /// Is ready when the election ended by itself, by a panic: why, in words. This worker's term is over then, and nobody stands for it any more.
+    pub async fn broken(&mut self) -> String {
+        let Some(task) = &mut self.task else { return std::future::pending().await };
+        let ended = task.await;
+        self.task = None;
+        let words = ended.err().map_or("it ended", crate::telemetry::panics::join_words);
+        format!("the election panicked ({words}), please report it")
+    }
+
     /// Ends this worker's term, if it has one, and lets another lead at once. Stop whatever decides before: a resize that is on its way should
     /// be answered first.
     pub async fn stop(mut self) {
@@ -115,6 +124,39 @@ impl Drop for Election {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A lease that is given once; what follows panics.
+    struct Breaks(std::sync::atomic::AtomicBool);
+
+    #[async_trait::async_trait]
+    impl crate::leader::LeaseStore for Breaks {
+        async fn read(&self) -> Result<(crate::leader::LeaseRecord, String), crate::leader::StoreError> {
+            Ok((crate::leader::LeaseRecord::default(), "1".to_owned()))
+        }
+        async fn replace(&self, _: &str, _: &crate::leader::LeaseRecord) -> Result<String, crate::leader::StoreError> {
+            if self.0.swap(true, std::sync::atomic::Ordering::SeqCst) {
+                std::panic::panic_any("on purpose");
+            }
+            Ok("2".to_owned())
+        }
+    }
+
+    #[tokio::test]
+    async fn an_election_that_panics_says_so_and_its_term_is_over() {
+        let timing = Timing {
+            lease_duration: Duration::from_secs(90),
+            renew_deadline: Duration::from_secs(60),
+            retry_period: Duration::from_millis(200),
+        };
+        let candidate = Candidate { name: "a".to_owned(), ordinal: 0, incarnation: 1 };
+        let timer = Arc::new(crate::leader::SystemTimer::default());
+        let (elector, mut leadership) = Elector::new(Breaks(false.into()), timer, timing, &candidate);
+        let mut election = Election::spawn(leadership.clone(), Sizing::Says(None), |stop| tokio::spawn(elector.run(stop)));
+        let term = leadership.wait_for(|now| now.term().is_some()).await.ok().and_then(|now| now.term().cloned());
+        let why = tokio::time::timeout(Duration::from_secs(10), election.broken()).await;
+        assert!(why.is_ok_and(|why| why.contains("on purpose")));
+        assert!(term.is_some_and(|term| !term.is_valid()), "another leads long before the minute is over");
+    }
 
     #[tokio::test]
     async fn an_election_that_is_dropped_stops_standing() {

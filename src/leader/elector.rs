@@ -65,6 +65,15 @@ enum Standing {
     Following(Option<String>),
 }
 
+/// A term that nobody renews any more is over at once, also where a panic ends the election.
+impl<S> Drop for Elector<S> {
+    fn drop(&mut self) {
+        if let Some(term) = self.term.take() {
+            term.end();
+        }
+    }
+}
+
 impl<S: LeaseStore> Elector<S> {
     /// A candidate that has not looked yet, and what it publishes.
     pub fn new(store: S, timer: Arc<dyn Timer>, timing: Timing, candidate: &Candidate) -> (Self, watch::Receiver<Leadership>) {

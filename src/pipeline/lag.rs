@@ -56,6 +56,7 @@ type Histories = HashMap<TopicPartition, (EndHistory, PartitionMetrics, Option<L
 /// Asks for end offsets every few seconds and sets the gauges, until it is aborted. Nothing of it is needed for delivery: a panic is said, and
 /// it goes on.
 pub async fn run(parts: LagParts) {
+    let _shown = Shown(&parts);
     let mut histories = Histories::new();
     let mut faded = Instant::now();
     loop {
@@ -71,6 +72,19 @@ pub async fn run(parts: LagParts) {
         }
         // Not more often than this, however much the group complains.
         tokio::time::sleep(EVERY / 6).await;
+    }
+}
+
+/// A connector that ended holds, rests and stalls no more: its gauges say so at once, not when nobody has set them for a minute.
+struct Shown<'a>(&'a LagParts);
+
+impl Drop for Shown<'_> {
+    fn drop(&mut self) {
+        self.0.metrics.assigned_partitions.set(0.0);
+        self.0.metrics.brokers_unreachable.set(0.0);
+        show_holds(&self.0.metrics, &[]);
+        self.0.standing.paused(0, 0);
+        self.0.standing.stalled(None);
     }
 }
 

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::worker::Worker;
 use crate::config::{FleetConfig, ScalingMode};
-use crate::fleet::{DesiredConnector, Exchange, FleetStatus, FleetView, Identity, MemoryReport, Reporter, Verb, WorkerLook};
+use crate::fleet::{DesiredConnector, Exchange, FleetStatus, FleetView, Identity, MemoryReport, Order, Reporter, Verb, WorkerLook};
 use crate::flow::{Clock, SystemClock};
 use crate::http::{Refusal, WorkerState};
 use crate::kafka::{ClusterSettings, KafkaError};
@@ -44,7 +44,7 @@ pub(super) struct FleetPart {
 }
 
 impl FleetPart {
-    /// Tells a connector something; gives what is wished of it now.
+    /// Tells a connector something; gives what is wished of it now, others' orders of the same moment included.
     pub async fn tell(&self, connector: &str, verb: Verb, now_ms: i64) -> Result<DesiredConnector, Refusal> {
         let exchange = self.exchange.lock().upgrade().filter(|exchange| exchange.is_ready());
         // What stood there before is part of what is written: without it a restart would be forgotten.
@@ -58,9 +58,14 @@ impl FleetPart {
         // What was told a moment ago, here or at another worker, may not have come here yet.
         exchange.catch_up().await.map_err(unavailable)?;
         let before = self.view.desired(connector);
-        let wish = DesiredConnector::after(before.as_ref(), verb, now_ms, rand::random()).map_err(Refusal::Conflict)?;
-        exchange.wish(connector, Some(&wish)).await.map_err(unavailable)?;
-        Ok(wish)
+        let order = Order::new(connector, verb, before.as_ref(), now_ms, rand::random()).map_err(Refusal::Conflict)?;
+        exchange.order(&order).await.map_err(|error| Refusal::Unavailable(format!("{error}; it may hold all the same: see `/fleet`")))?;
+        // Another worker may have been told something else since.
+        exchange
+            .catch_up()
+            .await
+            .map_err(|error| Refusal::Unavailable(format!("written, and whether it holds is not known: {error}; see `/fleet`")))?;
+        order.held(self.view.desired(connector)).map_err(|overtaken| Refusal::Conflict(overtaken.to_string()))
     }
 
     /// The fleet as it is seen here.
@@ -241,7 +246,7 @@ async fn stand(
     stop: CancellationToken,
 ) -> Ended {
     let timer = Arc::new(SystemTimer::default());
-    let election = loop {
+    let mut election = loop {
         match Election::start(&fleet.scaling, &part.view.identity().name, timer.clone()).await {
             Ok(Some(election)) => break election,
             Ok(None) => return Ended::Stopped,
@@ -271,10 +276,18 @@ async fn stand(
         page: part.page.clone(),
         timer,
     };
+    let ended = tokio::select! {
+        biased;
+        why = election.broken() => Err(why),
+        ended = monitor.run(stop) => Ok(ended),
+    };
     // First it decides nothing any more, then another may.
-    let ended = monitor.run(stop).await;
     election.stop().await;
-    ended
+    ended.unwrap_or_else(|why| {
+        // The monitor was dropped where it stood.
+        *part.page.lock() = None;
+        Ended::Unfit(why)
+    })
 }
 
 fn look(worker: &Worker, shared: &WorkerShared) -> WorkerLook {

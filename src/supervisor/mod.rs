@@ -6,6 +6,7 @@
 mod configuration;
 mod desired;
 mod fleet;
+mod lasting;
 mod launch;
 mod reload;
 mod reload_plan;
@@ -32,6 +33,7 @@ use crate::http::{self, ApiToken, ListenError, Server, WorkerState};
 use crate::schema::RegistrySetupError;
 use crate::watchdog;
 use configuration::Configuration;
+use lasting::Lasting;
 use launch::Launcher;
 use reload::Reload;
 pub use slots::CLOSE_MARGIN;
@@ -59,6 +61,9 @@ pub enum SupervisorError {
         /// The system's words.
         source: std::io::Error,
     },
+    /// A part of the worker that must last as long as it does; connectors were drained.
+    #[error("{0}: please report it; the worker has ended, for a new one to do what this one no longer does")]
+    Broken(String),
     /// Connectors that did not drain in time: what they had not committed comes again.
     #[error("not drained within the deadline: {0}; what was not committed comes again")]
     NotDrained(String),
@@ -102,24 +107,31 @@ pub async fn run(loaded: Loaded, prometheus: PrometheusHandle) -> Result<(), Sup
     let server = Server::start(listener, http::router(worker.clone(), worker.clone(), ApiToken::new(fleet.worker.api_token.as_ref())))
         .map_err(system("the socket's address"))?;
     tracing::info!(address = %server.address(), connectors = loaded.connectors.len(), memory = ?fleet.worker.memory, "worker started");
-    let beating = tokio::spawn(watch::beat_of_runtime());
-    let watch = tokio::spawn(watch::watch(worker.clone()));
-    let resident = tokio::spawn(watch::watch_memory(worker.budget.clone()));
+    let mut lasting = Lasting::default();
+    lasting.spawn("the beat of the runtime", watch::beat_of_runtime());
+    lasting.spawn("the look at connectors", watch::watch(worker.clone()));
+    lasting.spawn("the look at memory", watch::watch_memory(worker.budget.clone()));
 
     let launcher = Arc::new(Launcher::new(worker.clone(), fleet.clone(), bigquery, sources));
     let fleet_life = fleet::start(&fleet, &worker, launcher.shared.clone());
     let reload = Reload::new(worker.clone(), launcher.clone(), &loaded);
-    let following = worker.clone();
-    worker.changes.spawn(async move {
+    let (following, starting) = (worker.clone(), worker.changes.token());
+    lasting.spawn("the start of connectors, and the following of wishes and files", async move {
         launcher.start_all().await;
-        tokio::spawn(watchdog::watch("the following of the fleet's wishes").polls(desired::follow(following, launcher)));
-        tokio::spawn(watchdog::watch("the following of connector files").polls(reload.follow(hangup)));
+        drop(starting);
+        let wishes = watchdog::watch("the following of the fleet's wishes").polls(desired::follow(following, launcher));
+        let files = watchdog::watch("the following of connector files").polls(reload.follow(hangup));
+        tokio::join!(wishes, files);
     });
-    let signal = tokio::select! {
-        _ = terminate.recv() => "SIGTERM",
-        _ = interrupt.recv() => "SIGINT",
+    let (why, broken) = tokio::select! {
+        _ = terminate.recv() => ("SIGTERM", None),
+        _ = interrupt.recv() => ("SIGINT", None),
+        broken = lasting.broken() => ("a part of the worker panicked", Some(broken)),
     };
-    tracing::info!(signal, deadline = ?fleet.worker.shutdown_deadline, "draining; a second signal leaves at once");
+    if let Some(broken) = &broken {
+        tracing::error!("{broken}: please report it; the worker drains and ends");
+    }
+    tracing::info!(why, deadline = ?fleet.worker.shutdown_deadline, "draining; a second signal leaves at once");
     *worker.state.lock() = WorkerState::Draining;
     worker.draining.cancel();
     if let Some(life) = &fleet_life {
@@ -132,14 +144,14 @@ pub async fn run(loaded: Loaded, prometheus: PrometheusHandle) -> Result<(), Sup
     if let Some(life) = fleet_life {
         life.stop().await;
     }
-    beating.abort();
-    watch.abort();
-    resident.abort();
+    drop(lasting);
     server.stop().await;
-    if drained.is_ok() {
-        tracing::info!("worker stopped");
+    drained?;
+    if let Some(broken) = broken {
+        return Err(SupervisorError::Broken(broken));
     }
-    drained
+    tracing::info!("worker stopped");
+    Ok(())
 }
 
 /// The second signal: nothing is awaited, not even threads of librdkafka, which a plain return would do.

@@ -36,6 +36,8 @@ pub(super) struct Slot {
     wish: Mutex<Wish>,
     /// The wish that the last start or stop did; `None` when there was none, or it was not known.
     done: Mutex<Option<Wish>>,
+    /// A stop of its connector is under way, or ended late while the worker drained, whoever wanted it.
+    undrained: AtomicBool,
 }
 
 /// The right to start or stop a slot's connector.
@@ -84,6 +86,7 @@ impl Slot {
             queued: AtomicBool::new(false),
             wish: Mutex::default(),
             done: Mutex::default(),
+            undrained: AtomicBool::new(false),
         }
     }
 
@@ -203,18 +206,34 @@ impl Slot {
     /// # Errors
     /// It did not stop as it should and is `failed` now; what was not committed comes again. One that hangs does so at every further stop.
     pub(super) async fn stop(&self, worker: &Worker, deadline: Duration, again: bool, why: Option<&str>) -> Result<(), NotStopped> {
-        let failed = match self.take(worker.now_ms(), again, why) {
+        let stopped = match self.take(worker.now_ms(), again, why) {
             Ok(None) => return Ok(()),
-            Ok(Some(connector)) => match tokio::time::timeout(deadline + CLOSE_MARGIN, connector.stop(deadline)).await {
-                Ok(Ok(())) => return Ok(()),
-                Ok(Err(error)) => NotStopped::Late(error.to_string()),
-                Err(_) => NotStopped::Hangs(format!("it did not stop within {:?}: restart the worker", deadline + CLOSE_MARGIN)),
-            },
-            Err(hangs) => hangs,
+            Ok(Some(connector)) => self.ends(worker, deadline, connector.stop(deadline)).await,
+            Err(hangs) => Err(hangs),
         };
-        tracing::error!(connector = self.name, error = %failed, "connector did not stop cleanly");
-        self.not_stopped(&failed, worker.now_ms());
-        Err(failed)
+        if let Err(failed) = &stopped {
+            tracing::error!(connector = self.name, error = %failed, "connector did not stop cleanly");
+            self.not_stopped(failed, worker.now_ms());
+        }
+        stopped
+    }
+
+    /// Waits for the end of its connector, which was told to stop.
+    async fn ends<E: std::fmt::Display>(
+        &self,
+        worker: &Worker,
+        deadline: Duration,
+        stop: impl Future<Output = Result<(), E>>,
+    ) -> Result<(), NotStopped> {
+        self.undrained.store(true, SeqCst);
+        let ended = match tokio::time::timeout(deadline + CLOSE_MARGIN, stop).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(NotStopped::Late(error.to_string())),
+            Err(_) => Err(NotStopped::Hangs(format!("it did not stop within {:?}: restart the worker", deadline + CLOSE_MARGIN))),
+        };
+        // What was late before the worker was told to end is another story, told then.
+        self.undrained.store(ended.is_err() && worker.draining.is_cancelled(), SeqCst);
+        ended
     }
 
     fn not_stopped(&self, failed: &NotStopped, now_ms: i64) {
@@ -239,6 +258,8 @@ pub(super) async fn drain(worker: &Arc<Worker>, deadline: Duration) -> Result<()
         late.extend(worker.slots().iter().filter(|slot| slot.is_starting()).map(|slot| slot.name.clone()));
     }
     late.extend(stop_all(worker, deadline).await);
+    // Stops that were under way by a wish of the fleet or a changed file.
+    late.extend(worker.slots().iter().filter(|slot| slot.undrained.load(SeqCst)).map(|slot| slot.name.clone()));
     late.sort();
     late.dedup();
     if late.is_empty() { Ok(()) } else { Err(SupervisorError::NotDrained(late.join(", "))) }
@@ -308,6 +329,39 @@ mod tests {
             let _ = noted.send(());
         });
         assert!(slot.asked_to_rest(), "the pause came later");
+    }
+
+    #[tokio::test]
+    async fn a_stop_that_was_under_way_and_ends_late_is_named_in_the_exit() {
+        const DEADLINE: Duration = Duration::from_secs(1);
+        // How a stop that the fleet wished ends, before the worker is told to end or meanwhile.
+        for (ends, before, named) in [
+            (Some(Ok(())), false, false),
+            (Some(Err("still leaving")), false, true),
+            (None, false, true),
+            // That was told when it happened.
+            (Some(Err("still leaving")), true, false),
+        ] {
+            let slot = Arc::new(slot());
+            let worker = super::super::wedges::worker();
+            *worker.slots.write() = vec![slot.clone()];
+            let (end, ended) = tokio::sync::oneshot::channel();
+            let stopping = (worker.clone(), slot.clone());
+            let stop = worker.changes.spawn(async move { stopping.1.ends(&stopping.0, DEADLINE, async { ended.await.unwrap() }).await });
+            while !slot.undrained.load(SeqCst) {
+                tokio::task::yield_now().await;
+            }
+            let mut end = Some(end);
+            let mut tell = || ends.and_then(|ends| end.take().map(|end| end.send(ends)));
+            if before {
+                tell();
+                let _late = stop.await.unwrap();
+            }
+            worker.draining.cancel();
+            tell();
+            let drained = drain(&worker, DEADLINE).await.map_err(|error| error.to_string());
+            assert_eq!(drained.err().is_some_and(|words| words.contains("within the deadline")), named, "{ends:?} {before}");
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::worker::Worker;
 use crate::flow::{Budget, BudgetKind};
 use crate::pipeline::ConnectorState;
 use crate::telemetry::metrics::{self, MemoryMetrics, resident_bytes};
-use crate::telemetry::wishes;
+use crate::telemetry::{levels, wishes};
 use crate::watchdog;
 
 /// How often gauges are set and connectors are looked at. Well below [`crate::telemetry::metrics::GAUGE_IDLE`].
@@ -58,6 +58,7 @@ pub(super) async fn watch(worker: Arc<Worker>) {
             gauge.set(worker.budget.used_by(kind) as f64);
         }
         memory.tick();
+        levels::show();
         if let Some(fleet) = worker.fleet.get() {
             metrics::leading(fleet.leads());
         }

@@ -21,7 +21,8 @@ use crate::watchdog::{Limits, last_words};
 const LIMITS: Limits = Limits { stand_still: Duration::from_secs(3), long_step: Duration::from_secs(20), tick: Duration::from_millis(50) };
 const HEARD_WITHIN: Duration = Duration::from_secs(20);
 
-fn worker() -> Arc<Worker> {
+/// A worker with one connector that does not run.
+pub(super) fn worker() -> Arc<Worker> {
     let connector = toml::from_str("topics = [\"t\"]\n[value]\nformat = \"json\"\n[table]\nname = \"d.t\"\n").unwrap();
     Arc::new(Worker {
         slots: RwLock::new(vec![Arc::new(Slot::new(Arc::new(connector), 0, 1))]),

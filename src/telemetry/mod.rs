@@ -7,6 +7,7 @@ pub mod catalog;
 pub mod cpu;
 pub mod exact;
 pub mod leader_page;
+pub mod levels;
 pub mod logs;
 pub mod metrics;
 pub mod panics;

@@ -1,10 +1,12 @@
 //! One connection: an AppendRows RPC on an HTTP/2 connection of its own, with many requests in flight and answers in order.
 
 use std::collections::VecDeque;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use futures::FutureExt;
 use googleapis_tonic_google_cloud_bigquery_storage_v1::google::cloud::bigquery::storage::v1 as storage;
 use http::{HeaderMap, HeaderValue, Method, Request, Version};
 use parking_lot::Mutex;
@@ -23,6 +25,8 @@ use crate::bigquery::rest::{encode, encode_path};
 use crate::bigquery::trust::advice;
 use crate::bigquery::{Append, AppendFailure, ErrorClass};
 use crate::table::{SharedLayout, TableName};
+use crate::telemetry::levels::{APPEND_CONNECTIONS, APPEND_IN_FLIGHT_BYTES};
+use crate::telemetry::panics::panic_words;
 
 #[path = "connection_watch.rs"]
 mod watch;
@@ -106,6 +110,7 @@ enum End {
     AnswerTimeout,
     Idle,
     NoToken(String),
+    Panicked(&'static str),
 }
 
 impl Connection {
@@ -211,7 +216,7 @@ impl Connection {
         if !same {
             state.destination = Some((append.table.clone(), append.layout.clone()));
         }
-        self.shared.in_flight_bytes.increment(room.num_permits() as f64);
+        APPEND_IN_FLIGHT_BYTES.rise(room.num_permits());
         let (number, now) = (state.pushed, Instant::now());
         state.pushed += 1;
         state.last_used = now;
@@ -231,10 +236,15 @@ impl Connection {
     }
 
     async fn run(self: Arc<Self>, routing: String) {
-        self.shared.connections.increment(1.0);
-        let end = self.watch().polls(self.drive(&routing)).await;
-        self.finish(end);
-        self.shared.connections.decrement(1.0);
+        self.driven_by(self.watch().polls(self.drive(&routing))).await;
+    }
+
+    /// However it ends: appends without an answer would wait for ever, and others would go to a connection that nobody drives.
+    async fn driven_by(&self, drive: impl Future<Output = End>) {
+        APPEND_CONNECTIONS.rise(1);
+        let end = AssertUnwindSafe(drive).catch_unwind().await;
+        self.finish(end.unwrap_or_else(|panic| End::Panicked(panic_words(panic.as_ref()))));
+        APPEND_CONNECTIONS.fall(1);
     }
 
     async fn drive(self: &Arc<Self>, routing: &str) -> End {
@@ -328,7 +338,7 @@ impl Connection {
         {
             self.shared.mark_stale(&waiting.table, self.id);
         }
-        self.shared.in_flight_bytes.decrement(waiting.room.num_permits() as f64);
+        APPEND_IN_FLIGHT_BYTES.fall(waiting.room.num_permits());
         // Nobody listens any more when the connector was stopped.
         let _ = waiting.reply.send(outcome);
         drained.then_some(End::Idle)
@@ -346,6 +356,7 @@ impl Connection {
         let (class, message) = match end {
             End::Idle => (ErrorClass::Transient, "the connection was closed".to_owned()),
             End::NoToken(words) => (ErrorClass::Unauthenticated, words),
+            End::Panicked(words) => (ErrorClass::Transient, format!("the connection's task panicked ({words}): please report it")),
             End::AnswerTimeout => {
                 let limit = self.shared.settings.append_timeout;
                 (ErrorClass::AnswerTimeout, format!("no answer within append_timeout ({limit:?}); the connection was given up"))
@@ -370,7 +381,7 @@ impl Connection {
                 self.shared.mark_stale(&append.table, self.id);
             }
             if is_withheld && append.number >= taken {
-                self.shared.in_flight_bytes.decrement(append.room.num_permits() as f64);
+                APPEND_IN_FLIGHT_BYTES.fall(append.room.num_permits());
                 let _ = append.reply.send(Err(withheld()));
                 continue;
             }
@@ -380,7 +391,7 @@ impl Connection {
             } else {
                 (class, message.clone())
             };
-            self.shared.in_flight_bytes.decrement(append.room.num_permits() as f64);
+            APPEND_IN_FLIGHT_BYTES.fall(append.room.num_permits());
             let _ = append.reply.send(Err(AppendFailure { class, message, row_errors: Vec::new(), maybe_durable }));
         }
     }

@@ -16,7 +16,6 @@ use crate::bigquery::changes::Changes;
 use crate::bigquery::{Append, AppendFailure, Appender, ErrorClass};
 use crate::config::BigQueryConfig;
 use crate::table::TableName;
-use crate::telemetry::catalog as names;
 
 /// BigQuery ends an RPC without a request for 600 s; ours end before.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(540);
@@ -66,10 +65,6 @@ pub(super) struct Shared {
     pub(super) tokens: Arc<TokenSource>,
     pub(super) changes: Arc<Changes>,
     pub(super) settings: PoolSettings,
-    /// [`crate::telemetry::catalog::APPEND_CONNECTIONS`].
-    pub(super) connections: metrics::Gauge,
-    /// [`crate::telemetry::catalog::APPEND_IN_FLIGHT_BYTES`].
-    pub(super) in_flight_bytes: metrics::Gauge,
     stale: Mutex<HashMap<TableName, Stale>>,
     next_id: AtomicU64,
 }
@@ -128,16 +123,7 @@ impl Pool {
         changes: Arc<Changes>,
         settings: PoolSettings,
     ) -> Self {
-        let shared = Arc::new(Shared {
-            endpoint,
-            tokens,
-            changes,
-            settings,
-            connections: metrics::gauge!(names::APPEND_CONNECTIONS),
-            in_flight_bytes: metrics::gauge!(names::APPEND_IN_FLIGHT_BYTES),
-            stale: Mutex::default(),
-            next_id: AtomicU64::new(1),
-        });
+        let shared = Arc::new(Shared { endpoint, tokens, changes, settings, stale: Mutex::default(), next_id: AtomicU64::new(1) });
         Self(Arc::new(Connections { shared, open: Mutex::default() }))
     }
 

@@ -21,6 +21,9 @@ use super::ConnectError;
 const SCOPE: &str = "https://www.googleapis.com/auth/bigquery";
 /// After a refusal that the token server meant, it is asked again at the earliest after this.
 const REBUILD_AFTER: Duration = Duration::from_secs(15);
+/// How long a token may take. google-cloud-auth 1.18 asks most token servers without any limit: one that takes a request and never answers would
+/// hold up every append and every call, for ever.
+const TOKEN_TIMEOUT: Duration = Duration::from_secs(30);
 /// The longest part of a token server's words that goes into a message, in characters.
 const WORDS_SHOWN: usize = 400;
 
@@ -90,11 +93,23 @@ impl TokenSource {
 
     /// The headers for one request: from the cache nearly always.
     pub(crate) async fn headers(&self) -> Result<AuthHeaders, AuthError> {
+        self.headers_within(TOKEN_TIMEOUT).await
+    }
+
+    async fn headers_within(&self, limit: Duration) -> Result<AuthHeaders, AuthError> {
         if matches!(self.kind, Kind::None) {
             return Ok(AuthHeaders { headers: HeaderMap::new(), generation: 0 });
         }
         let (credentials, generation) = self.current()?;
-        match credentials.headers(Extensions::new()).await {
+        let Ok(answer) = tokio::time::timeout(limit, credentials.headers(Extensions::new())).await else {
+            // The request hangs in these credentials' own task: only others ask anew.
+            self.invalidate(generation);
+            return Err(AuthError {
+                message: format!("no access token: no answer from the token server within {limit:?}"),
+                transient: true,
+            });
+        };
+        match answer {
             Ok(CacheableResource::New { data, .. }) => {
                 self.current.lock().refused_at = None;
                 Ok(AuthHeaders { headers: data, generation })
@@ -168,4 +183,41 @@ fn read(path: &Path) -> Result<Value, ConnectError> {
     let bytes = std::fs::read(path).map_err(|e| wrong(e.to_string()))?;
     // Only where the mistake is: serde_json's words may hold a part of the key.
     serde_json::from_slice(&bytes).map_err(|e| wrong(format!("no JSON (line {}, column {})", e.line(), e.column())))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_token_server_that_never_answers_is_given_up_and_asked_anew() {
+        let _tls = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let asked = Arc::new(AtomicU32::new(0));
+        let json = serde_json::json!({
+            "type": "authorized_user", "client_id": "c", "client_secret": "s", "refresh_token": "r",
+            "token_uri": format!("http://{}/token", silent.local_addr().unwrap()),
+        });
+        let counted = asked.clone();
+        tokio::spawn(async move {
+            let mut open = Vec::new();
+            while let Ok((stream, _)) = silent.accept().await {
+                counted.fetch_add(1, SeqCst);
+                open.push(stream);
+            }
+        });
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), json.to_string()).unwrap();
+        let source = TokenSource::new(file.path().to_str().unwrap(), &reqwest::Client::new()).await.unwrap();
+        for asks in 1..=2 {
+            let (limit, patience) = (Duration::from_millis(500), Duration::from_secs(10));
+            let answer = tokio::time::timeout(patience, source.headers_within(limit)).await.unwrap();
+            assert!(answer.err().is_some_and(|error| error.transient && error.message.contains("no answer from the token server")));
+            assert!(asked.load(SeqCst) >= asks, "asked {} times", asked.load(SeqCst));
+        }
+    }
 }

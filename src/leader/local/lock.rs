@@ -34,6 +34,18 @@ pub struct FileLock {
     publish: watch::Sender<Leadership>,
 }
 
+/// The lock, and the term that it gives: over before the lock is let go, also where a panic does that.
+struct Held {
+    file: File,
+    term: Term,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.term.end();
+    }
+}
+
 impl FileLock {
     /// For this file, tried every `period`. `name`: this worker's.
     ///
@@ -53,13 +65,13 @@ impl FileLock {
 
     /// Stands for election until `stop`, then lets go.
     pub async fn run(self, stop: CancellationToken) {
-        let mut held: Option<(File, Term)> = None;
+        let mut held: Option<Held> = None;
         loop {
             held = match held {
-                Some((file, term)) if is_still(&file, &self.path) => Some((file, term)),
-                Some((_, term)) => {
-                    term.end();
-                    tracing::warn!(term = term.number(), "the lock file was taken away: this worker leads the fleet no more");
+                Some(held) if is_still(&held.file, &self.path) => Some(held),
+                Some(held) => {
+                    held.term.end();
+                    tracing::warn!(term = held.term.number(), "the lock file was taken away: this worker leads the fleet no more");
                     self.publish.send_replace(Leadership::unknown());
                     None
                 }
@@ -71,20 +83,20 @@ impl FileLock {
                 () = self.timer.sleep(self.period) => {}
             }
         }
-        if let Some((_, term)) = &held {
-            term.end();
+        if let Some(held) = &held {
+            held.term.end();
         }
         self.publish.send_replace(Leadership::unknown());
         drop(held); // closing the file lets go of the lock
     }
 
-    fn attempt(&self) -> Option<(File, Term)> {
+    fn attempt(&self) -> Option<Held> {
         match self.take() {
             Ok(Ok((file, number))) => {
                 let term = Term::new(number, Until::NEVER, MARGIN, self.timer.clone());
                 tracing::info!(term = number, "this worker leads the fleet");
                 self.publish.send_replace(Leadership::Leader(term.clone()));
-                Some((file, term))
+                Some(Held { file, term })
             }
             Ok(Err(leader)) => {
                 self.follow(leader, None);
