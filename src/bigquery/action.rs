@@ -102,12 +102,15 @@ impl ErrorClass {
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 mod tests {
     use googleapis_tonic_google_cloud_bigquery_storage_v1::google::cloud::bigquery::storage::v1::storage_error::StorageErrorCode as S;
-    use tonic::Code;
+    use tonic::Code as C;
 
     use super::super::classify::Refusal;
+    use super::ErrorClass as E;
+    use super::HoldCause as H;
     use super::*;
 
     const RETRY: Action = Action::Retry(RetryPace::Transient);
+    const STOP: Action = Action::Stop;
     /// Write servers may know the change at any moment.
     const LAGGING: Action = Action::Retry(RetryPace::Lagging);
     const SLOWER: Action = Action::Retry(RetryPace::Quota);
@@ -117,7 +120,7 @@ mod tests {
     }
 
     /// StorageError, gRPC status, BigQuery's words; the class, and the action without and with a recent change.
-    type Row = (Option<S>, Code, &'static str, ErrorClass, Action, Action);
+    type Row = (Option<S>, C, &'static str, ErrorClass, Action, Action);
 
     /// Every row of the table of codes in the reference (section 4), with the words that the service was seen to use: what is done at
     /// the first failure, without and with a recent change of the table.
@@ -126,186 +129,123 @@ mod tests {
         let rows: Vec<Row> = vec![
             (
                 Some(S::TableNotFound),
-                Code::NotFound,
+                C::NotFound,
                 "Table 123:d.t is re-created.",
-                ErrorClass::TableRecreated,
-                hold(HoldCause::TableRecreated),
-                hold(HoldCause::TableRecreated),
+                E::TableRecreated,
+                hold(H::TableRecreated),
+                hold(H::TableRecreated),
             ),
-            (
-                Some(S::TableNotFound),
-                Code::NotFound,
-                "Requested entity was not found.",
-                ErrorClass::TableNotFound,
-                hold(HoldCause::TableMissing),
-                LAGGING,
-            ),
-            (None, Code::NotFound, "Requested entity was not found.", ErrorClass::TableNotFound, hold(HoldCause::TableMissing), LAGGING),
-            (Some(S::StreamNotFound), Code::NotFound, "", ErrorClass::StreamNotFound, hold(HoldCause::TableMissing), LAGGING),
-            (
-                Some(S::StreamFinalized),
-                Code::InvalidArgument,
-                "Stream has been finalized",
-                ErrorClass::StreamFinalized,
-                Action::Stop,
-                Action::Stop,
-            ),
-            (None, Code::InvalidArgument, "Stream has been finalized", ErrorClass::StreamFinalized, Action::Stop, Action::Stop),
-            (Some(S::StreamAlreadyCommitted), Code::InvalidArgument, "", ErrorClass::StreamAlreadyCommitted, Action::Stop, Action::Stop),
-            (Some(S::InvalidStreamType), Code::InvalidArgument, "", ErrorClass::InvalidStreamType, Action::Stop, Action::Stop),
-            (Some(S::InvalidStreamState), Code::InvalidArgument, "", ErrorClass::InvalidStreamState, Action::Stop, Action::Stop),
+            (Some(S::TableNotFound), C::NotFound, "Requested entity was not found.", E::TableNotFound, hold(H::TableMissing), LAGGING),
+            (None, C::NotFound, "Requested entity was not found.", E::TableNotFound, hold(H::TableMissing), LAGGING),
+            (Some(S::StreamNotFound), C::NotFound, "", E::StreamNotFound, hold(H::TableMissing), LAGGING),
+            (Some(S::StreamFinalized), C::InvalidArgument, "Stream has been finalized", E::StreamFinalized, STOP, STOP),
+            (None, C::InvalidArgument, "Stream has been finalized", E::StreamFinalized, STOP, STOP),
+            (Some(S::StreamAlreadyCommitted), C::InvalidArgument, "", E::StreamAlreadyCommitted, STOP, STOP),
+            (Some(S::InvalidStreamType), C::InvalidArgument, "", E::InvalidStreamType, STOP, STOP),
+            (Some(S::InvalidStreamState), C::InvalidArgument, "", E::InvalidStreamState, STOP, STOP),
             (
                 Some(S::SchemaMismatchExtraFields),
-                Code::InvalidArgument,
+                C::InvalidArgument,
                 "Input schema has more fields than BigQuery schema, extra fields: 'x' Entity: e",
-                ErrorClass::SchemaMismatchExtraFields,
+                E::SchemaMismatchExtraFields,
                 Action::Evolve,
                 LAGGING,
             ),
             (
                 None,
-                Code::InvalidArgument,
+                C::InvalidArgument,
                 "Input schema has more fields than BigQuery schema, extra fields: 'x' Entity: e",
-                ErrorClass::SchemaMismatchExtraFields,
+                E::SchemaMismatchExtraFields,
                 Action::Evolve,
                 LAGGING,
             ),
             (
                 None,
-                Code::InvalidArgument,
+                C::InvalidArgument,
                 "Found incompatible fields: 'id' and/or mismatch fields, extra proto fields: 'c' extra bq fields: ''",
-                ErrorClass::SchemaIncompatible,
+                E::SchemaIncompatible,
                 Action::Evolve,
                 LAGGING,
             ),
             (
                 None,
-                Code::InvalidArgument,
+                C::InvalidArgument,
                 "The required field x is missing in the proto message",
-                ErrorClass::SchemaIncompatible,
+                E::SchemaIncompatible,
                 Action::Evolve,
                 LAGGING,
             ),
             (
                 Some(S::OffsetAlreadyExists),
-                Code::AlreadyExists,
+                C::AlreadyExists,
                 "The offset is within stream, expected offset 1, received 0",
-                ErrorClass::OffsetAlreadyExists,
-                Action::Stop,
-                Action::Stop,
+                E::OffsetAlreadyExists,
+                STOP,
+                STOP,
             ),
-            (
-                None,
-                Code::AlreadyExists,
-                "The offset is within stream, expected offset 1, received 0",
-                ErrorClass::OffsetAlreadyExists,
-                Action::Stop,
-                Action::Stop,
-            ),
+            (None, C::AlreadyExists, "The offset is within stream, expected offset 1, received 0", E::OffsetAlreadyExists, STOP, STOP),
             (
                 Some(S::OffsetOutOfRange),
-                Code::OutOfRange,
+                C::OutOfRange,
                 "The offset is beyond stream, expected offset 1, received 100",
-                ErrorClass::OffsetOutOfRange,
-                Action::Stop,
-                Action::Stop,
+                E::OffsetOutOfRange,
+                STOP,
+                STOP,
             ),
-            (None, Code::OutOfRange, "The offset is beyond stream", ErrorClass::OffsetOutOfRange, Action::Stop, Action::Stop),
-            (Some(S::KmsServiceError), Code::Internal, "", ErrorClass::KmsServiceError, SLOWER, SLOWER),
-            (
-                Some(S::KmsPermissionDenied),
-                Code::PermissionDenied,
-                "",
-                ErrorClass::KmsPermissionDenied,
-                hold(HoldCause::EncryptionKey),
-                hold(HoldCause::EncryptionKey),
-            ),
-            (
-                Some(S::CmekNotProvided),
-                Code::InvalidArgument,
-                "",
-                ErrorClass::KmsPermissionDenied,
-                hold(HoldCause::EncryptionKey),
-                hold(HoldCause::EncryptionKey),
-            ),
-            (
-                Some(S::InvalidCmekProvided),
-                Code::InvalidArgument,
-                "",
-                ErrorClass::KmsPermissionDenied,
-                hold(HoldCause::EncryptionKey),
-                hold(HoldCause::EncryptionKey),
-            ),
-            (
-                Some(S::CmekEncryptionError),
-                Code::Internal,
-                "",
-                ErrorClass::KmsPermissionDenied,
-                hold(HoldCause::EncryptionKey),
-                hold(HoldCause::EncryptionKey),
-            ),
+            (None, C::OutOfRange, "The offset is beyond stream", E::OffsetOutOfRange, STOP, STOP),
+            (Some(S::KmsServiceError), C::Internal, "", E::KmsServiceError, SLOWER, SLOWER),
+            (Some(S::KmsPermissionDenied), C::PermissionDenied, "", E::KmsPermissionDenied, hold(H::EncryptionKey), hold(H::EncryptionKey)),
+            (Some(S::CmekNotProvided), C::InvalidArgument, "", E::KmsPermissionDenied, hold(H::EncryptionKey), hold(H::EncryptionKey)),
+            (Some(S::InvalidCmekProvided), C::InvalidArgument, "", E::KmsPermissionDenied, hold(H::EncryptionKey), hold(H::EncryptionKey)),
+            (Some(S::CmekEncryptionError), C::Internal, "", E::KmsPermissionDenied, hold(H::EncryptionKey), hold(H::EncryptionKey)),
+            (None, C::Aborted, "Closing the stream because it has been inactive for 600 seconds. Entity: e", E::Transient, RETRY, RETRY),
+            (None, C::Unavailable, "the connection is draining", E::Transient, RETRY, RETRY),
+            (None, C::Unavailable, "throttled: Task is overloaded (memory-protection)", E::Transient, RETRY, RETRY),
+            (None, C::Cancelled, "", E::Transient, RETRY, RETRY),
+            (None, C::Internal, "", E::Transient, RETRY, RETRY),
+            (None, C::DeadlineExceeded, "", E::Transient, RETRY, RETRY),
+            (None, C::Unknown, "transport error", E::Transient, RETRY, RETRY),
+            (None, C::Ok, "the RPC ended", E::Transient, RETRY, RETRY),
             (
                 None,
-                Code::Aborted,
-                "Closing the stream because it has been inactive for 600 seconds. Entity: e",
-                ErrorClass::Transient,
-                RETRY,
-                RETRY,
-            ),
-            (None, Code::Unavailable, "the connection is draining", ErrorClass::Transient, RETRY, RETRY),
-            (None, Code::Unavailable, "throttled: Task is overloaded (memory-protection)", ErrorClass::Transient, RETRY, RETRY),
-            (None, Code::Cancelled, "", ErrorClass::Transient, RETRY, RETRY),
-            (None, Code::Internal, "", ErrorClass::Transient, RETRY, RETRY),
-            (None, Code::DeadlineExceeded, "", ErrorClass::Transient, RETRY, RETRY),
-            (None, Code::Unknown, "transport error", ErrorClass::Transient, RETRY, RETRY),
-            (None, Code::Ok, "the RPC ended", ErrorClass::Transient, RETRY, RETRY),
-            (
-                None,
-                Code::ResourceExhausted,
+                C::ResourceExhausted,
                 "Exceeds 'AppendRows throughput' quota, user_id: 0000005 (status: INSUFFICIENT_TOKENS), you can issue a raise quota request",
-                ErrorClass::Throughput,
+                E::Throughput,
                 SLOWER,
                 SLOWER,
             ),
-            (None, Code::ResourceExhausted, "Exceeds concurrent connections quota", ErrorClass::ConnectionQuota, SLOWER, SLOWER),
-            (None, Code::ResourceExhausted, "Exceeds 'CreateWriteStream requests' quota", ErrorClass::ConnectionQuota, SLOWER, SLOWER),
-            (None, Code::ResourceExhausted, "", ErrorClass::ResourceExhausted, SLOWER, SLOWER),
+            (None, C::ResourceExhausted, "Exceeds concurrent connections quota", E::ConnectionQuota, SLOWER, SLOWER),
+            (None, C::ResourceExhausted, "Exceeds 'CreateWriteStream requests' quota", E::ConnectionQuota, SLOWER, SLOWER),
+            (None, C::ResourceExhausted, "", E::ResourceExhausted, SLOWER, SLOWER),
             (
                 None,
-                Code::InvalidArgument,
+                C::InvalidArgument,
                 "AppendRows request too large: 11854265 limit 10485760 Entity: e",
-                ErrorClass::RequestTooLarge,
+                E::RequestTooLarge,
                 Action::Split,
                 Action::Split,
             ),
             (
                 None,
-                Code::InvalidArgument,
+                C::InvalidArgument,
                 "Value 20000 for partition column c of the destination table p:d.t is outside the allowed bounds",
-                ErrorClass::RowErrorsUnnamed,
+                E::RowErrorsUnnamed,
                 Action::Split,
                 Action::Split,
             ),
+            (None, C::InvalidArgument, "something else", E::InvalidArgument, hold(H::UnknownError), hold(H::UnknownError)),
             (
                 None,
-                Code::InvalidArgument,
-                "something else",
-                ErrorClass::InvalidArgument,
-                hold(HoldCause::UnknownError),
-                hold(HoldCause::UnknownError),
-            ),
-            (
-                None,
-                Code::PermissionDenied,
+                C::PermissionDenied,
                 "Permission 'TABLES_UPDATE_DATA' denied on resource 'r' (or it may not exist).",
-                ErrorClass::PermissionDenied,
-                hold(HoldCause::PermissionDenied),
+                E::PermissionDenied,
+                hold(H::PermissionDenied),
                 LAGGING,
             ),
-            (None, Code::FailedPrecondition, "", ErrorClass::FailedPrecondition, RETRY, RETRY),
-            (None, Code::Unauthenticated, "", ErrorClass::Unauthenticated, RETRY, RETRY),
-            (None, Code::Unimplemented, "", ErrorClass::Unknown, hold(HoldCause::UnknownError), hold(HoldCause::UnknownError)),
-            (None, Code::DataLoss, "", ErrorClass::Unknown, hold(HoldCause::UnknownError), hold(HoldCause::UnknownError)),
+            (None, C::FailedPrecondition, "", E::FailedPrecondition, RETRY, RETRY),
+            (None, C::Unauthenticated, "", E::Unauthenticated, RETRY, RETRY),
+            (None, C::Unimplemented, "", E::Unknown, hold(H::UnknownError), hold(H::UnknownError)),
+            (None, C::DataLoss, "", E::Unknown, hold(H::UnknownError), hold(H::UnknownError)),
         ];
         for (storage, code, message, class, first, after_change) in rows {
             let refusal = Refusal { code, storage, message: message.to_owned() };
@@ -313,18 +253,18 @@ mod tests {
             assert_eq!(class.action(ActionContext::default()), first, "{class:?}");
             assert_eq!(class.action(ActionContext { changed_recently: true, attempts: 0 }), after_change, "{class:?} after a change");
         }
-        assert_eq!(ErrorClass::RowErrors.action(ActionContext::default()), Action::DeadLetterRows);
-        assert_eq!(ErrorClass::AnswerTimeout.action(ActionContext::default()), RETRY);
+        assert_eq!(E::RowErrors.action(ActionContext::default()), Action::DeadLetterRows);
+        assert_eq!(E::AnswerTimeout.action(ActionContext::default()), RETRY);
     }
 
     #[test]
     fn what_does_not_pass_ends_in_a_hold() {
         let later = ActionContext { changed_recently: false, attempts: 10 };
         for (class, cause) in [
-            (ErrorClass::SchemaMismatchExtraFields, HoldCause::TypeConflict),
-            (ErrorClass::SchemaIncompatible, HoldCause::TypeConflict),
-            (ErrorClass::Unauthenticated, HoldCause::Unauthenticated),
-            (ErrorClass::FailedPrecondition, HoldCause::UnknownError),
+            (E::SchemaMismatchExtraFields, H::TypeConflict),
+            (E::SchemaIncompatible, H::TypeConflict),
+            (E::Unauthenticated, H::Unauthenticated),
+            (E::FailedPrecondition, H::UnknownError),
         ] {
             assert_eq!(class.action(later), hold(cause), "{class:?}");
         }

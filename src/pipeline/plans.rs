@@ -12,7 +12,8 @@ use crate::decode::{DecodeOptions, Plan, SchemaKey, avro_columns, json_columns};
 use crate::flow::{HoldCause, Tasks};
 use crate::record::{RecordError, RecordErrorClass, Stage};
 use crate::schema::{SchemaError, SchemaSource};
-use crate::table::{Column, LayoutError, SharedLayout};
+use crate::table::{Column, LayoutError, SharedLayout, same_name};
+use crate::telemetry::metrics::schema_fetched;
 
 use super::events::{ShardEvent, ShardHandle};
 use super::trouble::panic_words;
@@ -103,7 +104,11 @@ impl PlanMaker {
         let generation = table.generation.load(SeqCst);
         let schema = match (key, &self.schemas) {
             (SchemaKey::Columns, _) => None,
-            (_, Some(schemas)) => Some(schemas.fetch(key).await.map_err(|error| schema_answer(key, error))?),
+            (_, Some(schemas)) => {
+                let fetched = schemas.fetch(key).await;
+                schema_fetched(fetched.as_ref().err().map_or("found", outcome_name));
+                Some(fetched.map_err(|error| schema_answer(key, error))?)
+            }
             (_, None) => {
                 return Err(PlanAnswer::Hold {
                     cause: HoldCause::SchemaSourceUnavailable,
@@ -166,7 +171,7 @@ fn table_answer(error: TableError) -> PlanAnswer {
 }
 
 fn names(wanted: &[Column], column: &Column) -> bool {
-    wanted.iter().any(|w| w.name.eq_ignore_ascii_case(&column.name))
+    wanted.iter().any(|w| same_name(&w.name, &column.name))
 }
 
 fn unmappable(key: &SchemaKey, why: &str) -> PlanAnswer {
@@ -182,6 +187,15 @@ fn conflict(table: &TableEntry, key: &SchemaKey, why: &str) -> PlanAnswer {
         cause: HoldCause::TypeConflict,
         message: format!("{key} does not fit table {}: {why}", table.name),
         retry_after: None,
+    }
+}
+
+/// The name of an error in `schema_fetches_total`.
+fn outcome_name(error: &SchemaError) -> &'static str {
+    match error {
+        SchemaError::Unknown(_) => "unknown",
+        SchemaError::Unusable(_) | SchemaError::OutsideFolder(_) => "unusable",
+        SchemaError::FileMissing(_) | SchemaError::Unavailable(_) => "unavailable",
     }
 }
 

@@ -7,9 +7,11 @@ use serde_json::Value;
 
 use super::{Running, millrace, processes_in, text, turn};
 
-/// Runs a demo to its end; gives its exit code and the JSON object of the last line.
-pub fn demo(arguments: &[&str]) -> (i32, Value, String) {
-    let output = millrace(&[&["demo", "--report", "json"], arguments].concat()).output().unwrap();
+/// Runs a demo with these arguments, which spaces separate, to its end; gives its exit code, the JSON object of the last line, and all it
+/// printed.
+pub fn demo(arguments: &str) -> (i32, Value, String) {
+    let arguments: Vec<&str> = ["demo", "--report", "json"].into_iter().chain(arguments.split(' ')).collect();
+    let output = millrace(&arguments).output().unwrap();
     let all = text(&output);
     let stdout = String::from_utf8(output.stdout).unwrap();
     let report = stdout.lines().last().and_then(|l| serde_json::from_str(l).ok()).unwrap_or_else(|| panic!("no report:\n{all}"));
@@ -36,8 +38,7 @@ pub fn assert_complete(exit: i32, report: &Value, all: &str) {
 #[test]
 fn a_plain_demo_delivers_every_record_once() {
     let _turn = turn();
-    let (exit, report, all) =
-        demo(&["--for", "8s", "--scale", "off", "--load", "steady", "--rate", "4000", "--partitions", "4", "--bad-records", "1%"]);
+    let (exit, report, all) = demo("--for 8s --scale off --load steady --rate 4000 --partitions 4 --bad-records 1%");
     assert_complete(exit, &report, &all);
     assert_eq!(number(&report, "duplicates"), 0, "{all}");
     assert!(number(&report, "produced") > 8_000, "{all}");
@@ -52,24 +53,7 @@ fn a_plain_demo_delivers_every_record_once() {
 #[test]
 fn killed_workers_lose_nothing_and_double_no_more_than_the_bound() {
     let _turn = turn();
-    let (exit, report, all) = demo(&[
-        "--for",
-        "16s",
-        "--scale",
-        "off",
-        "--load",
-        "steady",
-        "--rate",
-        "3000",
-        "--partitions",
-        "4",
-        "--workers",
-        "2",
-        "--kill-every",
-        "5s",
-        "--seed",
-        "3",
-    ]);
+    let (exit, report, all) = demo("--for 16s --scale off --load steady --rate 3000 --partitions 4 --workers 2 --kill-every 5s --seed 3");
     assert_complete(exit, &report, &all);
     assert!(number(&report, "kills") >= 2, "{all}");
     assert_eq!((report["workers"]["min"].as_u64(), report["workers"]["max"].as_u64()), (Some(1), Some(2)), "{all}");
@@ -79,8 +63,9 @@ fn killed_workers_lose_nothing_and_double_no_more_than_the_bound() {
 #[test]
 fn exactly_once_doubles_nothing_when_workers_are_killed_with_landed_appends_on_their_way() {
     let _turn = turn();
-    let arguments = "--for 15s --scale off --load steady --rate 1500 --partitions 8 --workers 2 --guarantee exactly-once --kill-every 3s --faults heavy";
-    let (exit, report, all) = demo(&[&arguments.split(' ').collect::<Vec<_>>()[..], &["--landed-takeovers", "5", "--seed", "4"]].concat());
+    let arguments = "--for 15s --scale off --load steady --rate 1500 --partitions 8 --workers 2 --guarantee exactly-once --kill-every 3s --faults heavy \
+                     --landed-takeovers 5 --seed 4";
+    let (exit, report, all) = demo(arguments);
     assert_complete(exit, &report, &all);
     assert_eq!((number(&report, "duplicates"), number(&report, "duplicates_bound")), (0, 0), "{all}");
     assert!(number(&report, "kills") >= 4, "{all}");
@@ -92,24 +77,8 @@ fn exactly_once_doubles_nothing_when_workers_are_killed_with_landed_appends_on_t
 #[test]
 fn heavy_faults_lose_nothing_and_every_class_fires() {
     let _turn = turn();
-    let (exit, report, all) = demo(&[
-        "--for",
-        "12s",
-        "--scale",
-        "off",
-        "--load",
-        "steady",
-        "--rate",
-        "3000",
-        "--partitions",
-        "4",
-        "--faults",
-        "heavy",
-        "--bad-records",
-        "1%",
-        "--seed",
-        "5",
-    ]);
+    let (exit, report, all) =
+        demo("--for 12s --scale off --load steady --rate 3000 --partitions 4 --faults heavy --bad-records 1% --seed 5");
     assert_complete(exit, &report, &all);
     let faults = report["faults"].as_object().unwrap();
     assert!(faults.len() > 15, "{faults:?}");

@@ -18,11 +18,8 @@ fn resizes(report: &Value) -> Vec<(u64, u64)> {
 #[test]
 fn the_fleet_grows_under_a_step_and_shrinks_after_it() {
     let _turn = turn();
-    let (exit, report, all) = demo(
-        &"--for 50s --load step --rate 5000 --capacity 2000 --partitions 6 --workers 1 --max-workers 4 --scale on"
-            .split(' ')
-            .collect::<Vec<_>>(),
-    );
+    let (exit, report, all) =
+        demo("--for 50s --load step --rate 5000 --capacity 2000 --partitions 6 --workers 1 --max-workers 4 --scale on");
     assert_complete(exit, &report, &all);
     let resizes = resizes(&report);
     assert!(resizes.iter().any(|(from, to)| to > from) && resizes.iter().any(|(from, to)| to < from), "{all}");
@@ -38,9 +35,7 @@ fn the_fleet_grows_under_a_step_and_shrinks_after_it() {
 fn when_the_leader_is_killed_another_decides() {
     let _turn = turn();
     let (exit, report, all) = demo(
-        &"--for 34s --load step --rate 4000 --capacity 2000 --partitions 4 --workers 2 --max-workers 4 --scale on --kill-every 9s --seed 7"
-            .split(' ')
-            .collect::<Vec<_>>(),
+        "--for 34s --load step --rate 4000 --capacity 2000 --partitions 4 --workers 2 --max-workers 4 --scale on --kill-every 9s --seed 7",
     );
     assert_complete(exit, &report, &all);
     assert!(number(&report, "kills") >= 2 && number(&report, "leader_kills") >= 1, "{all}");

@@ -12,7 +12,7 @@ use millrace::record::TopicPartition;
 use rdkafka::mocking::MockCluster;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
-use super::rig::{Pipeline, Protocol, Seen, Worker, produce, producer, settings, wait_until};
+use super::rig::{Pipeline, Protocol, Seen, Worker, join, produce, producer, settings, wait_until};
 
 const PARTITIONS: i32 = 8;
 const ROUNDS: usize = 120;
@@ -112,12 +112,7 @@ fn closing_does_not_wait_for_queues_that_nobody_reads() {
     cluster.create_topic("unread", 4, 1).unwrap();
     let brokers = cluster.bootstrap_servers();
     produce(&producer(&brokers), "unread", 4, 0, 5_000);
-    let pipeline = Pipeline::new();
-    let control = start_group(
-        settings(&brokers, "unread", &["unread"], Protocol::CooperativeSticky),
-        Arc::clone(&pipeline) as Arc<dyn GroupListener>,
-    )
-    .unwrap();
+    let (pipeline, control) = join(settings(&brokers, "unread", &["unread"], Protocol::CooperativeSticky));
     wait_until("all four", Duration::from_secs(20), || pipeline.state.lock().slots.len() == 4);
     thread::sleep(Duration::from_millis(500));
     let begun = Instant::now();
@@ -139,10 +134,7 @@ fn commit_errors_are_typed() {
     cluster.create_topic("typed", 2, 1).unwrap();
     let brokers = cluster.bootstrap_servers();
     produce(&producer(&brokers), "typed", 2, 0, 10);
-    let pipeline = Pipeline::new();
-    let control =
-        start_group(settings(&brokers, "typed", &["typed"], Protocol::CooperativeSticky), Arc::clone(&pipeline) as Arc<dyn GroupListener>)
-            .unwrap();
+    let (pipeline, control) = join(settings(&brokers, "typed", &["typed"], Protocol::CooperativeSticky));
     wait_until("both", Duration::from_secs(20), || pipeline.state.lock().slots.len() == 2);
     let next = |partition, offset| NextOffset::plain(TopicPartition::new("typed", partition), offset);
     let limit = Duration::from_secs(3);
@@ -276,11 +268,10 @@ async fn check_says_what_it_tried() {
 
 #[test]
 fn a_member_that_never_reached_a_broker_says_so_and_closes() {
-    let pipeline = Pipeline::new();
     let mut nowhere = settings("127.0.0.1:1", "nowhere", &["t"], Protocol::CooperativeSticky);
     nowhere.partitions_max = None;
     let begun = Instant::now();
-    let control = start_group(nowhere, Arc::clone(&pipeline) as Arc<dyn GroupListener>).unwrap();
+    let (pipeline, control) = join(nowhere);
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
     wait_until("an error", Duration::from_secs(10), || !pipeline.state.lock().errors.is_empty());
     assert!(pipeline.state.lock().errors.iter().any(|e| e.contains("127.0.0.1:1")), "{:?}", pipeline.state.lock().errors);
@@ -303,8 +294,7 @@ fn metadata_goes_with_the_offset_and_comes_back_with_the_assignment() {
         offset,
         metadata: Some(Arc::from(metadata)),
     };
-    let pipeline = Pipeline::new();
-    let control = start_group(noted(), Arc::clone(&pipeline) as Arc<dyn GroupListener>).unwrap();
+    let (pipeline, control) = join(noted());
     wait_until("all three", Duration::from_secs(20), || pipeline.state.lock().slots.len() == 3);
     let limit = Duration::from_secs(3);
     assert!(pipeline.state.lock().metadata.values().all(Option::is_none));
@@ -315,8 +305,7 @@ fn metadata_goes_with_the_offset_and_comes_back_with_the_assignment() {
     pipeline.state.lock().slots.clear();
     control.close(Duration::from_secs(20)).unwrap();
 
-    let pipeline = Pipeline::new();
-    let control = start_group(noted(), Arc::clone(&pipeline) as Arc<dyn GroupListener>).unwrap();
+    let (pipeline, control) = join(noted());
     wait_until("all three", Duration::from_secs(20), || pipeline.state.lock().slots.len() == 3);
     let metadata = pipeline.state.lock().metadata.clone();
     let of = |partition| metadata[&TopicPartition::new("noted", partition)].as_deref();
@@ -331,9 +320,8 @@ fn a_commit_waits_for_one_without_an_answer() {
     cluster.create_topic("late", 1, 1).unwrap();
     let brokers = cluster.bootstrap_servers();
     produce(&producer(&brokers), "late", 1, 0, 10);
-    let pipeline = Pipeline::new();
     let late = settings(&brokers, "late", &["late"], Protocol::Consumer);
-    let control = start_group(late.clone(), Arc::clone(&pipeline) as Arc<dyn GroupListener>).unwrap();
+    let (pipeline, control) = join(late.clone());
     wait_until("the partition", Duration::from_secs(20), || pipeline.state.lock().slots.len() == 1);
     let next = |offset| [NextOffset::plain(TopicPartition::new("late", 0), offset)];
     assert_eq!(control.commit(&next(1), Duration::from_secs(3)), Ok(vec![]));

@@ -1,15 +1,14 @@
 //! Holds (pause, seek, resume) and partitions that begin again.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use millrace::kafka::{Flow, GroupListener, NextOffset, QueueEvent, StartOffset, start_group};
+use millrace::kafka::{Flow, NextOffset, QueueEvent, StartOffset};
 use millrace::record::TopicPartition;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::mocking::MockCluster;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
-use super::rig::{Pipeline, Protocol, Worker, produce, producer, settings, wait_until};
+use super::rig::{Protocol, Worker, join, produce, producer, settings, wait_until};
 
 #[test]
 fn holds_keep_order_and_completeness() {
@@ -19,10 +18,7 @@ fn holds_keep_order_and_completeness() {
     let brokers = cluster.bootstrap_servers();
     let writer = producer(&brokers);
     produce(&writer, "held", 2, 0, RECORDS as usize);
-    let pipeline = Pipeline::new();
-    let control =
-        start_group(settings(&brokers, "held", &["held"], Protocol::CooperativeSticky), Arc::clone(&pipeline) as Arc<dyn GroupListener>)
-            .unwrap();
+    let (pipeline, control) = join(settings(&brokers, "held", &["held"], Protocol::CooperativeSticky));
     wait_until("both", Duration::from_secs(20), || pipeline.state.lock().slots.len() == 2);
     // Partition 1 flows on; partition 0 is held again and again, and whatever still comes meanwhile is thrown away.
     let held = TopicPartition::new("held", 0);
@@ -150,10 +146,7 @@ fn a_panic_in_the_callback_reaches_the_taker_and_costs_one_record() {
     cluster.create_topic("panic", 1, 1).unwrap();
     let brokers = cluster.bootstrap_servers();
     produce(&producer(&brokers), "panic", 1, 0, 20);
-    let pipeline = Pipeline::new();
-    let control =
-        start_group(settings(&brokers, "panic", &["panic"], Protocol::CooperativeSticky), Arc::clone(&pipeline) as Arc<dyn GroupListener>)
-            .unwrap();
+    let (pipeline, control) = join(settings(&brokers, "panic", &["panic"], Protocol::CooperativeSticky));
     let partition = TopicPartition::new("panic", 0);
     wait_until("the partition", Duration::from_secs(20), || !pipeline.state.lock().slots.is_empty());
     let mut offsets = Vec::new();

@@ -164,8 +164,7 @@ pub struct Worker {
 
 impl Worker {
     pub fn start(settings: GroupSettings) -> Self {
-        let pipeline = Pipeline::new();
-        let control = start_group(settings, Arc::clone(&pipeline) as Arc<dyn GroupListener>).unwrap();
+        let (pipeline, control) = join(settings);
         let stop = Arc::new(AtomicBool::new(false));
         let (p, s) = (Arc::clone(&pipeline), Arc::clone(&stop));
         let shard = thread::spawn(move || {
@@ -211,6 +210,13 @@ impl Worker {
     pub fn owned(&self) -> usize {
         self.pipeline.state.lock().slots.len()
     }
+}
+
+/// Joins a group; gives what its listener hears, and the member.
+pub fn join(settings: GroupSettings) -> (Arc<Pipeline>, Arc<dyn GroupControl>) {
+    let pipeline = Pipeline::new();
+    let control = start_group(settings, Arc::clone(&pipeline) as Arc<dyn GroupListener>).unwrap();
+    (pipeline, control)
 }
 
 pub fn producer(brokers: &str) -> BaseProducer {

@@ -66,12 +66,20 @@ macro_rules! classes {
 
             pub(crate) fn append_effect(self) -> Option<AppendEffect> {
                 use AppendEffect::{Answer, End};
-                match self { $($(Self::$name => Some($append),)?)* #[allow(unreachable_patterns)] _ => None }
+                match self {
+                    $($(Self::$name => Some($append),)?)*
+                    #[allow(unreachable_patterns, reason = "every class may have one")]
+                    _ => None,
+                }
             }
 
             pub(crate) fn rest_effect(self) -> Option<RestEffect> {
                 use RestEffect::{Error, Html};
-                match self { $($(Self::$name => Some($rest),)?)* #[allow(unreachable_patterns)] _ => None }
+                match self {
+                    $($(Self::$name => Some($rest),)?)*
+                    #[allow(unreachable_patterns, reason = "every class may have one")]
+                    _ => None,
+                }
             }
         }
     };
