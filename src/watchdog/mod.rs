@@ -8,9 +8,9 @@
 //! good reasons (brokers away, a sink that stalls, holds): such loops turn, and [`crate::pipeline`] says why nothing moves.
 //!
 //! Rules for those who beat:
-//! - - One [`Beat`] per loop, one [`Beat::beat`] per turn: two relaxed stores. Nothing per record. A task that only waits beats by
+//! - One [`Beat`] per loop, one [`Beat::beat`] per turn: two relaxed stores. Nothing per record. A task that only waits beats by
 //!   [`Beat::polls`].
-//! - - A turn takes far less than [`Limits::stand_still`]. A step that may take longer is announced by [`Beat::long_step`]; one that waits
+//! - A turn takes far less than [`Limits::stand_still`]. A step that may take longer is announced by [`Beat::long_step`]; one that waits
 //!   without limit, by [`Beat::idle`].
 //! - A [`Place`] is asked on a thread that nobody waits for long: it may take a lock, even one that the wedged thread holds.
 

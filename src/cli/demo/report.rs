@@ -128,7 +128,8 @@ impl Report {
             self.duplicates, self.duplicates_bound
         );
         println!("                                 the workers sent again without knowing)");
-        if self.duplicates > 0 {
+        // Kills have duplicates of their own.
+        if self.duplicates > 0 && self.kills == 0 {
             println!(
                 "                                 (the embedded broker refuses commits while partitions move; Apache Kafka takes them: README)"
             );
