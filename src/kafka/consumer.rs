@@ -22,6 +22,7 @@ use super::prefetch::Prefetch;
 use super::properties::{self, Purpose};
 use super::queue::is_member;
 use super::rebalance;
+use super::repeats::Repeats;
 use super::seam::{GroupControl, GroupListener};
 use super::settings::{GroupSettings, Topics};
 use super::{start, topics};
@@ -84,7 +85,8 @@ pub fn start_group(settings: GroupSettings, listener: Arc<dyn GroupListener>) ->
     let consumer = Arc::new(ConsumerHandle::new(consumer));
     // Set once: the member was made above.
     let _first = member.client.set(Arc::downgrade(&consumer));
-    let poller = Poller { member: Arc::clone(&member), consumer, requests, later: Vec::new(), looked: Instant::now() };
+    let poller =
+        Poller { member: Arc::clone(&member), consumer, requests, later: Vec::new(), looked: Instant::now(), repeats: Repeats::default() };
     thread::Builder::new()
         .name(format!("kafka-poll-{}", member.settings.cluster.connector))
         .spawn(move || poller.run(&subscription))
@@ -132,6 +134,8 @@ struct Poller {
     later: Vec<(TopicPartition, BeginAt, Instant)>,
     /// When it looked last whether the group has it.
     looked: Instant,
+    /// What librdkafka has said lately.
+    repeats: Repeats,
 }
 
 impl Poller {
@@ -166,13 +170,25 @@ impl Poller {
                 self.member.report(&format!("a record of {partition} came past its queue: the partition begins again"), false);
                 self.later.push((partition, BeginAt::Committed, Instant::now()));
             }
-            Some(Err(error)) => {
-                let reason = self.member.events.take_reason().unwrap_or_default();
-                let fatal = matches!(error, RdKafkaError::MessageConsumptionFatal(_));
-                self.member.report(&format!("{error}: {reason}"), fatal);
-            }
+            Some(Err(error)) => self.hear(&error),
         }
         self.member.turns.turn();
+    }
+
+    /// Health hears of every error; the log of one that is repeated, as librdkafka does all through an outage, once in a while.
+    fn hear(&mut self, error: &RdKafkaError) {
+        let reason = self.member.events.take_reason().unwrap_or_default();
+        let fatal = matches!(error, RdKafkaError::MessageConsumptionFatal(_));
+        let (kind, message) = (error.to_string(), format!("{error}: {reason}"));
+        match self.repeats.came(&kind, Instant::now()) {
+            None if !fatal => return self.member.listener.group_error(&message, false),
+            None | Some(0) => {}
+            Some(left_out) => {
+                let connector = self.member.settings.cluster.connector.as_str();
+                tracing::info!(connector, left_out, "Kafka: {kind}: so many more since this was last written");
+            }
+        }
+        self.member.report(&message, fatal);
     }
 
     fn serve_requests(&mut self) {

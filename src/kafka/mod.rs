@@ -22,6 +22,7 @@ mod producer;
 mod properties;
 mod queue;
 mod rebalance;
+mod repeats;
 mod reread;
 mod sample;
 mod seam;

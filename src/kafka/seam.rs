@@ -72,7 +72,7 @@ pub trait GroupListener: Send + Sync + 'static {
     fn not_committed(&self, partitions: &[TopicPartition]);
     /// Partitions are gone already and others may own them: drop what is open, commit nothing. Queues must be dropped on return.
     fn lost(&self, partitions: &[TopicPartition]);
-    /// A group-wide error in librdkafka's words, for the log and for health; `fatal` ends the consumer.
+    /// A group-wide error in librdkafka's words, for health (the log has them already); `fatal` ends the consumer.
     fn group_error(&self, message: &str, fatal: bool);
 }
 

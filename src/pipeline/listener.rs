@@ -204,7 +204,6 @@ impl GroupListener for Rebalances {
         if fatal {
             self.trouble.fail(format!("the consumer failed: {message}"));
         } else {
-            tracing::warn!(connector = self.connector, message, "consumer error; librdkafka tries again");
             self.trouble.group_error(message);
         }
     }

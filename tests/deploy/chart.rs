@@ -13,7 +13,8 @@ pub fn documents(text: &str) -> Vec<Value> {
     parsed.filter(|document: &Value| !document.is_null()).collect()
 }
 
-fn object<'a>(documents: &'a [Value], kind: &str) -> &'a Value {
+/// The one document of this kind.
+pub fn object<'a>(documents: &'a [Value], kind: &str) -> &'a Value {
     let mut found = documents.iter().filter(|document| document["kind"] == kind);
     let object = found.next().unwrap_or_else(|| panic!("no {kind}"));
     assert!(found.next().is_none(), "more than one {kind}");
