@@ -1,6 +1,5 @@
 //! Starting a member of a consumer group, and the thread that polls it.
 
-use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -17,7 +16,7 @@ use super::client::{ConsumerHandle, Outsider};
 use super::control::MemberControl;
 use super::error::KafkaError;
 use super::fence::PollTurns;
-use super::member::{BeginAt, Command, GroupConsumer, GroupContext, Member};
+use super::member::{Begin, BeginAt, Command, GroupConsumer, GroupContext, Member};
 use super::prefetch::Prefetch;
 use super::properties::{self, Purpose};
 use super::queue::is_member;
@@ -131,7 +130,7 @@ struct Poller {
     consumer: Arc<GroupConsumer>,
     requests: Receiver<Command>,
     /// Partitions to begin again once more, and when.
-    later: Vec<(TopicPartition, BeginAt, Instant)>,
+    later: Vec<(Begin, Instant)>,
     /// When it looked last whether the group has it.
     looked: Instant,
     /// What librdkafka has said lately.
@@ -168,7 +167,9 @@ impl Poller {
                 // committed offset, since rows of the former epoch that are not durable are dropped.
                 let partition = TopicPartition::new(stray.topic(), stray.partition());
                 self.member.report(&format!("a record of {partition} came past its queue: the partition begins again"), false);
-                self.later.push((partition, BeginAt::Committed, Instant::now()));
+                if let Some(of) = self.member.ownership.lock().present(&partition) {
+                    self.later.push((Begin { partition, of, at: BeginAt::Committed }, Instant::now()));
+                }
             }
             Some(Err(error)) => self.hear(&error),
         }
@@ -192,29 +193,28 @@ impl Poller {
     }
 
     fn serve_requests(&mut self) {
-        let mut due: Vec<(TopicPartition, BeginAt)> = Vec::new();
+        let mut due: Vec<Begin> = Vec::new();
         // `Close` ends it as an empty queue does: the caller looks at `is_closing`.
-        while let Ok(Command::Begin(partition, at)) = self.requests.try_recv() {
-            due.push((partition, at));
+        while let Ok(Command::Begin(begin)) = self.requests.try_recv() {
+            due.push(begin);
         }
         let now = Instant::now();
-        self.later.retain(|(partition, at, when)| {
+        self.later.retain(|(begin, when)| {
             if *when <= now {
-                due.push((partition.clone(), *at));
+                due.push(begin.clone());
             }
             *when > now
         });
-        let mut seen = HashSet::new();
-        for (partition, at) in due {
-            if self.member.is_closing() || !seen.insert(partition.clone()) {
-                continue;
-            }
-            if let Err(message) = rebalance::begin_again(&self.member, &self.consumer, &partition, at) {
-                self.member.report(&format!("{partition} could not begin again, tried again: {message}"), false);
-                self.later.push((partition, at, now + BEGIN_AGAIN));
-            }
-            self.member.turns.turn();
+        if due.is_empty() || self.member.is_closing() {
+            return;
         }
+        // All at once: with an eager protocol one that begins again ends the others' assignments, and with them what was asked for them.
+        if let Err(message) = rebalance::begin_again(&self.member, &self.consumer, &due) {
+            let which = due.iter().map(|begin| begin.partition.to_string()).collect::<Vec<_>>().join(" ");
+            self.member.report(&format!("{which} could not begin again, tried again: {message}"), false);
+            self.later.extend(due.into_iter().map(|begin| (begin, now + BEGIN_AGAIN)));
+        }
+        self.member.turns.turn();
     }
 
     /// A member that gets no partition may hear nothing at all (KIP-848: no rebalance without a change of its own): it asks.

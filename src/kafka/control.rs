@@ -8,9 +8,9 @@ use rdkafka::consumer::Consumer;
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::error::group_error;
-use super::member::{BeginAt, Command, GroupConsumer, Member};
+use super::member::{Begin, BeginAt, Command, GroupConsumer, Member};
 use super::rebalance::list_of;
-use super::seam::{GroupControl, GroupError, NextOffset};
+use super::seam::{Epoch, GroupControl, GroupError, NextOffset};
 use crate::record::TopicPartition;
 
 /// Control over one member. Dropping it closes the member without waiting.
@@ -88,11 +88,12 @@ impl GroupControl for MemberControl {
         Ok(())
     }
 
-    fn restart_at(&self, partition: &TopicPartition, offset: Option<i64>) -> Result<(), GroupError> {
+    fn restart_at(&self, partition: &TopicPartition, epoch: Epoch, offset: Option<i64>) -> Result<(), GroupError> {
         if !self.member.owns(partition) {
             return Err(not_owned(partition));
         }
-        self.ask(Command::Begin(partition.clone(), offset.map_or(BeginAt::Earliest, BeginAt::Offset)))
+        let at = offset.map_or(BeginAt::Earliest, BeginAt::Offset);
+        self.ask(Command::Begin(Begin { partition: partition.clone(), of: Some(epoch), at }))
     }
 
     fn watermarks(&self, partition: &TopicPartition, timeout: Duration) -> Result<(i64, i64), GroupError> {

@@ -39,9 +39,18 @@ pub(super) enum BeginAt {
     Committed,
 }
 
+/// A partition is to begin again.
+#[derive(Debug, Clone)]
+pub(super) struct Begin {
+    pub partition: TopicPartition,
+    /// The assignment that is to be replaced; `None`: the group gave the partition, and it was never started.
+    pub of: Option<Epoch>,
+    pub at: BeginAt,
+}
+
 /// What the poll thread is asked to do between two polls.
 pub(super) enum Command {
-    Begin(TopicPartition, BeginAt),
+    Begin(Begin),
     Close,
 }
 
@@ -49,13 +58,15 @@ pub(super) enum Command {
 #[derive(Default)]
 pub(super) struct Ownership {
     pub owned: HashMap<TopicPartition, Owned>,
-    /// Given by the group, but not yet started: the start failed and is tried again.
-    pub unstarted: HashSet<TopicPartition>,
+    /// Given by the group, but not yet started: the start failed and is tried again. With the epoch that a new start is to replace.
+    pub unstarted: HashMap<TopicPartition, Option<Epoch>>,
     epochs: u64,
 }
 
 /// One owned partition.
 pub(super) struct Owned {
+    /// This assignment.
+    pub epoch: Epoch,
     /// Paused by us: a pause survives revocation and assignment, so it is taken back before.
     pub paused: bool,
 }
@@ -65,6 +76,11 @@ impl Ownership {
     pub fn next_epoch(&mut self) -> Epoch {
         self.epochs += 1;
         Epoch(self.epochs)
+    }
+
+    /// The assignment that a new start of this partition replaces; `None` when the group has not given it.
+    pub fn present(&self, partition: &TopicPartition) -> Option<Option<Epoch>> {
+        self.owned.get(partition).map(|owned| Some(owned.epoch)).or_else(|| self.unstarted.get(partition).copied())
     }
 }
 

@@ -3,6 +3,7 @@
 //! Assign: start offsets; take over each queue; (incremental) assign; take over again. Revoke: no longer owned; wait for the commit on its way;
 //! the listener drains; commit; resume what was paused; (incremental) unassign; throw away what still waits in the queues.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,11 +11,13 @@ use std::time::{Duration, Instant};
 use rdkafka::consumer::{BaseConsumer, Consumer, RebalanceProtocol};
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::member::{BeginAt, Command, GroupContext, Member, Owned};
+use super::member::{Begin, BeginAt, Command, GroupContext, Member, Owned};
 use super::queue::{BeginAgain, KafkaPartitionQueue, NativeClient};
-use super::seam::{Assigned, GroupError, NextOffset, StartOffset};
+use super::seam::{Assigned, Epoch, GroupError, NextOffset, StartOffset};
 use super::start::{self, Start};
 use crate::record::TopicPartition;
+
+const LOST: &str = "the assignment was lost";
 
 /// The group gave partitions to this worker.
 pub(super) fn assign(member: &Arc<Member>, consumer: &BaseConsumer<GroupContext>, given: &TopicPartitionList) {
@@ -33,9 +36,9 @@ pub(super) fn assign(member: &Arc<Member>, consumer: &BaseConsumer<GroupContext>
     };
     if let Err(message) = begin(member, consumer, starts) {
         member.report(&format!("partitions could not be started, tried again: {message}"), false);
-        member.ownership.lock().unstarted.extend(partitions.iter().cloned());
+        member.ownership.lock().unstarted.extend(partitions.iter().map(|partition| (partition.clone(), None)));
         for partition in partitions {
-            ask_to_begin(member, partition, BeginAt::Committed);
+            ask_to_begin(member, Begin { partition, of: None, at: BeginAt::Committed });
         }
     }
     member.turns.turn();
@@ -45,7 +48,7 @@ pub(super) fn assign(member: &Arc<Member>, consumer: &BaseConsumer<GroupContext>
 pub(super) fn revoke(member: &Arc<Member>, consumer: &BaseConsumer<GroupContext>, taken: &TopicPartitionList) {
     let lost = consumer.assignment_lost();
     let partitions = partitions_of(taken);
-    member.ownership.lock().unstarted.retain(|p| !partitions.contains(p));
+    member.ownership.lock().unstarted.retain(|p, _| !partitions.contains(p));
     let owned = disown(member, consumer, &partitions, lost);
     let given_back = give_back(consumer, taken);
     if let Err(error) = given_back {
@@ -55,51 +58,61 @@ pub(super) fn revoke(member: &Arc<Member>, consumer: &BaseConsumer<GroupContext>
     member.turns.turn();
 }
 
-/// Begins one partition again at another place, in the middle of a session.
+/// Begins partitions again at other places, in the middle of a session. What is asked for an assignment that is over is passed over: the next one may have
+/// passed that place, or be another worker's.
 ///
 /// Seeking or pausing does not revive a partition whose offset was out of range: it has to leave the assignment and come back, with a round
 /// trip to the broker between (without one the later assign overtakes the stop: 39 of 40 rounds stalled). The eager protocol knows only whole
 /// assignments: all partitions start anew at what the listener gave back for them.
 ///
 /// # Errors
-/// The partition stays in `unstarted` and the call has to be made again.
-pub(super) fn begin_again(
-    member: &Arc<Member>,
-    consumer: &BaseConsumer<GroupContext>,
-    partition: &TopicPartition,
-    at: BeginAt,
-) -> Result<(), String> {
-    let this = std::slice::from_ref(partition);
-    let (was_owned, was_unstarted) = {
+/// The partitions stay in `unstarted` and the call has to be made again.
+pub(super) fn begin_again(member: &Arc<Member>, consumer: &BaseConsumer<GroupContext>, asked: &[Begin]) -> Result<(), String> {
+    let mut wanted: HashMap<TopicPartition, (Option<Epoch>, BeginAt)> = HashMap::new();
+    let (mut these, mut others) = (Vec::new(), Vec::new());
+    {
         let ownership = member.ownership.lock();
-        (ownership.owned.contains_key(partition), ownership.unstarted.contains(partition))
-    };
-    if !was_owned && !was_unstarted {
-        return Ok(()); // revoked meanwhile: its next owner decides
-    }
-    if matches!(consumer.rebalance_protocol(), RebalanceProtocol::Cooperative) {
-        if was_owned {
-            consumer.incremental_unassign(&list_of(this)).map_err(|e| e.to_string())?;
-            disown(member, consumer, this, true);
-            member.ownership.lock().unstarted.insert(partition.clone());
+        for Begin { partition, of, at } in asked {
+            if ownership.present(partition) == Some(*of) {
+                wanted.entry(partition.clone()).or_insert((*of, *at));
+            }
         }
-        // Also the round trip that lets the stop take effect.
-        let starts = start::find(member, consumer, this, at).ok_or("the assignment was lost")?;
-        discard(member, this);
-        return begin(member, consumer, starts);
+        let given = ownership.owned.iter().map(|(partition, owned)| (partition, Some(owned.epoch)));
+        for (partition, of) in given.chain(ownership.unstarted.iter().map(|(partition, of)| (partition, *of))) {
+            if wanted.contains_key(partition) { these.push(partition.clone()) } else { others.push((partition.clone(), of)) }
+        }
     }
-    let others: Vec<TopicPartition> = {
-        let ownership = member.ownership.lock();
-        ownership.owned.keys().chain(&ownership.unstarted).filter(|p| *p != partition).cloned().collect()
-    };
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    let cooperative = matches!(consumer.rebalance_protocol(), RebalanceProtocol::Cooperative);
+    if cooperative {
+        others.clear();
+    }
+    let (others, of_others): (Vec<TopicPartition>, Vec<Option<Epoch>>) = others.into_iter().unzip();
+    if cooperative {
+        let owned: Vec<TopicPartition> = these.iter().filter(|partition| member.owns(partition)).cloned().collect();
+        if !owned.is_empty() {
+            consumer.incremental_unassign(&list_of(&owned)).map_err(|e| e.to_string())?;
+        }
+    }
     disown(member, consumer, &others, false);
-    disown(member, consumer, this, true);
-    member.ownership.lock().unstarted.extend(others.iter().chain(this).cloned());
-    consumer.unassign().map_err(|e| e.to_string())?;
-    let mut starts = start::find(member, consumer, &others, BeginAt::Committed).ok_or("the assignment was lost")?;
-    starts.extend(start::find(member, consumer, this, at).ok_or("the assignment was lost")?);
+    disown(member, consumer, &these, true);
+    {
+        let mut ownership = member.ownership.lock();
+        ownership.unstarted.extend(others.iter().cloned().zip(of_others));
+        ownership.unstarted.extend(wanted.iter().map(|(partition, (of, _))| (partition.clone(), *of)));
+    }
+    if !cooperative {
+        consumer.unassign().map_err(|e| e.to_string())?;
+    }
+    // Also the round trip that lets the stop take effect.
+    let mut starts = start::find(member, consumer, &others, BeginAt::Committed).ok_or(LOST)?;
+    for (partition, (_, at)) in &wanted {
+        starts.extend(start::find(member, consumer, std::slice::from_ref(partition), *at).ok_or(LOST)?);
+    }
     discard(member, &others);
-    discard(member, this);
+    discard(member, &these);
     begin(member, consumer, starts)
 }
 
@@ -114,19 +127,23 @@ fn begin(member: &Arc<Member>, consumer: &BaseConsumer<GroupContext>, starts: Ve
         };
         list.add_partition_offset(&partition.topic, partition.partition, offset).map_err(|e| format!("{partition}: {e}"))?;
     }
-    let again: BeginAgain = {
+    let epochs: Vec<Epoch> = {
+        let mut ownership = member.ownership.lock();
+        starts.iter().map(|_| ownership.next_epoch()).collect()
+    };
+    let again = |epoch: Epoch| -> BeginAgain {
         let member = Arc::downgrade(member);
         Arc::new(move |partition| {
             if let Some(member) = member.upgrade() {
-                ask_to_begin(&member, partition.clone(), BeginAt::Earliest);
+                ask_to_begin(&member, Begin { partition: partition.clone(), of: Some(epoch), at: BeginAt::Earliest });
             }
         })
     };
-    let take_over = |partition: &TopicPartition| {
-        KafkaPartitionQueue::take_over(&client, partition, Some(Arc::clone(&again))).ok_or_else(|| format!("{partition}: no queue"))
+    let take_over = |partition: &TopicPartition, begin_again: Option<BeginAgain>| {
+        KafkaPartitionQueue::take_over(&client, partition, begin_again).ok_or_else(|| format!("{partition}: no queue"))
     };
     // Once before, so that the start of fetching does not send records to the consumer's queue (rdkafka_partition.c:2293) ...
-    let before: Vec<_> = starts.iter().map(|start| take_over(&start.partition)).collect::<Result<_, _>>()?;
+    let before: Vec<_> = starts.iter().map(|start| take_over(&start.partition, None)).collect::<Result<_, _>>()?;
     match consumer.rebalance_protocol() {
         RebalanceProtocol::Cooperative => consumer.incremental_assign(&list),
         RebalanceProtocol::Eager | RebalanceProtocol::None => consumer.assign(&list),
@@ -134,14 +151,14 @@ fn begin(member: &Arc<Member>, consumer: &BaseConsumer<GroupContext>, starts: Ve
     .map_err(|e| e.to_string())?;
     // ... and once after, since stopping an earlier assignment takes the mark away (rdkafka_partition.c:1840).
     let mut assigned = Vec::with_capacity(starts.len());
-    let queues: Vec<_> = starts.iter().map(|start| take_over(&start.partition)).collect::<Result<_, _>>()?;
+    let queues: Vec<_> =
+        starts.iter().zip(&epochs).map(|(start, epoch)| take_over(&start.partition, Some(again(*epoch)))).collect::<Result<_, _>>()?;
     drop(before);
     {
         let mut ownership = member.ownership.lock();
-        for (Start { partition, at, metadata }, queue) in starts.iter().zip(queues) {
-            let epoch = ownership.next_epoch();
+        for ((Start { partition, at, metadata }, queue), epoch) in starts.iter().zip(queues).zip(epochs) {
             ownership.unstarted.remove(partition);
-            ownership.owned.insert(partition.clone(), Owned { paused: false });
+            ownership.owned.insert(partition.clone(), Owned { epoch, paused: false });
             let (partition, metadata) = (partition.clone(), metadata.clone());
             assigned.push(Assigned { partition, epoch, start: *at, metadata, queue: Box::new(queue) });
         }
@@ -217,8 +234,9 @@ fn commit_heads(member: &Member, heads: &[NextOffset]) {
 }
 
 /// Asks the poll thread, from any thread. The queue is bounded: when it is full the caller's partition stays as it is and says so.
-pub(super) fn ask_to_begin(member: &Member, partition: TopicPartition, at: BeginAt) {
-    if member.commands.try_send(Command::Begin(partition.clone(), at)).is_err() {
+pub(super) fn ask_to_begin(member: &Member, begin: Begin) {
+    let partition = begin.partition.clone();
+    if member.commands.try_send(Command::Begin(begin)).is_err() {
         member.report(&format!("{partition} could not be asked to begin again: too many requests, or the consumer is closed"), false);
     }
 }

@@ -151,8 +151,10 @@ pub trait GroupControl: Send + Sync + 'static {
     /// Begins again at `offset` (`None`: the first record there is) after [`QueueEvent::OutOfRange`]. Done by the poll thread soon after; the
     /// listener sees a `lost` and an `assigned` with a new epoch for it, which starts at [`StartOffset::Asked`] (or `Earliest`).
     ///
+    /// Asked for the assignment `epoch`: when that is over, by an earlier request perhaps, nothing happens, for the next one may have passed `offset`.
+    ///
     /// Every record below `offset` must be finished, or given up by the user's rule: the group's offset is to follow, with or without a further record.
-    fn restart_at(&self, partition: &TopicPartition, offset: Option<i64>) -> Result<(), GroupError>;
+    fn restart_at(&self, partition: &TopicPartition, epoch: Epoch, offset: Option<i64>) -> Result<(), GroupError>;
     /// The first and the next offset of a partition on the broker; the next one is the last stable offset under read_committed.
     fn watermarks(&self, partition: &TopicPartition, timeout: Duration) -> Result<(i64, i64), GroupError>;
     /// How long ago the poll thread last came around. Over the session timeout: the worker may be fenced without knowing. Zero once it is closed.

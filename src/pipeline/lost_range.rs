@@ -89,11 +89,11 @@ impl Shard {
         }
         // Rows that were given up are read again; those that are no longer there come as a lost range of their own.
         let from = if partition.ledger.has_abandoned() { partition.ledger.head() } else { offset };
-        let target = partition.progress.partition.clone();
+        let (target, epoch) = (partition.progress.partition.clone(), partition.epoch());
         if let Some(hold) = &mut partition.hold {
             hold.wait = Wait::Restart { at: now + RESTART_AGAIN, offset };
         }
-        if let Err(error) = self.parts.control.restart_at(&target, from) {
+        if let Err(error) = self.parts.control.restart_at(&target, epoch, from) {
             tracing::warn!(connector = self.parts.config.name, partition = %target, %error, "restart failed; tried again");
         }
     }

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use crate::kafka::{Flow, GroupControl, GroupError, NextOffset, PartitionQueue, Taken};
+use crate::kafka::{Epoch, Flow, GroupControl, GroupError, NextOffset, PartitionQueue, Taken};
 use crate::record::{OwnedRecord, Record, TopicPartition};
 
 use super::clients::ConnectorClients;
@@ -119,7 +119,7 @@ impl GroupControl for ShelfControl {
         Ok(())
     }
 
-    fn restart_at(&self, partition: &TopicPartition, offset: Option<i64>) -> Result<(), GroupError> {
+    fn restart_at(&self, partition: &TopicPartition, _epoch: Epoch, offset: Option<i64>) -> Result<(), GroupError> {
         self.seek_and_resume(partition, offset.unwrap_or(0), SESSION)
     }
 

@@ -203,6 +203,54 @@ fn what_is_told_builds_on_what_was_told_before_whichever_worker_is_asked() {
     assert_eq!(told(&rig, 1, "restart").0, 202, "it is stopped no more");
 }
 
+/// What a worker knows of the wishes about the connector: the state and the restart.
+fn known(rig: &Rig, number: usize) -> (String, u64) {
+    let (_, answer) = ask(rig, number, "GET", "/fleet", Some(TOKEN));
+    let fleet: Value = serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap();
+    let wish = &fleet["wishes"]["numbers"];
+    (wish["state"].as_str().unwrap_or_default().to_owned(), wish["restart"].as_u64().unwrap_or_default())
+}
+
+#[test]
+fn of_what_two_workers_are_told_at_the_same_moment_nothing_is_lost() {
+    let mut rig = with_secrets();
+    rig.start(0);
+    rig.start(1);
+    for number in [0, 1] {
+        rig.wait_until("a running connector", |rig| state(rig, number) == "running");
+        rig.wait_until("a worker that can be told", |rig| told(rig, number, "resume").0 == 202);
+    }
+    rig.slow_fetches();
+    let both = |first: &str, second: &str| {
+        let rig = &rig;
+        thread::scope(|scope| {
+            let other = scope.spawn(move || told(rig, 1, second));
+            (told(rig, 0, first), other.join().unwrap())
+        })
+    };
+    let mut restarted = 0;
+    for round in 0..6 {
+        // What came last, so that both wait for it and write in the same moment.
+        let (before, verb) = if round % 2 == 0 { ("resume", "pause") } else { ("pause", "resume") };
+        assert_eq!(told(&rig, round % 2, before).0, 202);
+        let ((code, state, _), (restart_code, _, restart)) = both(verb, "restart");
+        assert_eq!((code, restart_code), (202, 202), "neither hinders the other");
+        assert!(restart != restarted && state == if verb == "pause" { "paused" } else { "running" }, "{state}");
+        restarted = restart;
+        for number in [0, 1] {
+            rig.wait_until("both orders on every worker", |rig| known(rig, number) == (state.clone(), restart));
+        }
+        // Of two states one holds, and whoever was told so.
+        let ((first_code, first, _), (second_code, second, _)) = both("pause", "resume");
+        let answers = [(first_code, first, "paused"), (second_code, second, "running")];
+        let holds = answers.iter().filter(|(code, ..)| *code == 202).map(|(_, state, _)| state.clone()).collect::<Vec<_>>();
+        assert!(!holds.is_empty() && answers.iter().all(|(code, ..)| [202, 409].contains(code)), "{answers:?}");
+        assert!(answers.iter().all(|(code, state, asked)| *code == 409 || state == asked), "{answers:?}");
+        rig.wait_until("one state everywhere", |rig| known(rig, 0) == known(rig, 1));
+        assert!(holds.contains(&known(&rig, 0).0), "{answers:?}");
+    }
+}
+
 #[test]
 fn a_worker_that_is_told_to_end_before_it_knows_the_wishes_starts_nothing() {
     let mut rig = with_secrets();

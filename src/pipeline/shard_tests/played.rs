@@ -17,7 +17,7 @@ use crate::bigquery::{
 };
 use crate::decode::split_rows;
 use crate::flow::HoldCause;
-use crate::kafka::{Flow, GroupControl, GroupError, NextOffset, PartitionQueue, QueueEvent, Taken};
+use crate::kafka::{Epoch, Flow, GroupControl, GroupError, NextOffset, PartitionQueue, QueueEvent, Taken};
 use crate::pipeline::dead_letters::{Letter, LetterBox, LetterError, Rereader};
 use crate::record::{Headers, OwnedRecord, Record, TopicPartition};
 use crate::table::{Column, ColumnType, Mode, TableName};
@@ -108,7 +108,7 @@ impl GroupControl for Control {
         self.0.paused.store(false, SeqCst);
         Ok(())
     }
-    fn restart_at(&self, _partition: &TopicPartition, offset: Option<i64>) -> Result<(), GroupError> {
+    fn restart_at(&self, _partition: &TopicPartition, _epoch: Epoch, offset: Option<i64>) -> Result<(), GroupError> {
         self.0.restarts.lock().push(offset);
         Ok(())
     }

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use millrace::flow::{Clock, Tasks};
 use millrace::kafka::{Assigned, Epoch, GroupControl, GroupError, GroupListener, NextOffset, PollTurns, StartOffset};
@@ -22,6 +22,8 @@ use super::scene::{ProcessId, Scene};
 const POLL_EVERY: Duration = Duration::from_millis(300);
 /// Between two heartbeats.
 const HEARTBEAT_EVERY: Duration = Duration::from_millis(700);
+/// How long after a request to begin again another one may come to the poll thread.
+const ASKED_AGAIN: std::ops::Range<Duration> = Duration::from_millis(100)..Duration::from_secs(6);
 /// How long a revocation tries to commit.
 const COMMIT_AGAIN_FOR: Duration = Duration::from_secs(1);
 
@@ -29,6 +31,8 @@ const COMMIT_AGAIN_FOR: Duration = Duration::from_secs(1);
 struct Shared {
     member: Option<MemberId>,
     owned: BTreeMap<i32, Arc<Mutex<Fetch>>>,
+    /// The epochs of the last assignments.
+    epoch_of: BTreeMap<i32, Epoch>,
     /// Not owned any more, but not given back yet: a revocation drains them.
     letting_go: BTreeSet<i32>,
     epochs: u64,
@@ -40,8 +44,13 @@ struct Shared {
     fenced: bool,
     closing: bool,
     closed: bool,
-    restarts: VecDeque<(i32, Option<i64>)>,
+    restarts: VecDeque<Restart>,
+    /// Those that are sent again, and when.
+    again: Vec<(Instant, Restart)>,
 }
+
+/// A partition is to begin again there, instead of this assignment.
+type Restart = (i32, Epoch, Option<i64>);
 
 /// Where a partition starts, and what was committed beside its offset.
 type Start = (i32, StartOffset, Option<Arc<str>>);
@@ -104,6 +113,9 @@ impl Consumer {
             self.turns.turn();
             let (member, fenced, closing, restart) = {
                 let mut shared = self.shared.lock();
+                let now = self.tasks.now();
+                let due = shared.again.iter().position(|(at, _)| *at <= now).map(|at| shared.again.remove(at).1);
+                shared.restarts.extend(due);
                 (shared.member, shared.fenced, shared.closing, shared.restarts.pop_front())
             };
             if fenced {
@@ -119,8 +131,8 @@ impl Consumer {
                 self.turns.end();
                 return;
             } else if let Some(id) = member {
-                if let Some((partition, offset)) = restart {
-                    self.begin_again(&listener, id, partition, offset).await;
+                if let Some(restart) = restart {
+                    self.begin_again(&listener, id, restart).await;
                 }
                 self.follow(&listener, id).await;
             } else if let Some(id) = self.group().join() {
@@ -186,6 +198,7 @@ impl Consumer {
             shared.epochs += 1;
             let epoch = if self.scene.mutant == Mutant::SameEpoch { Epoch(1) } else { Epoch(shared.epochs) };
             shared.owned.insert(*partition, fetch.clone());
+            shared.epoch_of.insert(*partition, epoch);
             given.push(Assigned {
                 partition: named(*partition),
                 epoch,
@@ -266,9 +279,15 @@ impl Consumer {
     }
 
     /// One partition begins anew, in the middle of a session.
-    async fn begin_again(&self, listener: &Arc<Rebalances>, id: MemberId, partition: i32, offset: Option<i64>) {
+    async fn begin_again(&self, listener: &Arc<Rebalances>, id: MemberId, (partition, epoch, offset): Restart) {
         if !self.owned().contains(&partition) {
             return;
+        }
+        if self.shared.lock().epoch_of.get(&partition) != Some(&epoch) {
+            self.scene.oracle.see(|seen| seen.asked_late += 1);
+            if self.scene.mutant != Mutant::RestartsLater {
+                return;
+            }
         }
         // It stays this member's all the while.
         self.shared.lock().letting_go.insert(partition);
@@ -358,10 +377,16 @@ impl GroupControl for Consumer {
         Ok(())
     }
 
-    fn restart_at(&self, partition: &TopicPartition, offset: Option<i64>) -> Result<(), GroupError> {
+    fn restart_at(&self, partition: &TopicPartition, epoch: Epoch, offset: Option<i64>) -> Result<(), GroupError> {
         self.fetch_of(partition)?;
         let offset = offset.filter(|_| self.scene.mutant != Mutant::RestartsAtFirst);
-        self.shared.lock().restarts.push_back((partition.partition, offset));
+        let restart = (partition.partition, epoch, offset);
+        let mut shared = self.shared.lock();
+        shared.restarts.push_back(restart);
+        // The shard asks again when nothing came of it in time; then both are served.
+        if self.scene.world.draw(|random| random.random_bool(0.2)) {
+            shared.again.push((self.tasks.now() + self.scene.world.draw(|random| random.random_range(ASKED_AGAIN)), restart));
+        }
         Ok(())
     }
 

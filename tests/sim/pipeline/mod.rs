@@ -52,7 +52,7 @@ fn nothing_is_lost_and_copies_are_counted() {
         assert!(seen.columns > runs && seen.conflicts > 0, "{seen:?}");
         assert!(seen.forgotten > runs / 20 && seen.not_found > runs / 20 && seen.deleted > runs / 10 && seen.swallowed > 0, "{seen:?}");
         assert!(seen.out_of_range > runs / 20 && seen.lost > runs / 20 && seen.skipped > runs / 10 && seen.poison > runs / 10, "{seen:?}");
-        assert!(seen.plans_large > runs / 10 && seen.asked > runs / 20, "{seen:?}");
+        assert!(seen.plans_large > runs / 10 && seen.asked > runs / 20 && seen.asked_late > runs / 100, "{seen:?}");
         assert!(seen.full > runs / 10 && seen.rests > runs / 1000 && seen.choices > runs / 20 && seen.switches > runs / 20, "{seen:?}");
     }
 }

@@ -53,6 +53,8 @@ pub enum Mutant {
     RestartsAtFirst,
     /// A partition that begins again elsewhere takes that offset for the group's.
     AskedIsCommitted,
+    /// A request to begin again counts for whatever assignment the partition has by then.
+    RestartsLater,
     /// Bad records are skipped, whatever the user's file says.
     AlwaysSkips,
     /// Lost ranges are passed over, though the user's file says that they hold.
@@ -63,7 +65,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// Every one of them.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::CommitTaken,
         Self::RevokeWithoutDrain,
         Self::SameEpoch,
@@ -88,6 +90,7 @@ impl Mutant {
         Self::SilentLoss,
         Self::RestartsAtFirst,
         Self::AskedIsCommitted,
+        Self::RestartsLater,
         Self::AlwaysSkips,
         Self::AlwaysContinues,
         Self::AlwaysReplays,

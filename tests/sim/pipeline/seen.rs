@@ -68,6 +68,8 @@ seen! {
     out_of_range,
     /// Partitions that began again where a shard asked for it.
     asked,
+    /// Requests to begin again that came when their assignment was over.
+    asked_late,
     /// Partitions that rested for want of memory, as seen by somebody who looks now and then.
     rests,
     /// Turns of a shard that took nothing for want of memory.

@@ -16,7 +16,7 @@ use crate::bigquery::{
     Append, AppendFailure, Appender, ErrorClass, RowError, StreamLine, TableError, TableSpec, TableState, Tables, WriteStreams,
 };
 use crate::decode::split_rows;
-use crate::kafka::{GroupControl, GroupError, NextOffset};
+use crate::kafka::{Epoch, GroupControl, GroupError, NextOffset};
 use crate::pipeline::dead_letters::{Letter, LetterBox, LetterError, Rereader};
 use crate::record::{OwnedRecord, TopicPartition};
 use crate::table::{Column, ColumnType, Mode, TableName};
@@ -371,7 +371,7 @@ impl GroupControl for Reach {
         *self.position.lock() = (offset, false);
         Ok(())
     }
-    fn restart_at(&self, _partition: &TopicPartition, _offset: Option<i64>) -> Result<(), GroupError> {
+    fn restart_at(&self, _partition: &TopicPartition, _epoch: Epoch, _offset: Option<i64>) -> Result<(), GroupError> {
         Ok(())
     }
     fn watermarks(&self, _partition: &TopicPartition, _timeout: Duration) -> Result<(i64, i64), GroupError> {
