@@ -38,7 +38,7 @@ pub struct Plan {
 /// The share of the load that the worst of n workers carries when counts are balanced: the mean of some deals, since nobody chooses the assignment.
 ///
 /// One that is slow counts as if it carried as much more: the assignor gives it as much as the others, whoever decides.
-fn worst_share(shares: &[f64], n: usize, slow: Option<(u32, f64)>) -> f64 {
+pub(super) fn worst_share(shares: &[f64], n: usize, slow: Option<(u32, f64)>) -> f64 {
     const DEALS: usize = 6;
     let mut rng = ChaCha8Rng::seed_from_u64(n as u64);
     let mut sum = 0.0;

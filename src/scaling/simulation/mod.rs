@@ -6,6 +6,7 @@
 mod clairvoyant;
 mod compare;
 mod look;
+mod prompt;
 mod rivals;
 mod run;
 mod setting;
@@ -15,6 +16,7 @@ mod world;
 
 pub use clairvoyant::{Plan, STEP_S, plan};
 pub use compare::{Figure, Row, compare};
+pub use prompt::{Prompt, prompt};
 pub use rivals::{Flink, Keda};
 pub use run::{Outcome, Policy, run};
 pub use setting::{Hidden, Setting};

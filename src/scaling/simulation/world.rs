@@ -65,6 +65,7 @@ pub(super) struct Worker {
 }
 
 /// The fleet at a moment.
+#[derive(Debug, Clone)]
 pub(super) struct World<'a> {
     pub setting: &'a Setting,
     pub trace: &'a Trace,
