@@ -34,7 +34,8 @@ pub(super) async fn tables(connector: &ConnectorConfig, bigquery: &BigQuery, sch
     }
 }
 
-/// What can be said of the connector's tables when nobody can be asked: whether they could be created. `project` is that of tables that name none.
+/// What can be said of the connector's tables when nobody can be asked: whether they could be created. `project` is that of tables that
+/// name none.
 pub(super) fn tables_unseen(connector: &ConnectorConfig, project: &str, schemas: &[Mapped], report: &mut Report) {
     for (table, topics) in tables_of(connector, project, schemas, report) {
         unseen(connector, &table, &of_topics(schemas, &topics), report);

@@ -249,8 +249,8 @@ impl ValueSeed<'_, '_, '_> {
         Err("")
     }
 
-    /// Values whose text is needed as it stands: JSON; decimals, which no float may touch; floats, which serde_json reads in haste (the last digit may
-    /// become another one).
+    /// Values whose text is needed as it stands: JSON; decimals, which no float may touch; floats, which serde_json reads in haste (the
+    /// last digit may become another one).
     fn raw(mut self, scalar: &Scalar, text: &str) -> Result<(), &'static str> {
         if text == "null" {
             return self.null();

@@ -7,8 +7,8 @@ use super::names::is_named;
 /// What changes how a type's bytes are read, beside the type itself. `connect.name`: Debezium's times.
 const ATTRIBUTES: [&str; 4] = ["logicalType", "precision", "scale", "connect.name"];
 
-/// The form of a definition whose names are all full ones: equal for two that read the same bytes as the same values. What is said for people
-/// or for readers that translate (`doc`, `order`, `default`, aliases) does not count. Types within it count by their names.
+/// The form of a definition whose names are all full ones: equal for two that read the same bytes as the same values. What is said for
+/// people or for readers that translate (`doc`, `order`, `default`, aliases) does not count. Types within it count by their names.
 pub(super) fn form_of(definition: &Map<String, Value>) -> String {
     let mut out = String::new();
     for key in ["type", "size", "symbols", "logicalType", "precision", "scale"] {

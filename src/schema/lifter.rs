@@ -1,5 +1,5 @@
-//! A walk over a schema's JSON: collects the types that it defines and the names that it uses, writes every name out in full, and, for a text
-//! that others take types from, lifts each definition to a schema of its own.
+//! A walk over a schema's JSON: collects the types that it defines and the names that it uses, writes every name out in full, and, for a
+//! text that others take types from, lifts each definition to a schema of its own.
 
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
@@ -24,8 +24,8 @@ pub(super) struct Definition {
     pub clash: Option<Rc<str>>,
 }
 
-/// What a walk finds. `defined` are the names that other texts define: a name without a namespace means the type of its own namespace, or else
-/// one without any (as Java's parser has it, and as its schemas are written).
+/// What a walk finds. `others` are the names that other texts define: a name without a namespace means the type of its own namespace,
+/// or else one without any (as Java's parser has it, and as its schemas are written).
 pub(super) struct Lifter<'l> {
     lift: bool,
     others: &'l HashSet<String>,
@@ -97,8 +97,8 @@ impl<'l> Lifter<'l> {
         Ok(())
     }
 
-    /// The same schema with full names; a type that was defined before, and every one when lifting, is replaced by its name. `namespace` is the
-    /// enclosing one.
+    /// The same schema with full names; a type that was defined before, and every one when lifting, is replaced by its name. `namespace`
+    /// is the enclosing one.
     pub fn walk(&mut self, value: Value, namespace: Option<&str>) -> Value {
         match value {
             Value::String(name) => {

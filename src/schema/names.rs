@@ -1,5 +1,5 @@
-//! What a named type is called, wherever it stands (Avro specification, "Names"), as Java's parser reads it: registries take what that parser
-//! takes.
+//! What a named type is called, wherever it stands (Avro specification, "Names"), as Java's parser reads it: registries take what that
+//! parser takes.
 
 use std::borrow::Cow;
 
@@ -28,8 +28,8 @@ pub(super) fn name_of(object: &Map<String, Value>, enclosing: Option<&str>) -> O
     Some(full(name, object.get("namespace").and_then(Value::as_str).or(enclosing)))
 }
 
-/// The full name that `name` is within a namespace. Namespaces are made of letters, digits and underscores: nobody but apache-avro checks them, so
-/// that registries hold ones such as `my-connector.inventory`.
+/// The full name that `name` is within a namespace. Namespaces are made of letters, digits and underscores: nobody but apache-avro
+/// checks them, so that registries hold ones such as `my-connector.inventory`.
 pub(super) fn full(name: &str, namespace: Option<&str>) -> String {
     let (namespace, name) = parts(name, namespace);
     joined(namespace.map(plain).as_deref(), name)

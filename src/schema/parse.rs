@@ -1,12 +1,12 @@
 //! Schema text to parsed schema, with the named types that it takes from other schemas.
 //!
 //! apache-avro resolves names between the schemas of a list, but only names of whole schemas, not of types that are defined inside them,
-//! and which of the two it finds depends on the order of a hash map; of a name that is defined twice it takes either. Java's parser, by which
-//! registry users go, knows every name and refuses a second definition. So every type that another schema defines is first lifted to a schema of its
-//! own (`lifter`), and only the ones that are needed are kept.
+//! and which of the two it finds depends on the order of a hash map; of a name that is defined twice it takes either. Java's parser, by
+//! which registry users go, knows every name and refuses a second definition. So every type that another schema defines is first lifted
+//! to a schema of its own (`lifter`), and only the ones that are needed are kept.
 //!
-//! One name, one way to read its data: definitions that say the same are taken (people copy types from file to file, and Java has taken equal ones
-//! since 1.12), others are refused, wherever a name that is needed could mean either.
+//! One name, one way to read its data: definitions that say the same are taken (people copy types from file to file, and newer
+//! versions of Java's parser take equal ones), others are refused, wherever a name that is needed could mean either.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -30,8 +30,8 @@ pub struct SchemaText<'t> {
 /// Parses `text`, taking named types that it does not define from `library` (other schemas' texts, in any order).
 ///
 /// # Errors
-/// What is wrong with it, in words: a limit, JSON, Avro, a name that nobody defines; a name that the text defines in two ways, or that something
-/// which it takes from the library could mean in two ways.
+/// What is wrong with it, in words: a limit, JSON, Avro, a name that nobody defines; a name that the text defines in two ways, or that
+/// something which it takes from the library could mean in two ways.
 pub fn parse(id: String, text: &str, library: &[SchemaText<'_>]) -> Result<AvroSchema, String> {
     check_text(text)?;
     let json = || serde_json::from_str::<Value>(text).map_err(|e| format!("the schema is no JSON: {e}"));
@@ -97,8 +97,8 @@ pub fn full_name(text: &str) -> Option<String> {
     is_named(&object).then(|| written_name(&object, None)).flatten()
 }
 
-/// The lifted texts of the library that `own` needs, directly or through others, by name. A text's own definitions go before the library's in
-/// itself; where something of the library uses such a name too, both must say the same, and the library's is needed.
+/// The lifted texts of the library that `own` needs, directly or through others, by name. A text's own definitions go before the
+/// library's in itself; where something of the library uses such a name too, both must say the same, and the library's is needed.
 fn needed<'k>(own: &Lifter<'_>, known: &'k Lifter<'_>) -> Result<BTreeMap<&'k String, String>, String> {
     let mut taken = BTreeMap::new();
     let mut wanted: Vec<&String> = own.uses.iter().filter(|name| !own.definitions.contains_key(*name)).collect();
