@@ -30,17 +30,13 @@ impl RestTables {
         if let Some(hold) = self.recreated(table, &entry) {
             return Err(hold);
         }
-        if let Some(resource) = self.remembered(&entry)
-            && judge(table, &resource, &wanted) == Ok(true)
-        {
+        if let Some(resource) = self.remembered_fit(table, &entry, &wanted) {
             return Ok(resource.state.clone());
         }
         let _wish = entry.wish(wanted.clone());
         let _turn = entry.turn.lock().await;
         // The one before us may have done it.
-        if let Some(resource) = self.remembered(&entry)
-            && judge(table, &resource, &wanted) == Ok(true)
-        {
+        if let Some(resource) = self.remembered_fit(table, &entry, &wanted) {
             return self.unless_recreated(table, &entry, &resource);
         }
         let mut waited = false;
@@ -49,20 +45,22 @@ impl RestTables {
             if waited {
                 self.rest.update_due(table).await;
             }
-            match self.look(table, &entry).await? {
+            let found = self.look(table, &entry).await?;
+            if found.is_some()
+                && let Some(hold) = self.recreated(table, &entry)
+            {
+                return Err(hold);
+            }
+            match found {
+                Some(resource) if judge(table, &resource, &wanted)? => return Ok(resource.state.clone()),
+                None if !wanted.spec.create => return Err(missing(table)),
+                _ if !waited => {
+                    // Others want the same at this moment: wait, so that most of them find it done.
+                    waited = true;
+                    self.jitter(if found.is_some() { self.pace.patch_jitter } else { self.pace.create_jitter }).await;
+                    continue;
+                }
                 Some(resource) => {
-                    if let Some(hold) = self.recreated(table, &entry) {
-                        return Err(hold);
-                    }
-                    if judge(table, &resource, &wanted)? {
-                        return Ok(resource.state.clone());
-                    }
-                    if !waited {
-                        // Others want the same at this moment: wait, so that most of them find it done.
-                        waited = true;
-                        self.jitter(self.pace.patch_jitter).await;
-                        continue;
-                    }
                     if let Patch::RateLimited(error) = self.patch(table, &entry, &resource).await? {
                         // The same rate holds for all workers: come back at another moment than they, and look what they have done.
                         tracing::debug!(%table, %error, "BigQuery's rate of updates is used up; the table is looked at again");
@@ -71,25 +69,9 @@ impl RestTables {
                         continue;
                     }
                 }
-                None if !wanted.spec.create => {
-                    return Err(TableError {
-                        cause: HoldCause::TableMissing,
-                        message: format!("table {table} does not exist: create it, or set `create = true` under [table]"),
-                        retry_after: None,
-                    });
-                }
-                None => {
-                    if !waited {
-                        waited = true;
-                        self.jitter(self.pace.create_jitter).await;
-                        continue;
-                    }
-                    self.create(table, &entry, &wanted).await?;
-                }
+                None => self.create(table, &entry, &wanted).await?,
             }
-            if let Some(resource) = self.remembered(&entry)
-                && judge(table, &resource, &wanted) == Ok(true)
-            {
+            if let Some(resource) = self.remembered_fit(table, &entry, &wanted) {
                 return self.unless_recreated(table, &entry, &resource);
             }
             self.jitter(self.pace.patch_jitter / 4).await;
@@ -102,6 +84,11 @@ impl RestTables {
             message: format!("table {table}: others changed it {LOOKS} times while its columns were to be added; it is tried again"),
             retry_after: None,
         })
+    }
+
+    /// The table as it was last seen, if it has what is wanted.
+    fn remembered_fit(&self, table: &TableName, entry: &Entry, wanted: &Wanted) -> Option<Arc<TableResource>> {
+        self.remembered(entry).filter(|resource| judge(table, resource, wanted) == Ok(true))
     }
 
     fn unless_recreated(&self, table: &TableName, entry: &Entry, resource: &Arc<TableResource>) -> Result<TableState, TableError> {
@@ -152,5 +139,13 @@ impl RestTables {
 
     async fn jitter(&self, longest: Duration) {
         self.tasks.sleep(longest.mul_f64(even(self.tasks.random()))).await;
+    }
+}
+
+fn missing(table: &TableName) -> TableError {
+    TableError {
+        cause: HoldCause::TableMissing,
+        message: format!("table {table} does not exist: create it, or set `create = true` under [table]"),
+        retry_after: None,
     }
 }

@@ -73,7 +73,7 @@ pub struct ConnectorMeasure {
     pub connector: String,
     /// The group's name.
     pub group: String,
-    /// Why nothing could be measured, where that is so; the rest then is what was known before.
+    /// Why nothing could be measured, where that is so; `partitions` is empty then.
     #[serde(default)]
     pub trouble: Option<String>,
     /// Every partition of its topics.

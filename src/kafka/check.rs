@@ -7,7 +7,8 @@ use rdkafka::consumer::Consumer;
 use super::client::Outsider;
 use super::lag::LagClient;
 use super::prefetch::Prefetch;
-use super::properties::{self, Purpose};
+use super::properties;
+use super::purpose::{Errand, Purpose};
 use super::settings::{GroupSettings, Topics};
 use super::{DeadLetterProducer, topics};
 
@@ -26,8 +27,8 @@ impl Tried {
     }
 }
 
-/// Tries a connector's Kafka side without joining its group: properties, brokers, topics, the group's offsets, the dead-letter topic. Each step
-/// takes at most `timeout`; blocking work runs off the runtime. After a failure the steps that need it are left out.
+/// Tries a connector's Kafka side without joining its group: properties, brokers, topics, the group's offsets, the dead-letter topic. Each
+/// step takes at most `timeout`; blocking work runs off the runtime. After a failure the steps that need it are left out.
 pub async fn check_connector(settings: &GroupSettings, dead_letter_topic: Option<&str>, timeout: Duration) -> Vec<Tried> {
     let (settings_there, dead) = (settings.clone(), dead_letter_topic.map(str::to_owned));
     let blocking = tokio::task::spawn_blocking(move || try_all(&settings_there, dead.as_deref(), timeout)).await;
@@ -53,7 +54,7 @@ fn try_all(settings: &GroupSettings, dead_letter_topic: Option<&str>, timeout: D
         topics_by_regex: matches!(settings.topics, Topics::Regex(_)),
     };
     let merged = properties::merge(&settings.cluster, &member);
-    let asker = merged.and_then(|_| Outsider::new(&settings.cluster, &settings.group_id, "check"));
+    let asker = merged.and_then(|_| Outsider::new(&settings.cluster, &settings.group_id, Errand::Check));
     let asker = match asker {
         Ok(asker) => {
             tried.push(Tried::new("Kafka properties", Ok("librdkafka takes them".to_owned())));
@@ -70,7 +71,7 @@ fn try_all(settings: &GroupSettings, dead_letter_topic: Option<&str>, timeout: D
         Ok(metadata) => Ok(metadata.brokers().iter().map(|b| format!("{}:{}", b.host(), b.port())).collect::<Vec<_>>().join(", ")),
         Err(error) => Err(format!(
             "{error}{}: are \"bootstrap.servers\" and \"security.protocol\" right, and may this machine reach them?",
-            asker.last_reason().map(|r| format!(": {r}")).unwrap_or_default()
+            asker.because()
         )),
     };
     let reached = outcome.is_ok();

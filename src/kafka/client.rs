@@ -12,7 +12,8 @@ use tracing::subscriber::{NoSubscriber, with_default};
 
 use super::context::ClientEvents;
 use super::error::KafkaError;
-use super::properties::{self, Purpose};
+use super::properties;
+use super::purpose::{Errand, Purpose};
 use super::queue::{NativeClient, Unanswered};
 use super::settings::ClusterSettings;
 
@@ -23,6 +24,18 @@ pub(super) struct ConsumerHandle<C: ConsumerContext + 'static>(Option<BaseConsum
 impl<C: ConsumerContext + 'static> ConsumerHandle<C> {
     pub fn new(consumer: BaseConsumer<C>) -> Self {
         Self(Some(consumer), Mutex::default())
+    }
+}
+
+impl ConsumerHandle<ClientEvents> {
+    /// A consumer that carries a group's name, for its rights, and never joins it.
+    ///
+    /// # Errors
+    /// Properties that librdkafka or millrace's promises refuse.
+    pub fn outside(cluster: &ClusterSettings, group_id: &str, errand: Errand) -> Result<Self, KafkaError> {
+        let properties = properties::merge(cluster, &Purpose::Outsider { group_id, errand })?;
+        let consumer = properties.config.create_with_context(properties.events).map_err(properties::creation_error)?;
+        Ok(Self::new(consumer))
     }
 }
 
@@ -68,16 +81,16 @@ pub(super) struct Outsider {
 }
 
 impl Outsider {
-    /// `name` goes into `client.id` and the thread's name.
-    pub fn new(cluster: &ClusterSettings, group_id: &str, name: &'static str) -> Result<Self, KafkaError> {
-        let properties = properties::merge(cluster, &Purpose::Outsider { group_id, name })?;
-        let consumer: BaseConsumer<ClientEvents> =
-            properties.config.create_with_context(properties.events).map_err(properties::creation_error)?;
-        let consumer = Arc::new(ConsumerHandle::new(consumer));
+    /// A client for this errand, with the rights of this group.
+    ///
+    /// # Errors
+    /// As [`ConsumerHandle::outside`]; no thread.
+    pub fn new(cluster: &ClusterSettings, group_id: &str, errand: Errand) -> Result<Self, KafkaError> {
+        let consumer = Arc::new(ConsumerHandle::outside(cluster, group_id, errand)?);
         let stop = Arc::new(AtomicBool::new(false));
         let (served, stopped) = (Arc::clone(&consumer), Arc::clone(&stop));
         thread::Builder::new()
-            .name(format!("kafka-{name}"))
+            .name(format!("kafka-{}", errand.name()))
             .spawn(move || {
                 while !stopped.load(Ordering::Relaxed) {
                     // An outsider has no assignment in its main queue: what comes here are errors, kept by the context for whoever asks.
@@ -95,9 +108,9 @@ impl Outsider {
         &self.consumer
     }
 
-    /// librdkafka's last complaint, such as why no broker could be reached.
-    pub fn last_reason(&self) -> Option<String> {
-        self.consumer.context().take_reason()
+    /// librdkafka's last complaint in parentheses, such as why no broker could be reached; nothing without one.
+    pub fn because(&self) -> String {
+        self.consumer.context().because()
     }
 }
 

@@ -18,7 +18,8 @@ use super::error::KafkaError;
 use super::fence::PollTurns;
 use super::member::{Begin, BeginAt, Command, GroupConsumer, GroupContext, Member};
 use super::prefetch::Prefetch;
-use super::properties::{self, Purpose};
+use super::properties;
+use super::purpose::{Errand, Purpose};
 use super::queue::is_member;
 use super::rebalance;
 use super::repeats::Repeats;
@@ -46,15 +47,17 @@ const BEGIN_AGAIN: Duration = Duration::from_millis(500);
 
 /// Starts a member of a consumer group, with a poll thread of its own (`kafka-poll-<connector>`). Every call to the listener comes from it.
 ///
-/// Blocks for up to 5 s while the brokers are asked how many partitions there are, for prefetch is planned for the whole topics: a member may
-/// come to own them all. Call it where blocking is allowed.
+/// Blocks for up to 5 s while the brokers are asked how many partitions there are, for prefetch is planned for the whole topics: a member
+/// may come to own them all. Call it where blocking is allowed.
 ///
-/// **Start offsets.** A committed offset counts. Without one a partition starts at its first record; with `start = "latest"` it starts at its end
-/// if it was there before this member joined and the group had no committed offset for any partition of the topics at that moment. So new
-/// partitions, and topics that a regular expression finds later, start at their first record, whatever `start` says. Ends are committed
-/// at once, so that the choice outlives a restart; should that one commit fail, a restart before the next takes the partition from its first record.
+/// **Start offsets.** A committed offset counts. Without one a partition starts at its first record; with `start = "latest"` it starts at
+/// its end if it was there before this member joined and the group had no committed offset for any partition of the topics at that moment.
+/// So new partitions, and topics that a regular expression finds later, start at their first record, whatever `start` says. Ends are
+/// committed at once, so that the choice outlives a restart; should that one commit fail, a restart before the next takes the partition
+/// from its first record.
 ///
-/// **Errors at run time** reach [`GroupListener::group_error`]; brokers that do not answer at the start are no error: librdkafka goes on trying.
+/// **Errors at run time** reach [`GroupListener::group_error`]; brokers that do not answer at the start are no error: librdkafka goes on
+/// trying.
 ///
 /// # Errors
 /// Properties that librdkafka or millrace's promises refuse; no thread.
@@ -98,7 +101,7 @@ fn plan(settings: &GroupSettings) -> Result<Prefetch, KafkaError> {
     let (partitions, brokers) = match settings.partitions_max {
         Some(partitions) => (u64::from(partitions), PLAN_BROKERS),
         None => {
-            let asker = Outsider::new(&settings.cluster, &settings.group_id, "plan")?;
+            let asker = Outsider::new(&settings.cluster, &settings.group_id, Errand::Plan)?;
             match topics::known(&asker, &settings.topics, PLAN_TIMEOUT) {
                 Ok(known) => ((known.partitions.len() as u64).max(1), (known.brokers as u64).max(1)),
                 Err(error) => {
@@ -152,7 +155,8 @@ impl Poller {
             self.look_for_membership();
         }
         self.close();
-        // Before anybody hears that it is closed: whoever asks afterwards finds no consumer. It waits for threads that may ask for a broker's address.
+        // Before anybody hears that it is closed: whoever asks afterwards finds no consumer. It waits for threads that may ask for a
+        // broker's address.
         self.member.turns.unwatched();
         drop(self.consumer);
         drop(ended);
@@ -163,8 +167,8 @@ impl Poller {
         match self.consumer.poll(POLL) {
             None => {}
             Some(Ok(stray)) => {
-                // Never seen with the order of calls in `rebalance`; if it happens the record is not lost: its partition starts anew from the
-                // committed offset, since rows of the former epoch that are not durable are dropped.
+                // Never seen with the order of calls in `rebalance`; if it happens the record is not lost: its partition starts anew from
+                // the committed offset, since rows of the former epoch that are not durable are dropped.
                 let partition = TopicPartition::new(stray.topic(), stray.partition());
                 self.member.report(&format!("a record of {partition} came past its queue: the partition begins again"), false);
                 if let Some(of) = self.member.ownership.lock().present(&partition) {

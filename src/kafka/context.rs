@@ -43,7 +43,12 @@ impl ClientEvents {
         self.last_reason.0.lock().take()
     }
 
-    /// The same, for who has handed these events over.
+    /// The same in parentheses, to stand behind what was asked; nothing where librdkafka said nothing.
+    pub fn because(&self) -> String {
+        self.take_reason().map(|reason| format!(" ({reason})")).unwrap_or_default()
+    }
+
+    /// librdkafka's last words, for whoever has handed these events over.
     pub fn last_reason(&self) -> LastReason {
         self.last_reason.clone()
     }

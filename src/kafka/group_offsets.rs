@@ -11,6 +11,7 @@ use rdkafka_sys::RDKafkaErrorCode as Code;
 use super::client::Outsider;
 use super::error::KafkaError;
 use super::lag::{by_partition, list_offsets};
+use super::purpose::Errand;
 use super::queue::{self, metadata_of};
 use super::rebalance::list_of;
 use super::settings::GroupSettings;
@@ -55,7 +56,7 @@ impl GroupOffsets {
     /// # Errors
     /// As [`super::start_group`].
     pub fn new(settings: &GroupSettings) -> Result<Self, KafkaError> {
-        Ok(Self { settings: settings.clone(), asker: Outsider::new(&settings.cluster, &settings.group_id, "offsets")? })
+        Ok(Self { settings: settings.clone(), asker: Outsider::new(&settings.cluster, &settings.group_id, Errand::Offsets)? })
     }
 
     /// Every partition of the connector's topics, in order.

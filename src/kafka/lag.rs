@@ -9,6 +9,7 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::client::Outsider;
 use super::error::KafkaError;
+use super::purpose::Errand;
 use super::rebalance::list_of;
 use super::settings::GroupSettings;
 use super::topics;
@@ -27,9 +28,6 @@ pub struct PartitionOffsets {
     pub committed: Option<i64>,
 }
 
-/// Goes into `client.id` of the client that asks for high watermarks; `properties` gives it read_uncommitted under this name.
-pub(super) const UNCOMMITTED: &str = "lag-uncommitted";
-
 /// Where the topics end for those who write: the high watermark, which goes on behind an open transaction while the last stable offset
 /// stands.
 pub struct HighWatermarks {
@@ -43,7 +41,7 @@ impl HighWatermarks {
     /// # Errors
     /// As [`super::start_group`].
     pub fn new(settings: &GroupSettings) -> Result<Self, KafkaError> {
-        Ok(Self { settings: settings.clone(), asker: Outsider::new(&settings.cluster, &settings.group_id, UNCOMMITTED)? })
+        Ok(Self { settings: settings.clone(), asker: Outsider::new(&settings.cluster, &settings.group_id, Errand::HighWatermarks)? })
     }
 
     /// The high watermark of each partition whose leader answered, in one batched question.
@@ -69,7 +67,11 @@ impl LagClient {
     /// # Errors
     /// As [`super::start_group`].
     pub fn new(settings: &GroupSettings) -> Result<Self, KafkaError> {
-        Ok(Self { settings: settings.clone(), asker: Outsider::new(&settings.cluster, &settings.group_id, "lag")?, seen: Mutex::default() })
+        Ok(Self {
+            settings: settings.clone(),
+            asker: Outsider::new(&settings.cluster, &settings.group_id, Errand::Lag)?,
+            seen: Mutex::default(),
+        })
     }
 
     /// First, end and committed offsets of `partitions`, in their order: three batched questions, each within `timeout` (4.5 ms for 1,000
@@ -130,8 +132,7 @@ pub(super) fn list_offsets(
 }
 
 fn failed(asker: &Outsider, settings: &GroupSettings, what: &str, error: &rdkafka::error::KafkaError, within: Duration) -> KafkaError {
-    let reason = asker.last_reason().map(|reason| format!(" ({reason})")).unwrap_or_default();
-    KafkaError::from_rdkafka(format!("{what}, group {}{reason}", settings.group_id), error, within)
+    KafkaError::from_rdkafka(format!("{what}, group {}{}", settings.group_id, asker.because()), error, within)
 }
 
 /// Offsets that were answered without an error.

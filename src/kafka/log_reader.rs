@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError as RdKafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::Message;
 use rdkafka::{Offset, TopicPartitionList};
@@ -12,7 +12,7 @@ use super::client::ConsumerHandle;
 use super::context::ClientEvents;
 use super::error::KafkaError;
 use super::log_topic::{GROUP, PARTITION};
-use super::properties::{self, Purpose};
+use super::purpose::Errand;
 use super::settings::ClusterSettings;
 
 /// Where the reading of a topic begins.
@@ -51,16 +51,12 @@ impl LogReader {
     /// # Errors
     /// Brokers that do not answer, a topic that is not there or may not be read.
     pub fn open(cluster: &ClusterSettings, topics: &[(String, LogStart)], timeout: Duration) -> Result<Self, KafkaError> {
-        let properties = properties::merge(cluster, &Purpose::Outsider { group_id: GROUP, name: "fleet" })?;
-        let consumer: BaseConsumer<ClientEvents> =
-            properties.config.create_with_context(properties.events).map_err(properties::creation_error)?;
-        let consumer = ConsumerHandle::new(consumer);
+        let consumer = ConsumerHandle::outside(cluster, GROUP, Errand::FleetLog)?;
         let (mut starts, mut ends) = (HashMap::new(), HashMap::new());
         let mut list = TopicPartitionList::with_capacity(topics.len());
         for (topic, start) in topics {
             let failed = |error: RdKafkaError| {
-                let reason = consumer.context().take_reason().map(|reason| format!(" ({reason})")).unwrap_or_default();
-                KafkaError::from_rdkafka(format!("reading topic {topic}{reason}"), &error, timeout)
+                KafkaError::from_rdkafka(format!("reading topic {topic}{}", consumer.context().because()), &error, timeout)
             };
             let (low, end) = consumer.fetch_watermarks(topic, PARTITION, timeout).map_err(failed)?;
             let from = match start {
@@ -121,8 +117,8 @@ impl LogReader {
             })),
             Some(Err(error)) => match error.rdkafka_error_code() {
                 Some(code) if !recovers(code) => {
-                    let reason = self.consumer.context().take_reason().map(|reason| format!(": {reason}")).unwrap_or_default();
-                    Err(KafkaError::Refused { what: "reading the fleet's topics".to_owned(), message: format!("{code}{reason}") })
+                    let message = format!("{code}{}", self.consumer.context().because());
+                    Err(KafkaError::Refused { what: "reading the fleet's topics".to_owned(), message })
                 }
                 _ => {
                     tracing::debug!(target: "librdkafka", %error, "while reading the fleet's topics");

@@ -11,7 +11,8 @@ use rdkafka::producer::{FutureProducer, Producer};
 use super::client::Outsider;
 use super::context::ClientEvents;
 use super::error::KafkaError;
-use super::properties::{self, Purpose};
+use super::properties;
+use super::purpose::{Errand, Purpose};
 use super::settings::ClusterSettings;
 
 /// The partition that is written and read, however many the topic has.
@@ -70,7 +71,7 @@ impl LogTopic {
 /// # Errors
 /// When the brokers do not answer in time, or refuse; the message names the rights that are needed.
 pub fn ensure_log_topics(cluster: &ClusterSettings, topics: &[LogTopic], timeout: Duration) -> Result<(), KafkaError> {
-    let asker = Outsider::new(cluster, GROUP, "fleet-topics")?;
+    let asker = Outsider::new(cluster, GROUP, Errand::FleetTopics)?;
     let mut missing: HashMap<&str, &LogTopic> = HashMap::new();
     for topic in topics {
         let metadata = asker
@@ -156,8 +157,7 @@ fn refused(topic: &LogTopic, words: &str) -> KafkaError {
 }
 
 fn failed(asker: &Outsider, what: String, error: &RdKafkaError, timeout: Duration) -> KafkaError {
-    let reason = asker.last_reason().map(|reason| format!(" ({reason})")).unwrap_or_default();
-    KafkaError::from_rdkafka(format!("{what}{reason}"), error, timeout)
+    KafkaError::from_rdkafka(format!("{what}{}", asker.because()), error, timeout)
 }
 
 #[cfg(test)]

@@ -10,7 +10,8 @@ use rdkafka::util::Timeout;
 use super::context::ClientEvents;
 use super::error::KafkaError;
 use super::log_topic::PARTITION;
-use super::properties::{self, Purpose};
+use super::properties;
+use super::purpose::Purpose;
 use super::settings::ClusterSettings;
 
 /// Bytes that may wait for the brokers. A single note above it is refused.

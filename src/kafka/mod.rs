@@ -20,6 +20,7 @@ mod oauth;
 mod prefetch;
 mod producer;
 mod properties;
+mod purpose;
 mod queue;
 mod rebalance;
 mod repeats;

@@ -11,6 +11,7 @@ use rdkafka::client::OAuthToken;
 use serde::Deserialize;
 
 use super::error::KafkaError;
+use super::properties::Given;
 use crate::config::Secret;
 
 /// How long a request for a token may take, connecting included.
@@ -53,17 +54,12 @@ impl TokenSource {
     }
 
     /// Takes the properties of a token source out of the user's.
-    pub fn extract(users: &mut BTreeMap<String, (String, String)>, ca_file: Option<&Path>) -> Result<Option<Self>, KafkaError> {
-        let mut taken: BTreeMap<&str, (String, String)> = BTreeMap::new();
-        for name in OURS {
-            if let Some(value) = users.remove(*name) {
-                taken.insert(name, value);
-            }
-        }
+    pub fn extract(users: &mut BTreeMap<String, Given>, ca_file: Option<&Path>) -> Result<Option<Self>, KafkaError> {
+        let taken: BTreeMap<&str, Given> = OURS.iter().filter_map(|name| Some((*name, users.remove(*name)?))).collect();
         let value =
-            |names: &[&str]| names.iter().find_map(|name| taken.get(name)).map(|(value, _)| value.clone()).filter(|v| !v.is_empty());
+            |names: &[&str]| names.iter().find_map(|name| taken.get(name)).map(|given| given.value.clone()).filter(|v| !v.is_empty());
         let refuse = |property: &str, message: &str| {
-            let origin = taken.get(property).map_or_else(|| "[kafka]".to_owned(), |(_, origin)| origin.clone());
+            let origin = taken.get(property).map_or_else(|| "[kafka]".to_owned(), |given| given.origin.clone());
             Err(KafkaError::Property { origin, property: property.to_owned(), message: message.to_owned() })
         };
         if value(&["sasl.oauthbearer.extensions"]).is_some() {

@@ -12,7 +12,8 @@ use rdkafka_sys::RDKafkaErrorCode;
 
 use super::context::{ClientEvents, LastReason};
 use super::error::KafkaError;
-use super::properties::{self, Purpose};
+use super::properties;
+use super::purpose::Purpose;
 use super::settings::ClusterSettings;
 use crate::record::OwnedRecord;
 

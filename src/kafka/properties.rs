@@ -8,7 +8,7 @@ use rdkafka::config::RDKafkaLogLevel;
 use super::context::ClientEvents;
 use super::error::KafkaError;
 use super::oauth::TokenSource;
-use super::prefetch::Prefetch;
+use super::purpose::Purpose;
 use super::settings::ClusterSettings;
 use super::trust;
 
@@ -86,14 +86,11 @@ const PRODUCER_ONLY: &[&str] = &[
     "sticky.partitioning.linger.ms",
 ];
 
-/// What a client is for.
-pub(super) enum Purpose<'a> {
-    /// A member of a group, with its limits on fetching ahead.
-    Member { group_id: &'a str, prefetch: Prefetch, topics_by_regex: bool },
-    /// Asks questions or reads again: carries the group's name, never joins it.
-    Outsider { group_id: &'a str, name: &'static str },
-    /// Writes dead letters, or what the fleet notes for itself.
-    Producer { name: &'static str, buffer_bytes: u64, timeout_ms: u128 },
+/// A property as the user gave it. Its value may be a secret.
+pub(super) struct Given {
+    pub value: String,
+    /// The table that it stands in, as errors name it.
+    pub origin: String,
 }
 
 /// A client's properties, checked by librdkafka, and where its OAUTHBEARER tokens come from.
@@ -109,110 +106,59 @@ pub(super) struct ClientProperties {
 /// # Errors
 /// [`KafkaError::Property`] for one that librdkafka does not know or take, and for one that millrace's promises forbid.
 pub(super) fn merge(cluster: &ClusterSettings, purpose: &Purpose<'_>) -> Result<ClientProperties, KafkaError> {
-    let mut users: BTreeMap<String, (String, String)> = BTreeMap::new();
-    let connector_origin = format!("[kafka] of connector {}", cluster.connector);
-    for (origin, table) in [("[kafka]", &cluster.kafka), (connector_origin.as_str(), &cluster.overrides)] {
-        for (property, value) in table {
-            users.insert(property.trim().to_owned(), (value.to_property(), origin.to_owned()));
-        }
-    }
+    let mut users = given(cluster);
     refuse(&users)?;
     check_values(&users)?;
     let token = TokenSource::extract(&mut users, cluster.ca_file.as_deref())?;
+    let connector = if cluster.connector.is_empty() { "fleet" } else { &cluster.connector };
 
     let mut config = ClientConfig::new();
-    config.set_log_level(RDKafkaLogLevel::Info);
-    let member = if cluster.connector.is_empty() { "fleet" } else { &cluster.connector };
-    let set_by_user = |names: &[&str]| names.iter().any(|name| users.contains_key(*name));
-    let consumer_protocol = users.get("group.protocol").is_some_and(|(value, _)| value.eq_ignore_ascii_case("consumer"));
+    config.set_log_level(RDKafkaLogLevel::Info).set("client.id", purpose.client_id(connector));
+    purpose.set_defaults(&mut config);
     let mut session_timeout_ms = SESSION_TIMEOUT_MS;
-    let not_for_this = if matches!(purpose, Purpose::Producer { .. }) { CONSUMER_ONLY } else { PRODUCER_ONLY };
-    match purpose {
-        Purpose::Member { group_id, prefetch, topics_by_regex } => {
-            config.set("client.id", format!("millrace-{member}")).set("group.id", *group_id);
-            if !consumer_protocol {
-                config.set("session.timeout.ms", SESSION_TIMEOUT_MS.to_string());
-                config.set("heartbeat.interval.ms", "500").set("partition.assignment.strategy", "cooperative-sticky");
-                if let Some((value, _)) = users.get("session.timeout.ms") {
-                    session_timeout_ms = value.parse().unwrap_or(SESSION_TIMEOUT_MS);
-                }
-            }
-            for (name, value) in prefetch.properties() {
-                config.set(name, value);
-            }
-            if *topics_by_regex {
-                config.set("topic.metadata.refresh.interval.ms", "10000");
-            } else {
-                config.set("topic.metadata.refresh.interval.ms", "60000");
-            }
-        }
-        Purpose::Outsider { group_id, name } => {
-            config.set("client.id", format!("millrace-{member}-{name}")).set("group.id", *group_id);
-            // Read one record at a time: no need to fetch ahead.
-            config.set("queued.max.messages.kbytes", "1024").set("queued.min.messages", "100").set("fetch.message.max.bytes", "262144");
-            config.set("fetch.max.bytes", "1048576");
-        }
-        Purpose::Producer { name, buffer_bytes, timeout_ms } => {
-            config.set("client.id", format!("millrace-{member}-{name}"));
-            config.set("linger.ms", "5").set("compression.type", "lz4");
-            // The topic's own limit decides what is too large. A small batch, because a broker refuses a batch as a whole.
-            config.set("message.max.bytes", "67108864").set("batch.size", "65536");
-            config.set("queue.buffering.max.kbytes", (buffer_bytes / 1024).max(1024).to_string());
-            config.set("queue.buffering.max.messages", "100000").set("message.timeout.ms", timeout_ms.to_string());
-            config.set("topic.metadata.propagation.max.ms", "5000");
+    if !has_consumer_protocol(&users) {
+        purpose.set_classic_group(&mut config, SESSION_TIMEOUT_MS);
+        if let Some(given) = users.get("session.timeout.ms") {
+            // librdkafka took it in `check_values`: it is a number.
+            session_timeout_ms = given.value.parse().unwrap_or(SESSION_TIMEOUT_MS);
         }
     }
     config.set("socket.keepalive.enable", "true").set("reconnect.backoff.max.ms", "5000");
-    if !set_by_user(&["ssl.ca.location", "ssl.ca.pem"]) {
+    if !["ssl.ca.location", "ssl.ca.pem"].iter().any(|name| users.contains_key(*name)) {
         for (name, value) in trust::properties(cluster.ca_file.as_deref())? {
             config.set(name, value);
         }
     }
-    if set_by_user(&["max.partition.fetch.bytes"]) {
-        config.remove("fetch.message.max.bytes");
+    if users.contains_key("max.partition.fetch.bytes") {
+        config.remove("fetch.message.max.bytes"); // the same limit by its other name
     }
-    for (property, (value, _)) in &users {
-        if !not_for_this.contains(&property.as_str()) {
-            config.set(property, value);
+    let not_for_this = if matches!(purpose, Purpose::Producer { .. }) { CONSUMER_ONLY } else { PRODUCER_ONLY };
+    for (property, given) in users.iter().filter(|(property, _)| !not_for_this.contains(&property.as_str())) {
+        config.set(property, &given.value);
+    }
+    purpose.set_needs(&mut config, OURS);
+    Ok(ClientProperties { config, events: ClientEvents::new(connector, token), session_timeout_ms })
+}
+
+/// The user's properties by name; a connector's own stand above the fleet's.
+fn given(cluster: &ClusterSettings) -> BTreeMap<String, Given> {
+    let connector_origin = format!("[kafka] of connector {}", cluster.connector);
+    let mut users = BTreeMap::new();
+    for (origin, table) in [("[kafka]", &cluster.kafka), (connector_origin.as_str(), &cluster.overrides)] {
+        for (property, value) in table {
+            users.insert(property.trim().to_owned(), Given { value: value.to_property(), origin: origin.to_owned() });
         }
     }
-    match purpose {
-        Purpose::Producer { .. } => {
-            config.set("enable.idempotence", "true").set("acks", "all");
-            for alias in ["request.required.acks", "retries", "message.send.max.retries"] {
-                config.remove(alias);
-            }
-        }
-        Purpose::Member { .. } | Purpose::Outsider { .. } => {
-            for (property, value, _) in OURS {
-                config.set(*property, *value);
-            }
-        }
-    }
-    if matches!(purpose, Purpose::Outsider { name: "reread" | "sample" | super::topic_scan::NAME, .. }) {
-        config.set("enable.partition.eof", "true");
-    }
-    if matches!(purpose, Purpose::Outsider { name: super::sample::NAME, .. }) {
-        // It reads up to the end and leaves: the broker's answer "nothing more" is what it waits for.
-        config.set("fetch.wait.max.ms", "50");
-    }
-    if matches!(purpose, Purpose::Outsider { name: super::lag::UNCOMMITTED, .. }) {
-        // Asks where the topics end for those who write; reads nothing.
-        config.set("isolation.level", "read_uncommitted");
-    }
-    if matches!(purpose, Purpose::Outsider { .. }) {
-        for only_members in
-            ["group.protocol", "group.remote.assignor", "session.timeout.ms", "heartbeat.interval.ms", "partition.assignment.strategy"]
-        {
-            config.remove(only_members);
-        }
-    }
-    Ok(ClientProperties { config, events: ClientEvents::new(member, token), session_timeout_ms })
+    users
+}
+
+fn has_consumer_protocol(users: &BTreeMap<String, Given>) -> bool {
+    users.get("group.protocol").is_some_and(|given| given.value.eq_ignore_ascii_case("consumer"))
 }
 
 /// Refuses what a promise forbids.
-fn refuse(users: &BTreeMap<String, (String, String)>) -> Result<(), KafkaError> {
-    for (property, (value, origin)) in users {
+fn refuse(users: &BTreeMap<String, Given>) -> Result<(), KafkaError> {
+    for (property, Given { value, origin }) in users {
         let error = |message: String| Err(KafkaError::Property { origin: origin.clone(), property: property.clone(), message });
         if let Some((_, ours, why)) = OURS.iter().find(|(name, _, _)| name == property)
             && !value.eq_ignore_ascii_case(ours)
@@ -235,7 +181,7 @@ fn refuse(users: &BTreeMap<String, (String, String)>) -> Result<(), KafkaError> 
         if matches!(property.as_str(), "acks" | "request.required.acks") && !matches!(value.as_str(), "all" | "-1") {
             return error("is always \"all\" in millrace: a dead letter counts as durable; leave it out".to_owned());
         }
-        if property == "session.timeout.ms" && users.get("group.protocol").is_some_and(|(p, _)| p.eq_ignore_ascii_case("consumer")) {
+        if property == "session.timeout.ms" && has_consumer_protocol(users) {
             return error("is the broker's under group.protocol=consumer (group.consumer.session.timeout.ms); leave it out".to_owned());
         }
     }
@@ -243,8 +189,8 @@ fn refuse(users: &BTreeMap<String, (String, String)>) -> Result<(), KafkaError> 
 }
 
 /// Lets librdkafka look at each property alone, so that an error names it and where it stands.
-fn check_values(users: &BTreeMap<String, (String, String)>) -> Result<(), KafkaError> {
-    for (property, (value, origin)) in users {
+fn check_values(users: &BTreeMap<String, Given>) -> Result<(), KafkaError> {
+    for (property, Given { value, origin }) in users {
         if TokenSource::is_ours(property) {
             continue;
         }

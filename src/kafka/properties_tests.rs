@@ -2,6 +2,8 @@
 
 use crate::config::KafkaValue;
 
+use super::super::prefetch::Prefetch;
+use super::super::purpose::Errand;
 use super::*;
 
 fn cluster(pairs: &[(&str, &str)]) -> ClusterSettings {
@@ -200,6 +202,22 @@ fn a_producer_is_idempotent_and_gets_no_consumer_properties() {
     assert_eq!(config.get("fetch.min.bytes"), None);
     assert_eq!(config.get("queue.buffering.max.kbytes"), Some("8192"));
     config.create_native_config().unwrap();
+}
+
+#[test]
+fn an_outsider_never_joins_and_gets_what_its_errand_needs() {
+    let asked = cluster(&[("session.timeout.ms", "20000"), ("enable.partition.eof", "false"), ("fetch.wait.max.ms", "900")]);
+    let of = |errand| merge(&asked, &Purpose::Outsider { group_id: "g", errand }).unwrap().config;
+    let sample = of(Errand::Sample);
+    for (property, value) in [("client.id", "millrace-stock-sample"), ("enable.partition.eof", "true"), ("fetch.wait.max.ms", "50")] {
+        assert_eq!(sample.get(property), Some(value), "{property}");
+    }
+    assert_eq!(of(Errand::Scan).get("enable.partition.eof"), Some("true"));
+    assert_eq!(of(Errand::HighWatermarks).get("isolation.level"), Some("read_uncommitted"));
+    let lag = of(Errand::Lag);
+    assert_eq!((lag.get("isolation.level"), lag.get("enable.partition.eof")), (Some("read_committed"), Some("false")));
+    assert_eq!((lag.get("fetch.wait.max.ms"), lag.get("group.id")), (Some("900"), Some("g")));
+    assert_eq!((lag.get("session.timeout.ms"), lag.get("partition.assignment.strategy")), (None, None));
 }
 
 #[test]

@@ -13,7 +13,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::client::Outsider;
 use super::error::KafkaError;
-use super::properties::{self, Purpose};
+use super::properties;
+use super::purpose::{Errand, Purpose};
 use super::queue::{KafkaPartitionQueue, NativeClient, RawEvent};
 use super::rebalance::list_of;
 use super::seam::{Flow, PartitionQueue};
@@ -22,8 +23,6 @@ use crate::record::{OwnedRecord, TopicPartition};
 
 /// Requests that may wait for the thread.
 const REQUESTS_MAX: usize = 16;
-/// Goes into `client.id`; `properties` asks librdkafka for the end of partitions under it.
-const NAME: &str = "reread";
 /// A gap between wanted offsets that is read through rather than jumped over: a jump costs round trips.
 const READ_THROUGH: i64 = 1_000;
 
@@ -49,7 +48,7 @@ impl Rereader {
     /// As [`super::start_group`].
     pub fn new(settings: &GroupSettings) -> Result<Self, KafkaError> {
         // The client is made when first needed, for rejected rows are rare; what is wrong with its properties is said now.
-        properties::merge(&settings.cluster, &Purpose::Outsider { group_id: &settings.group_id, name: NAME })?;
+        properties::merge(&settings.cluster, &Purpose::Outsider { group_id: &settings.group_id, errand: Errand::Reread })?;
         let (requests, mut waiting) = mpsc::channel::<Request>(REQUESTS_MAX);
         let (cluster, group_id) = (settings.cluster.clone(), settings.group_id.clone());
         thread::Builder::new()
@@ -57,7 +56,7 @@ impl Rereader {
             .spawn(move || {
                 let mut client: Option<Outsider> = None;
                 while let Some(request) = waiting.blocking_recv() {
-                    let answer = match client.take().map_or_else(|| Outsider::new(&cluster, &group_id, NAME), Ok) {
+                    let answer = match client.take().map_or_else(|| Outsider::new(&cluster, &group_id, Errand::Reread), Ok) {
                         Ok(there) => read(client.insert(there), &request),
                         Err(error) => Err(error),
                     };

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaError as RdKafkaError;
 use rdkafka::message::Message;
 use rdkafka::{Offset, TopicPartitionList};
@@ -11,7 +11,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use super::client::ConsumerHandle;
 use super::context::ClientEvents;
 use super::error::KafkaError;
-use super::properties::{self, Purpose};
+use super::purpose::Errand;
 use super::rebalance::list_of;
 use super::settings::GroupSettings;
 use crate::record::TopicPartition;
@@ -21,9 +21,6 @@ use crate::record::TopicPartition;
 /// Only sizes are taken from them, not the production rate: timestamps of one producer's batch lie within a millisecond and would say
 /// anything, and those of backfills and mirrored topics are old. Rates come from differences of end offsets.
 pub const SAMPLE_RECORDS: i64 = 5;
-
-/// Goes into `client.id`; `properties` asks librdkafka for the end of partitions under it.
-pub(super) const NAME: &str = "sample";
 
 /// A consumer without a group that looks at the ends of partitions. Belongs to one thread at a time, which may block.
 pub struct Sampler {
@@ -36,11 +33,7 @@ impl Sampler {
     /// # Errors
     /// As [`super::start_group`].
     pub fn new(settings: &GroupSettings) -> Result<Self, KafkaError> {
-        let purpose = Purpose::Outsider { group_id: &settings.group_id, name: NAME };
-        let properties = properties::merge(&settings.cluster, &purpose)?;
-        let consumer: BaseConsumer<ClientEvents> =
-            properties.config.create_with_context(properties.events).map_err(properties::creation_error)?;
-        Ok(Self { consumer: ConsumerHandle::new(consumer) })
+        Ok(Self { consumer: ConsumerHandle::outside(&settings.cluster, &settings.group_id, Errand::Sample)? })
     }
 
     /// Mean bytes of key and value of the last [`SAMPLE_RECORDS`] records of these partitions of one topic, each given with its number,

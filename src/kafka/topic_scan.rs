@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaError as RdKafkaError;
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::{Offset, TopicPartitionList};
@@ -13,12 +13,9 @@ use rdkafka::{Offset, TopicPartitionList};
 use super::client::ConsumerHandle;
 use super::context::ClientEvents;
 use super::error::KafkaError;
-use super::properties::{self, Purpose};
+use super::purpose::Errand;
 use super::settings::GroupSettings;
 use crate::record::OwnedRecord;
-
-/// Goes into `client.id`; `properties` asks librdkafka for the end of partitions under it.
-pub(super) const NAME: &str = "scan";
 
 /// Reads a topic once. Belongs to one thread, which may block. Fetches at most 1 MiB ahead.
 pub struct TopicScan {
@@ -36,14 +33,9 @@ impl TopicScan {
     /// # Errors
     /// Brokers that do not answer, a topic that is not there or may not be read.
     pub fn open(settings: &GroupSettings, topic: &str, timeout: Duration) -> Result<Self, KafkaError> {
-        let purpose = Purpose::Outsider { group_id: &settings.group_id, name: NAME };
-        let properties = properties::merge(&settings.cluster, &purpose)?;
-        let consumer: BaseConsumer<ClientEvents> =
-            properties.config.create_with_context(properties.events).map_err(properties::creation_error)?;
-        let consumer = ConsumerHandle::new(consumer);
+        let consumer = ConsumerHandle::outside(&settings.cluster, &settings.group_id, Errand::Scan)?;
         let failed = |error: RdKafkaError| {
-            let reason = consumer.context().take_reason().map(|reason| format!(" ({reason})")).unwrap_or_default();
-            KafkaError::from_rdkafka(format!("reading topic {topic}{reason}"), &error, timeout)
+            KafkaError::from_rdkafka(format!("reading topic {topic}{}", consumer.context().because()), &error, timeout)
         };
         let metadata = consumer.fetch_metadata(Some(topic), timeout).map_err(failed)?;
         let found = metadata.topics().iter().find(|found| found.name() == topic);

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::tracks::{Track, told};
-use crate::config::{ConnectorConfig, FleetConfig, StartAt};
-use crate::fleet::{ConnectorMeasure, LiveWorker};
+use super::tracks::{Seen, Track, told};
+use crate::config::{ConnectorConfig, FleetConfig};
+use crate::fleet::{ConnectorMeasure, LiveWorker, PartitionMeasure};
 use crate::flow::Clock;
 use crate::kafka::{GroupSettings, HighWatermarks, KafkaError, LagClient, PartitionOffsets, Sampler};
 use crate::record::TopicPartition;
@@ -26,6 +26,14 @@ const SAMPLES_PER_LOOK: usize = 128;
 struct Shared {
     high: Option<HighWatermarks>,
     sampler: Option<Sampler>,
+}
+
+/// What one look at a connector needs beside the brokers.
+struct Look<'a> {
+    live: &'a [LiveWorker],
+    clock: &'a dyn Clock,
+    window_ms: i64,
+    sample_timeout: Duration,
 }
 
 /// A connector as the leader looks at it.
@@ -65,6 +73,7 @@ impl Measurer {
         self.watched.retain(|name, watched| connectors.iter().any(|config| config.name == *name && same_topics(config, &watched.config)));
         let ways: Vec<BTreeMap<String, String>> = connectors.iter().map(|config| overrides(config)).collect();
         self.shared.retain(|way, _| ways.contains(way));
+        let look = Look { live, clock: &*self.clock, window_ms: self.window_ms, sample_timeout: self.sample_timeout };
         let mut measures = Vec::with_capacity(connectors.len());
         for (config, way) in connectors.iter().zip(ways) {
             let _step = self.beat.long_step("asking the brokers for a connector's offsets");
@@ -77,11 +86,12 @@ impl Measurer {
                 tracks: HashMap::new(),
             });
             let shared = self.shared.entry(way).or_default();
-            let mut measure = ConnectorMeasure { connector: config.name.clone(), group: config.group_id(), ..Default::default() };
-            if let Err(error) = watched.look(&mut measure, shared, live, &*self.clock, self.window_ms, self.sample_timeout) {
-                measure.trouble = Some(error.to_string());
-            }
-            measures.push(measure);
+            let (partitions, trouble) = match watched.look(&look, shared) {
+                Ok(partitions) => (partitions, None),
+                Err(error) => (Vec::new(), Some(error.to_string())),
+            };
+            let (connector, group) = (config.name.clone(), config.group_id());
+            measures.push(ConnectorMeasure { connector, group, partitions, trouble });
         }
         measures
     }
@@ -97,15 +107,7 @@ fn same_topics(a: &ConnectorConfig, b: &ConnectorConfig) -> bool {
 }
 
 impl Watched {
-    fn look(
-        &mut self,
-        measure: &mut ConnectorMeasure,
-        shared: &mut Shared,
-        live: &[LiveWorker],
-        clock: &dyn Clock,
-        window_ms: i64,
-        sample_timeout: Duration,
-    ) -> Result<(), KafkaError> {
+    fn look(&mut self, look: &Look<'_>, shared: &mut Shared) -> Result<Vec<PartitionMeasure>, KafkaError> {
         let client = match self.client.take() {
             Some(client) => self.client.insert(client),
             None => self.client.insert(LagClient::new(&self.settings)?),
@@ -117,7 +119,7 @@ impl Watched {
             self.tracks.retain(|partition, _| partitions.contains(partition));
         }
         let offsets = client.query(&self.partitions, ASK_TIMEOUT)?;
-        let now_ms = millis(clock);
+        let (now_ms, sample_timeout) = (millis(look.clock), look.sample_timeout);
         // Not worth failing for: without it an open transaction is not noticed.
         let highs = high_watermarks(shared, &self.settings, &self.partitions).unwrap_or_else(|error| {
             tracing::debug!(connector = self.config.name, %error, "high watermarks are not known this time");
@@ -126,20 +128,20 @@ impl Watched {
         let ends: Vec<(TopicPartition, i64, i64)> =
             offsets.iter().filter_map(|o| Some((o.partition.clone(), o.low?, o.end?))).filter(|(_, low, end)| end > low).collect();
         self.sample(shared, &ends, now_ms, sample_timeout);
-        let told = told(live, &self.config.name);
+        let told = told(look.live, &self.config.name);
         let nothing = Default::default();
-        measure.partitions = offsets
+        let measures = offsets
             .iter()
             .map(|offsets| {
                 let track = self.tracks.entry(offsets.partition.clone()).or_default();
                 let told = told.get(&offsets.partition).unwrap_or(&nothing);
-                let start: StartAt = self.config.start;
-                track.measure(now_ms, window_ms, offsets, highs.get(&offsets.partition).copied(), told, start)
+                let high = highs.get(&offsets.partition).copied();
+                track.measure(&Seen { now_ms, window_ms: look.window_ms, offsets, high, told, start: self.config.start })
             })
             .collect();
         // For the next look: what stands still behind its commit may be nothing that anyone will read.
         self.settle_doubts(shared, &offsets, now_ms, sample_timeout);
-        Ok(())
+        Ok(measures)
     }
 
     /// Asks whether there is anything to read where lag stands still.

@@ -43,6 +43,19 @@ pub(super) struct Told {
     pub bytes_per_s: Option<f64>,
 }
 
+/// What one look saw of a partition.
+pub(super) struct Seen<'a> {
+    pub now_ms: i64,
+    /// Rates are over this long.
+    pub window_ms: i64,
+    pub offsets: &'a PartitionOffsets,
+    /// The high watermark, where its leader said it.
+    pub high: Option<i64>,
+    pub told: &'a Told,
+    /// Where the group begins without a commit.
+    pub start: StartAt,
+}
+
 /// What live workers say of a connector's partitions.
 pub(super) fn told(live: &[LiveWorker], connector: &str) -> HashMap<TopicPartition, Told> {
     let mut all = HashMap::new();
@@ -90,16 +103,9 @@ impl Track {
         self.finished = Some((committed, end));
     }
 
-    /// Takes a look in and says what it means. `start`: where the group begins without a commit.
-    pub fn measure(
-        &mut self,
-        now_ms: i64,
-        window_ms: i64,
-        offsets: &PartitionOffsets,
-        high: Option<i64>,
-        told: &Told,
-        start: StartAt,
-    ) -> PartitionMeasure {
+    /// Takes in what was seen, and says what it means.
+    pub fn measure(&mut self, seen: &Seen<'_>) -> PartitionMeasure {
+        let Seen { now_ms, window_ms, offsets, high, told, start } = *seen;
         if let Some(end) = offsets.end {
             self.ends.add(now_ms, end);
             let open = high.is_some_and(|high| high > end) && self.ends.unchanged_since_ms().is_some_and(|since| since < now_ms);
@@ -176,7 +182,13 @@ mod tests {
     }
 
     fn look(track: &mut Track, second: i64, offsets: &PartitionOffsets, high: i64) -> PartitionMeasure {
-        track.measure(second * 1000, 15_000, offsets, Some(high), &Told::default(), StartAt::Earliest)
+        let (told, start) = (&Told::default(), StartAt::Earliest);
+        track.measure(&Seen { now_ms: second * 1000, window_ms: 15_000, offsets, high: Some(high), told, start })
+    }
+
+    /// A look at this millisecond, without a high watermark.
+    fn look_told(track: &mut Track, now_ms: i64, offsets: &PartitionOffsets, told: &Told, start: StartAt) -> PartitionMeasure {
+        track.measure(&Seen { now_ms, window_ms: 15_000, offsets, high: None, told, start })
     }
 
     #[test]
@@ -195,7 +207,7 @@ mod tests {
     #[test]
     fn the_owners_word_counts_for_consumption_and_size() {
         let told = Told { owner: Some("w".to_owned()), records_per_s: Some(10.0), bytes_per_s: Some(2_000.0), ..Told::default() };
-        let measure = Track::default().measure(0, 15_000, &offsets(0, 10, Some(5)), None, &told, StartAt::Earliest);
+        let measure = look_told(&mut Track::default(), 0, &offsets(0, 10, Some(5)), &told, StartAt::Earliest);
         assert_eq!((measure.bytes_per_record, measure.consumed_bytes_per_s), (Some(200.0), Some(2_000.0)));
         assert_eq!((measure.owner.as_deref(), measure.produced_records_per_s), (Some("w"), None), "one look has no rate");
     }
@@ -205,10 +217,10 @@ mod tests {
         let mut track = Track::default();
         let none = offsets(40, 100, None);
         assert_eq!(look(&mut track, 0, &none, 100).lag_records, Some(60));
-        let latest = track.measure(1, 15_000, &none, None, &Told::default(), StartAt::Latest);
+        let latest = look_told(&mut track, 1, &none, &Told::default(), StartAt::Latest);
         assert_eq!((latest.lag_records, latest.lag_ms), (Some(0), Some(0)));
         let owned = Told { lag_records: Some(7), ..Told::default() };
-        assert_eq!(track.measure(2, 15_000, &none, None, &owned, StartAt::Latest).lag_records, Some(7));
+        assert_eq!(look_told(&mut track, 2, &none, &owned, StartAt::Latest).lag_records, Some(7));
     }
 
     #[test]

@@ -91,16 +91,8 @@ impl Assembly {
         let options = DecodeOptions::new(&config, world.fleet.bigquery.text_literals)
             .map_err(|message| ConnectorError::Config { connector: name.clone(), message })?;
         let metrics = Arc::new(ConnectorMetrics::new(&name));
-        let fence = Arc::new(Fence::new(tasks.clone()));
-        let freshness = Arc::new(FreshnessHistogram::default());
-        let ownership = Arc::new(Ownership::default());
         let trouble = Arc::new(Trouble::default());
-        let spec = TableSpec {
-            create: config.table.create,
-            partition: config.table.partition.clone(),
-            cluster: config.table.cluster.clone(),
-            evolve: config.table.evolve,
-        };
+        let spec = table_spec(&config);
         let dead_letters = Arc::new(DeadLetters {
             connector: name.clone(),
             policy: config.errors.bad_records,
@@ -114,42 +106,37 @@ impl Assembly {
             trouble: trouble.clone(),
             rejects: super::rejected::places(),
         });
-        let bad_records = dead_letters.start();
-        let plans = Arc::new(PlanMaker {
-            schemas: world.schemas.clone(),
-            tables: world.tables.clone(),
-            spec: spec.clone(),
-            options,
-            tasks: tasks.clone(),
-        });
-        let exact = Arc::new(ExactParts {
-            guarantee: config.delivery.guarantee,
-            on_lost: config.delivery.on_lost_stream,
-            streams: world.streams.clone(),
-            bell: Arc::default(),
-            metrics: Arc::new(ExactMetrics::new(&name)),
-        });
-        let writers = Arc::new(Writers::new(WriterParts {
-            connector: name.clone(),
+        let plans =
+            PlanMaker { schemas: world.schemas.clone(), tables: world.tables.clone(), spec: spec.clone(), options, tasks: tasks.clone() };
+        let writers = Writers::new(WriterParts {
+            connector: name,
             appender: world.appender.clone(),
             tables: world.tables.clone(),
             spec,
-            fence: fence.clone(),
-            dead_letters: dead_letters.clone(),
-            tasks: tasks.clone(),
-            freshness: freshness.clone(),
-            metrics: metrics.clone(),
-            exact: exact.clone(),
-            trouble: trouble.clone(),
-        }));
+            fence: Arc::new(Fence::new(tasks.clone())),
+            dead_letters,
+            tasks,
+            freshness: Arc::default(),
+            metrics,
+            exact: exact_parts(&world),
+            trouble,
+        });
+        Ok(Self::of(world, plans, writers))
+    }
+
+    fn of(world: ConnectorWorld, plans: PlanMaker, writers: Writers) -> Self {
+        let shared = writers.shared();
+        let (dead_letters, trouble, metrics) = (shared.dead_letters.clone(), shared.trouble.clone(), shared.metrics.clone());
+        let (fence, freshness) = (shared.fence.clone(), shared.freshness.clone());
+        let ownership = Arc::new(Ownership::default());
+        let routes = Arc::new(TableRoutes::new(&world.config.table, &world.fleet.bigquery.project));
         let pause = Arc::new(Pause::default());
         let shards: Vec<_> = (0..world.fleet.worker.shards.max(1))
             .map(|_| ShardHandle::new())
             .map(|(handle, events)| (handle.pausing_with(pause.clone()), events))
             .collect();
-        let routes = Arc::new(TableRoutes::new(&config.table, &world.fleet.bigquery.project));
         let listener = Arc::new(Rebalances {
-            connector: name,
+            connector: world.config.name.clone(),
             shards: shards.iter().map(|(handle, _)| handle.clone()).collect(),
             ownership: ownership.clone(),
             revoke_deadline: world.fleet.worker.revoke_deadline.get(),
@@ -157,14 +144,14 @@ impl Assembly {
             routes: routes.clone(),
             worker: world.worker.clone(),
             revoked: Mutex::default(),
-            exactly_once: exact.is_exact(),
+            exactly_once: writers.exact().is_exact(),
             trouble: trouble.clone(),
-            tasks,
+            tasks: world.worker.tasks.clone(),
         });
-        Ok(Self {
+        Self {
             listener,
             ownership,
-            writers,
+            bad_records: dead_letters.start(),
             dead_letters,
             freshness,
             metrics,
@@ -173,10 +160,10 @@ impl Assembly {
             world,
             fence,
             routes,
-            plans,
-            bad_records,
+            plans: Arc::new(plans),
+            writers: Arc::new(writers),
             shards,
-        })
+        }
     }
 
     /// Its shards and its committer, now that it is a member of its group. Shards are made once: further calls give none.
@@ -219,4 +206,21 @@ impl Assembly {
     pub fn failure(&self) -> Option<String> {
         self.trouble.failure()
     }
+}
+
+/// What a connector's file wants of its tables.
+fn table_spec(config: &ConnectorConfig) -> TableSpec {
+    let table = &config.table;
+    TableSpec { create: table.create, partition: table.partition.clone(), cluster: table.cluster.clone(), evolve: table.evolve }
+}
+
+fn exact_parts(world: &ConnectorWorld) -> Arc<ExactParts> {
+    let delivery = &world.config.delivery;
+    Arc::new(ExactParts {
+        guarantee: delivery.guarantee,
+        on_lost: delivery.on_lost_stream,
+        streams: world.streams.clone(),
+        bell: Arc::default(),
+        metrics: Arc::new(ExactMetrics::new(&world.config.name)),
+    })
 }

@@ -11,7 +11,8 @@ use parking_lot::Mutex;
 use crate::kafka::{DeadLetterProducer, GroupSettings, KafkaError, LagClient, ProduceError};
 use crate::record::{OwnedRecord, TopicPartition};
 
-use super::dead_letters::{Letter, LetterBox, LetterError, Rereader};
+use super::dead_letters::{LetterBox, LetterError, Rereader};
+use super::letter::Letter;
 
 /// Bytes of dead letters that the producer may hold unacknowledged.
 const LETTERS_BUFFER_BYTES: u64 = 8 * 1024 * 1024;

@@ -66,7 +66,7 @@ impl Connector {
             return (ConnectorState::Failed, self.started_ms, Some(message));
         }
         if let Some(unreachable) = self.trouble.unreachable() {
-            let since = super::dead_letters::rfc3339(unreachable.since_ms * 1000);
+            let since = super::letter::rfc3339(unreachable.since_ms * 1000);
             let message = format!(
                 "brokers unreachable since {since}: {}; whether records wait is not known; check [kafka] bootstrap.servers, the network and \
                  the brokers",
@@ -88,7 +88,7 @@ impl Connector {
             return (ConnectorState::Holding, since_ms, Some(first.message.clone()));
         }
         if let Some(since_ms) = self.stall.since_ms() {
-            let since = super::dead_letters::rfc3339(since_ms * 1000);
+            let since = super::letter::rfc3339(since_ms * 1000);
             let message = format!("records wait, and none was finished since {since}: {}", self.why_stalled());
             return (ConnectorState::Stalled, since_ms, Some(message));
         }

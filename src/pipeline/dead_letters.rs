@@ -1,4 +1,4 @@
-//! Dead letters: records that cannot become rows, sent as they are, with headers that say why.
+//! Sending dead letters: records that cannot become rows, as they are, with headers that say why (`letter.rs`).
 //!
 //! **Promise**: a dead letter counts as finished only when the dead-letter topic acknowledged it (acks=all, idempotent producer), or when
 //! the user's rule says to skip such records.
@@ -12,10 +12,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use futures::FutureExt;
 use parking_lot::Mutex;
-use sha2::{Digest, Sha256};
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::config::BadRecords;
@@ -25,6 +23,7 @@ use crate::telemetry::metrics::ConnectorMetrics;
 
 use super::batch::Share;
 use super::events::{Outcome, ShardEvent, ShardHandle, ShareOutcome};
+use super::letter::{Cut, Death, Letter};
 use super::progress::PartitionProgress;
 use super::trouble::Trouble;
 
@@ -34,19 +33,6 @@ const QUEUE_MAX: usize = 1024;
 const IN_FLIGHT_MAX: usize = 256;
 /// The longest wait before a refused letter is sent again: how late a mended topic may be noticed.
 const AGAIN_MAX: Duration = Duration::from_secs(4);
-
-/// A message for the dead-letter topic.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Letter {
-    /// The key as it was.
-    pub key: Option<Bytes>,
-    /// The value as it was.
-    pub value: Option<Bytes>,
-    /// The record's headers as they were, then ours.
-    pub headers: Vec<(String, Option<Bytes>)>,
-    /// The record's timestamp as it was.
-    pub timestamp_ms: Option<i64>,
-}
 
 /// Why the dead-letter topic did not take a letter.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -157,44 +143,37 @@ impl DeadLetters {
 
     async fn send_bad(&self, bad: BadRecord) {
         let BadRecord { record, error, share, progress, shard, lease } = bad;
-        let finished = self.until_durable(record, &error, None, &progress).await;
+        let end = self.until_durable(record, &Death { error: &error, record_is_gone: false }, &progress).await;
         drop(lease);
-        shard.send(ShardEvent::Outcome(letter_outcome(share, finished))).await;
+        shard.send(ShardEvent::Outcome(end.outcome(share))).await;
     }
 
-    /// Sends a letter until the topic has it: `true`. `false`: its partition has gone, and whoever owns it now reads the record again.
-    pub(super) async fn until_durable(
-        &self,
-        record: OwnedRecord,
-        error: &RecordError,
-        value_is: Option<&str>,
-        progress: &PartitionProgress,
-    ) -> bool {
+    /// Sends a record's letter until the topic has it, or its partition goes.
+    pub(super) async fn until_durable(&self, record: OwnedRecord, why: &Death<'_>, progress: &PartitionProgress) -> LetterEnd {
         let seed = record.offset.unsigned_abs() ^ u64::from(record.partition.unsigned_abs()) << 32;
         let mut backoff = Backoff::new(Duration::from_millis(250), 2.0, AGAIN_MAX, seed);
-        let mut letter = self.letter(record, error, value_is);
-        let mut cut = 0;
+        let mut letter = Letter::of(record, why, &self.connector, self.tasks.now_wall_us());
+        let mut cuts = Cut::ALL.into_iter();
         loop {
             let refusal = match self.letters.put(&self.topic, letter.clone()).await {
                 Ok(()) => {
-                    self.metrics.dead_letters(error.class.as_str()).increment(1);
+                    self.metrics.dead_letters(why.error.class.as_str()).increment(1);
                     self.counts.dead_letters.fetch_add(1, Relaxed);
                     *self.counts.refusal.lock() = None;
-                    return true;
+                    return LetterEnd::Durable;
                 }
-                Err(LetterError::TooLarge(message)) if self.truncate_oversized && cut < 2 => {
-                    cut += 1;
-                    letter = shortened(letter, cut, &message);
-                    continue;
-                }
-                Err(LetterError::TooLarge(message)) => {
-                    format!("{message}; raise its max.message.bytes, or set `truncate_oversized = true` in [errors]")
-                }
+                Err(LetterError::TooLarge(message)) => match cuts.next().filter(|_| self.truncate_oversized) {
+                    Some(cut) => {
+                        letter = letter.shortened(cut, &message);
+                        continue;
+                    }
+                    None => format!("{message}; raise its max.message.bytes, or set `truncate_oversized = true` in [errors]"),
+                },
                 Err(LetterError::Refused(message)) => format!("{message}; it must exist and be writable"),
             };
             self.refused(refusal);
             if progress.is_gone() {
-                return false;
+                return LetterEnd::PartitionGone;
             }
             self.tasks.sleep(backoff.next_delay()).await;
         }
@@ -222,74 +201,25 @@ impl DeadLetters {
             late.as_secs()
         )
     }
-
-    fn letter(&self, record: OwnedRecord, error: &RecordError, value_is: Option<&str>) -> Letter {
-        let mut headers = record.headers;
-        let mut add = |name: &str, value: String| headers.push((name.to_owned(), Some(Bytes::from(value))));
-        // Kafka Connect's names (ErrorHandlingMetrics, KIP-298) where it has one.
-        add("__connect.errors.topic", record.topic.to_string());
-        add("__connect.errors.partition", record.partition.to_string());
-        add("__connect.errors.offset", record.offset.to_string());
-        add("__connect.errors.connector.name", self.connector.clone());
-        add("__connect.errors.stage", error.stage.as_str().to_owned());
-        add("__connect.errors.exception.class.name", error.class.as_str().to_owned());
-        add("__connect.errors.exception.message", error.message.clone());
-        add("__millrace.errors.when", rfc3339(self.tasks.now_wall_us()));
-        if let Some(value_is) = value_is {
-            add("__millrace.errors.value", value_is.to_owned());
-        }
-        Letter { key: record.key, value: record.value, headers, timestamp_ms: record.timestamp_ms }
-    }
 }
 
-/// First without the record's own headers, then without its value; the cause, the coordinates and the value's hash stay.
-fn shortened(mut letter: Letter, cut: u32, why: &str) -> Letter {
-    letter.headers.retain(|(name, _)| name.starts_with("__connect.errors.") || name.starts_with("__millrace.errors."));
-    if cut == 1 {
-        letter.headers.push(("__millrace.errors.left.out".to_owned(), Some(Bytes::from(format!("headers ({why})")))));
-    } else if let Some(value) = letter.value.take() {
-        letter
-            .headers
-            .push(("__millrace.errors.left.out".to_owned(), Some(Bytes::from(format!("value of {} bytes ({why})", value.len())))));
-        letter.headers.push(("__millrace.errors.value.sha256".to_owned(), Some(Bytes::from(hex::encode(Sha256::digest(&value))))));
-    }
-    letter
+/// How the sending of a letter ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub(super) enum LetterEnd {
+    /// The topic has acknowledged it.
+    Durable,
+    /// Its partition has gone: whoever owns that now reads the record again.
+    PartitionGone,
 }
 
-/// A letter's end: durable, or given up.
-pub(super) fn letter_outcome(share: Share, finished: bool) -> Outcome {
-    let (finished, abandoned) = if finished { (share.rows, 0) } else { (0, share.rows) };
-    let hold = (abandoned > 0).then(|| (HoldCause::DeadLetterTopic, "its letter was given up".to_owned()));
-    Outcome { table: None, shares: vec![ShareOutcome { share, finished, abandoned, rejected: 0 }], hold, landed_below: None }
-}
-
-/// A moment as people read it; microseconds since the epoch.
-pub(super) fn rfc3339(wall_us: i64) -> String {
-    chrono::DateTime::from_timestamp_micros(wall_us)
-        .map(|at| at.to_rfc3339_opts(chrono::SecondsFormat::Millis, true))
-        .unwrap_or_else(|| format!("{wall_us} us since the epoch"))
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "tests")]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_letter_that_is_too_large_loses_headers_first() {
-        let letter = Letter {
-            key: Some(Bytes::from_static(b"k")),
-            value: Some(Bytes::from_static(b"abc")),
-            headers: vec![("mine".into(), None), ("__connect.errors.topic".into(), Some(Bytes::from_static(b"t")))],
-            timestamp_ms: Some(1),
+impl LetterEnd {
+    /// For the shard that took the record.
+    pub fn outcome(self, share: Share) -> Outcome {
+        let (finished, abandoned, hold) = match self {
+            Self::Durable => (share.rows, 0, None),
+            Self::PartitionGone => (0, share.rows, Some((HoldCause::DeadLetterTopic, "its letter was given up".to_owned()))),
         };
-        let first = shortened(letter, 1, "limit");
-        assert!(first.headers.iter().all(|(n, _)| n != "mine"));
-        assert_eq!(first.value.as_deref(), Some(b"abc".as_slice()));
-        let second = shortened(first, 2, "limit");
-        assert_eq!(second.value, None);
-        let hash = second.headers.iter().find(|(n, _)| n == "__millrace.errors.value.sha256").unwrap().1.clone().unwrap();
-        assert_eq!(hash, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
-        assert_eq!(rfc3339(1_700_000_000_123_456), "2023-11-14T22:13:20.123Z");
+        Outcome { table: None, shares: vec![ShareOutcome { share, finished, abandoned, rejected: 0 }], hold, landed_below: None }
     }
 }

@@ -4,47 +4,26 @@
 
 use std::sync::Arc;
 
-use crate::bigquery::{Action, ActionContext, Append, AppendFailure, Appender, ErrorClass, RetryPace, TableSpec, Tables};
+use crate::bigquery::{Action, ActionContext, Append, AppendFailure, ErrorClass, RetryPace};
 use crate::config::BadRecords;
 use crate::decode::{row_to_json, split_rows};
-use crate::flow::{BudgetKind, HoldCause, Tasks};
+use crate::flow::{BudgetKind, HoldCause};
 use crate::record::RecordError;
 
 use super::batch::{AppendJob, Share};
-use super::dead_letters::DeadLetters;
 use super::events::{Outcome, ShareOutcome};
-use super::fence::Fence;
-use super::freshness::FreshnessHistogram;
 use super::health::TableHealth;
 use super::part::{Indices, Part, halves, pick};
 use super::rejected::{RejectedRow, RejectedRows};
 use super::remedy::{Backoffs, KEEPS_FAILING, advice, lone_row, rejections};
-use super::trouble::Trouble;
+use super::writers::WriterParts;
 
 /// What deliveries of one (connector, table) share.
 pub struct DeliveryContext {
-    /// The connector's name, for logs.
-    pub connector: String,
-    /// Sends rows.
-    pub appender: Arc<dyn Appender>,
-    /// Evolves the table.
-    pub tables: Arc<dyn Tables>,
-    /// What the connector wants of its table.
-    pub spec: TableSpec,
+    /// What all writers of the connector share.
+    pub shared: Arc<WriterParts>,
     /// Whether the table takes rows.
     pub health: Arc<TableHealth>,
-    /// Nothing is sent while it is up.
-    pub fence: Arc<Fence>,
-    /// Takes rejected rows.
-    pub dead_letters: Arc<DeadLetters>,
-    /// Where it waits, and what time it is.
-    pub tasks: Arc<dyn Tasks>,
-    /// For `/status`.
-    pub freshness: Arc<FreshnessHistogram>,
-    /// For Prometheus.
-    pub metrics: Arc<crate::telemetry::metrics::ConnectorMetrics>,
-    /// Told when the writer ends by a panic.
-    pub trouble: Arc<Trouble>,
 }
 
 /// How a job ended.
@@ -134,14 +113,14 @@ struct Run<'a> {
 
 impl Run<'_> {
     async fn send(&mut self, part: Part, backoffs: &mut Backoffs) -> Step {
-        self.context.fence.beat(self.context.tasks.now());
-        self.context.fence.wait_down(|| self.job.all_gone()).await;
+        self.context.shared.fence.beat(self.context.shared.tasks.now());
+        self.context.shared.fence.wait_down(|| self.job.all_gone()).await;
         if let Some(held) = self.context.health.held() {
             return Step::GiveUp(part, held.cause, held.message);
         }
         // Rows go out a second time without knowing that the first time failed: from here, or from whoever owns their partition now.
         self.count_duplicates(&part);
-        let gate = self.job.gate(&self.context.fence);
+        let gate = self.job.gate(&self.context.shared.fence);
         let Some(mut part) = self.without_gone(Part { maybe_durable: false, ..part }) else { return Step::Done };
         let table = &self.job.table;
         let append = Append {
@@ -151,11 +130,11 @@ impl Run<'_> {
             row_count: part.indices.len(),
             gate: Some(gate),
         };
-        let sent_at = self.context.tasks.now();
+        let sent_at = self.context.shared.tasks.now();
         table.metrics.appends.increment(1);
-        match self.context.appender.append(append).await {
+        match self.context.shared.appender.append(append).await {
             Ok(()) => {
-                table.metrics.append_latency.record(self.context.tasks.now().duration_since(sent_at).as_secs_f64());
+                table.metrics.append_latency.record(self.context.shared.tasks.now().duration_since(sent_at).as_secs_f64());
                 self.durable(&part);
                 Step::Done
             }
@@ -193,18 +172,18 @@ impl Run<'_> {
 
     async fn act(&mut self, part: &Part, failure: AppendFailure, backoffs: &mut Backoffs) -> Verdict {
         let table = &self.job.table;
-        let context = ActionContext { changed_recently: self.context.tables.changed_recently(&table.name), attempts: part.attempts };
+        let context = ActionContext { changed_recently: self.context.shared.tables.changed_recently(&table.name), attempts: part.attempts };
         let action = failure.class.action(context);
-        tracing::debug!(connector = self.context.connector, table = %table.name, ?action, %failure, "append failed");
+        tracing::debug!(connector = self.context.shared.connector, table = %table.name, ?action, %failure, "append failed");
         match action {
             Action::Retry(pace) => {
                 let backoff = backoffs.of(pace);
                 let delay = backoff.next_delay();
                 if backoff.tries() == KEEPS_FAILING {
-                    tracing::warn!(connector = self.context.connector, table = %table.name, %failure, "an append keeps failing; it is sent again until it is durable");
+                    tracing::warn!(connector = self.context.shared.connector, table = %table.name, %failure, "an append keeps failing; it is sent again until it is durable");
                 }
                 table.metrics.append_retries.increment(1);
-                self.context.tasks.sleep(delay).await;
+                self.context.shared.tasks.sleep(delay).await;
                 Verdict::Same
             }
             Action::Split if part.indices.len() > 1 => {
@@ -254,7 +233,7 @@ impl Run<'_> {
 
     /// Takes the named rows out by the user's rule; what is left goes again.
     fn reject(&mut self, part: &Part, rejected: Vec<(u32, RecordError)>) -> Verdict {
-        let letters = &self.context.dead_letters;
+        let letters = &self.context.shared.dead_letters;
         let rows: Vec<std::ops::Range<usize>> = split_rows(&part.rows).collect();
         let mut out = Vec::with_capacity(rejected.len());
         for (at, error) in rejected {
@@ -298,7 +277,7 @@ impl Run<'_> {
             return Verdict::GiveUp(cause, message);
         }
         self.job.table.metrics.append_retries.increment(1);
-        self.context.tasks.sleep(backoffs.of(RetryPace::Lagging).next_delay()).await;
+        self.context.shared.tasks.sleep(backoffs.of(RetryPace::Lagging).next_delay()).await;
         Verdict::Same
     }
 

@@ -1,16 +1,105 @@
-//! A dead letter read back: whose record it was, why it died, and the record as it came.
+//! The form of a dead letter, written and read: the record as it came, and headers that say whose it was and why it died.
 
 use std::sync::Arc;
 
-use crate::record::{Headers, OwnedRecord};
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
 
-/// How often the record was replayed before it died again.
-pub(super) const REPLAYS: &str = "__millrace.errors.replays";
+use crate::record::{Headers, OwnedRecord, RecordError};
+
+// Kafka Connect's names (KIP-298, `ErrorHandlingMetrics`) where it has one.
 pub(super) const TOPIC: &str = "__connect.errors.topic";
 pub(super) const PARTITION: &str = "__connect.errors.partition";
 pub(super) const OFFSET: &str = "__connect.errors.offset";
+const CONNECTOR: &str = "__connect.errors.connector.name";
+const STAGE: &str = "__connect.errors.stage";
+const CLASS: &str = "__connect.errors.exception.class.name";
+const MESSAGE: &str = "__connect.errors.exception.message";
+/// When the record died; RFC 3339.
+const WHEN: &str = "__millrace.errors.when";
+/// What the letter's value is, where it is not the record's own.
+const VALUE: &str = "__millrace.errors.value";
+/// What was left out of a letter that the topic found too large.
+const LEFT_OUT: &str = "__millrace.errors.left.out";
+/// Of a value that was left out.
+const VALUE_SHA256: &str = "__millrace.errors.value.sha256";
+/// How often the record was replayed before it died again.
+pub(super) const REPLAYS: &str = "__millrace.errors.replays";
 
-/// A dead letter.
+/// A message for the dead-letter topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Letter {
+    /// The key as it was.
+    pub key: Option<Bytes>,
+    /// The value as it was.
+    pub value: Option<Bytes>,
+    /// The record's headers as they were, then ours.
+    pub headers: Vec<(String, Option<Bytes>)>,
+    /// The record's timestamp as it was, ms since the epoch.
+    pub timestamp_ms: Option<i64>,
+}
+
+/// Why a letter is written.
+pub(super) struct Death<'a> {
+    /// What is wrong with the record.
+    pub error: &'a RecordError,
+    /// Whether the letter's value is the row as JSON, because Kafka no longer has the record.
+    pub record_is_gone: bool,
+}
+
+/// What is left out of a letter that is too large.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cut {
+    /// The record's own headers.
+    Headers,
+    /// Its value too. The cause, the coordinates and the value's hash stay.
+    Value,
+}
+
+impl Cut {
+    /// In the order in which they are tried.
+    pub const ALL: [Self; 2] = [Self::Headers, Self::Value];
+}
+
+impl Letter {
+    /// The letter of a record that died now (microseconds since the epoch) in this connector.
+    pub(super) fn of(record: OwnedRecord, why: &Death<'_>, connector: &str, now_us: i64) -> Self {
+        let mut headers = record.headers;
+        let mut add = |name: &str, value: String| headers.push((name.to_owned(), Some(Bytes::from(value))));
+        add(TOPIC, record.topic.to_string());
+        add(PARTITION, record.partition.to_string());
+        add(OFFSET, record.offset.to_string());
+        add(CONNECTOR, connector.to_owned());
+        add(STAGE, why.error.stage.as_str().to_owned());
+        add(CLASS, why.error.class.as_str().to_owned());
+        add(MESSAGE, why.error.message.clone());
+        add(WHEN, rfc3339(now_us));
+        if why.record_is_gone {
+            add(VALUE, "row-json".to_owned());
+        }
+        Self { key: record.key, value: record.value, headers, timestamp_ms: record.timestamp_ms }
+    }
+
+    /// The letter without what is cut, and a note of it; `why` are the topic's words.
+    pub(super) fn shortened(mut self, cut: Cut, why: &str) -> Self {
+        self.headers.retain(|(name, _)| name.starts_with("__connect.errors.") || name.starts_with("__millrace.errors."));
+        let mut add = |name: &str, value: String| self.headers.push((name.to_owned(), Some(Bytes::from(value))));
+        match (cut, self.value.take()) {
+            (Cut::Headers, value) => {
+                add(LEFT_OUT, format!("headers ({why})"));
+                self.value = value;
+            }
+            (Cut::Value, Some(value)) => {
+                add(LEFT_OUT, format!("value of {} bytes ({why})", value.len()));
+                add(VALUE_SHA256, hex::encode(Sha256::digest(&value)));
+            }
+            (Cut::Value, None) => {}
+        }
+        self
+    }
+}
+
+/// A dead letter read back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReadLetter {
     /// Its partition in the dead-letter topic.
@@ -47,18 +136,17 @@ impl ReadLetter {
         let partition = text(PARTITION).and_then(|text| text.parse().ok()).ok_or_else(|| missing(PARTITION))?;
         let offset = text(OFFSET).and_then(|text| text.parse().ok()).ok_or_else(|| missing(OFFSET))?;
         // A row in place of its record, or a value that was left out.
-        let row =
-            text("__millrace.errors.value").map(|is| format!("its value is the row ({is}): the record was gone when BigQuery rejected it"));
-        let cut = text("__millrace.errors.left.out").filter(|what| what.starts_with("value")).map(|what| format!("left out: {what}"));
+        let row = text(VALUE).map(|is| format!("its value is the row ({is}): the record was gone when BigQuery rejected it"));
+        let cut = text(LEFT_OUT).filter(|what| what.starts_with("value")).map(|what| format!("left out: {what}"));
         let place = (letter.partition, letter.offset);
         let read = Self {
             partition: place.0,
             offset: place.1,
-            connector: text("__connect.errors.connector.name").unwrap_or_default(),
-            stage: text("__connect.errors.stage").unwrap_or_default(),
-            cause: text("__connect.errors.exception.class.name").unwrap_or_default(),
-            message: text("__connect.errors.exception.message").unwrap_or_default(),
-            when: text("__millrace.errors.when"),
+            connector: text(CONNECTOR).unwrap_or_default(),
+            stage: text(STAGE).unwrap_or_default(),
+            cause: text(CLASS).unwrap_or_default(),
+            message: text(MESSAGE).unwrap_or_default(),
+            when: text(WHEN),
             replays: text(REPLAYS).and_then(|text| text.parse().ok()).unwrap_or(0),
             unfit: row.or(cut),
             record: OwnedRecord { topic: Arc::from(topic), partition, offset, headers: own_headers(&letter), ..letter },
@@ -68,16 +156,21 @@ impl ReadLetter {
 }
 
 /// The record's own headers: those before the last group of ours, for a record may have been a dead letter of somebody else's before.
-fn own_headers(letter: &OwnedRecord) -> Vec<(String, Option<bytes::Bytes>)> {
+fn own_headers(letter: &OwnedRecord) -> Vec<(String, Option<Bytes>)> {
     let ours = letter.headers.iter().rposition(|(name, _)| name == TOPIC).unwrap_or(letter.headers.len());
     letter.headers.iter().take(ours).cloned().collect()
+}
+
+/// A moment (microseconds since the epoch) as people read it.
+pub(super) fn rfc3339(wall_us: i64) -> String {
+    chrono::DateTime::from_timestamp_micros(wall_us)
+        .map(|at| at.to_rfc3339_opts(chrono::SecondsFormat::Millis, true))
+        .unwrap_or_else(|| format!("{wall_us} us since the epoch"))
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
-    use bytes::Bytes;
-
     use super::*;
 
     fn letter(headers: &[(&str, &str)]) -> OwnedRecord {
@@ -94,14 +187,7 @@ mod tests {
 
     #[test]
     fn the_record_comes_back_as_it_was_also_from_a_letter_of_a_letter() {
-        let ours = [
-            (TOPIC, "orders"),
-            (PARTITION, "2"),
-            (OFFSET, "77"),
-            ("__connect.errors.connector.name", "c"),
-            ("__connect.errors.exception.class.name", "TooShort"),
-            (REPLAYS, "2"),
-        ];
+        let ours = [(TOPIC, "orders"), (PARTITION, "2"), (OFFSET, "77"), (CONNECTOR, "c"), (CLASS, "TooShort"), (REPLAYS, "2")];
         let mut all = vec![("trace", "1"), (TOPIC, "elsewhere"), (PARTITION, "8"), (OFFSET, "9")];
         all.extend(ours);
         let read = ReadLetter::read(letter(&all)).unwrap();
@@ -120,8 +206,26 @@ mod tests {
             all.push(more);
             ReadLetter::read(letter(&all)).unwrap().unfit
         };
-        assert!(with(("__millrace.errors.value", "row-json")).unwrap().contains("row-json"));
-        assert!(with(("__millrace.errors.left.out", "value of 9 bytes (limit)")).is_some());
-        assert_eq!(with(("__millrace.errors.left.out", "headers (limit)")), None, "the value is there");
+        assert!(with((VALUE, "row-json")).unwrap().contains("row-json"));
+        assert!(with((LEFT_OUT, "value of 9 bytes (limit)")).is_some());
+        assert_eq!(with((LEFT_OUT, "headers (limit)")), None, "the value is there");
+    }
+
+    #[test]
+    fn a_letter_that_is_too_large_loses_headers_first() {
+        let letter = Letter {
+            key: Some(Bytes::from_static(b"k")),
+            value: Some(Bytes::from_static(b"abc")),
+            headers: vec![("mine".into(), None), (TOPIC.into(), Some(Bytes::from_static(b"t")))],
+            timestamp_ms: Some(1),
+        };
+        let first = letter.shortened(Cut::Headers, "limit");
+        assert!(first.headers.iter().all(|(n, _)| n != "mine"));
+        assert_eq!(first.value.as_deref(), Some(b"abc".as_slice()));
+        let second = first.shortened(Cut::Value, "limit");
+        assert_eq!(second.value, None);
+        let hash = second.headers.iter().find(|(n, _)| n == VALUE_SHA256).unwrap().1.clone().unwrap();
+        assert_eq!(hash, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+        assert_eq!(rfc3339(1_700_000_000_123_456), "2023-11-14T22:13:20.123Z");
     }
 }

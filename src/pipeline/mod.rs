@@ -1,7 +1,7 @@
 //! A connector at work: shards, ledger, commits, dead letters, holds.
 //!
 //! ```text
-//! partition queue -> shard thread (take.rs): decode into the table's row buffer -> AppendJob -> writer of the table (delivery.rs) -> BigQuery
+//! partition queue -> shard thread (take.rs, take_record.rs): decode into the table's row buffer -> AppendJob -> writer of the table (delivery.rs) -> BigQuery
 //!            Kafka <- committer.rs <- ledger's head <- spans counted down (turn.rs) <- outcome
 //! ```
 //! Belongs here: which record becomes part of which append, when it is finished, what may be committed, what holds and why.
@@ -38,6 +38,7 @@ mod plan_memory;
 mod plans;
 mod progress;
 mod rejected;
+mod release;
 mod remedy;
 mod replay;
 mod replay_shelf;
@@ -53,6 +54,7 @@ mod stall;
 pub mod status;
 mod suspect;
 mod take;
+mod take_record;
 mod trouble;
 mod turn;
 mod whereabouts;
@@ -65,8 +67,8 @@ mod writers;
 pub use assembly::{Assembly, AssemblyParts, ConnectorWorld};
 pub use committer::CommitterParts;
 pub use connector::{Connector, ConnectorError, ConnectorParts};
-pub use dead_letters::{Letter, LetterBox, LetterError, Rereader};
-pub use letter::ReadLetter;
+pub use dead_letters::{LetterBox, LetterError, Rereader};
+pub use letter::{Letter, ReadLetter};
 pub use listener::{Asked, Rebalances};
 pub use replay::Replay;
 pub use route::TableRoutes;

@@ -89,6 +89,15 @@ pub struct Partition {
     last_hold: Option<(HoldInfo, i64)>,
 }
 
+/// Where whoever has a partition next begins to read it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NextOwner {
+    /// At the ledger's head: it is committed as the partition is given back.
+    ReadsFromHead,
+    /// At the last commit.
+    ReadsFromCommit,
+}
+
 impl Partition {
     /// A slot for a partition that comes for the first time.
     pub fn new(progress: Arc<PartitionProgress>, metrics: PartitionMetrics, now: Instant) -> Self {
@@ -167,13 +176,13 @@ impl Partition {
         self.progress.set_hold(None);
     }
 
-    /// How many finished records come again when this assignment ends: those beyond the head, and unless the group is `given` the head,
-    /// those beyond the last commit. An upper bound: gaps between offsets count as records.
-    pub fn finished_again_records(&self, given: bool) -> u64 {
-        let since_commit = match (given, self.ledger.head(), self.progress.committed()) {
-            (true, ..) | (_, None, _) => 0,
-            (false, Some(head), Some(committed)) => u64::try_from(head - committed).unwrap_or(0),
-            (false, Some(_), None) => self.progress.records.load(std::sync::atomic::Ordering::Relaxed),
+    /// How many finished records come again when this assignment ends: those beyond the head, and those between it and where the next owner
+    /// reads from. An upper bound: gaps between offsets count as records.
+    pub fn finished_again_records(&self, next_owner: NextOwner) -> u64 {
+        let since_commit = match (next_owner, self.ledger.head(), self.progress.committed()) {
+            (NextOwner::ReadsFromHead, ..) | (_, None, _) => 0,
+            (NextOwner::ReadsFromCommit, Some(head), Some(committed)) => u64::try_from(head - committed).unwrap_or(0),
+            (NextOwner::ReadsFromCommit, Some(_), None) => self.progress.records.load(std::sync::atomic::Ordering::Relaxed),
         };
         since_commit + self.ledger.finished_beyond_head()
     }

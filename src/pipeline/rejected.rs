@@ -15,8 +15,9 @@ use crate::flow::{Backoff, Lease};
 use crate::record::{OwnedRecord, RecordError, TopicPartition};
 
 use super::batch::Share;
-use super::dead_letters::{DeadLetters, letter_outcome};
+use super::dead_letters::{DeadLetters, LetterEnd};
 use super::events::{ShardEvent, ShardHandle};
+use super::letter::Death;
 use super::progress::PartitionProgress;
 
 /// Appends of one connector whose rejected rows are on their way at a time. Others wait for a place, with the memory that
@@ -88,49 +89,48 @@ impl DeadLetters {
         }));
     }
 
-    /// Sends rejected rows of one partition until the topic has all of them: `true`. `false`: the partition has gone. Their shard is told
-    /// nothing.
-    pub async fn until_all_durable(&self, rejected: RejectedRows) -> bool {
+    /// Sends rejected rows of one partition until the topic has all of them, or the partition goes. Their shard is told nothing.
+    pub(super) async fn until_all_durable(&self, rejected: RejectedRows) -> LetterEnd {
         let mut rows = rejected.rows;
-        rows.sort_by_key(|row| row.offset);
-        let Some(progress) = rows.first().map(|row| row.progress.clone()) else { return true };
-        let offsets: Vec<i64> = rows.iter().map(|row| row.offset).collect();
-        let Some(records) = self.read_again(&progress, &offsets).await else { return false };
-        for (row, record) in rows.iter().zip(records) {
-            let gone = record.is_none();
-            let record = record.unwrap_or_else(|| in_place_of_its_record(row));
-            if !self.until_durable(record, &row.error, gone.then_some("row-json"), &progress).await {
-                return false;
+        let Some(records) = self.records_of(&mut rows).await else { return LetterEnd::PartitionGone };
+        for (row, record) in rows.into_iter().zip(records) {
+            if self.until_row_durable(row, record).await == LetterEnd::PartitionGone {
+                return LetterEnd::PartitionGone;
             }
         }
-        true
+        LetterEnd::Durable
     }
 
     async fn send_of_partition(&self, mut rows: Vec<RejectedRow>, shard: &ShardHandle) {
-        rows.sort_by_key(|row| row.offset);
-        let Some(progress) = rows.first().map(|row| row.progress.clone()) else { return };
-        let offsets: Vec<i64> = rows.iter().map(|row| row.offset).collect();
-        let records = self.read_again(&progress, &offsets).await;
-        for (at, row) in rows.into_iter().enumerate() {
-            let finished = match records.as_ref().map(|records| records.get(at).cloned().flatten()) {
-                None => false,
-                Some(record) => {
-                    let gone = record.is_none();
-                    let record = record.unwrap_or_else(|| in_place_of_its_record(&row));
-                    self.until_durable(record, &row.error, gone.then_some("row-json"), &progress).await
-                }
+        let mut records = self.records_of(&mut rows).await.map(Vec::into_iter);
+        for row in rows {
+            let share = row.share;
+            let end = match records.as_mut() {
+                Some(records) => self.until_row_durable(row, records.next().flatten()).await,
+                None => LetterEnd::PartitionGone,
             };
             // A shard that has ended needs no answer: whoever owns the partition next reads the record again.
-            shard.send(ShardEvent::Outcome(letter_outcome(row.share, finished))).await;
+            shard.send(ShardEvent::Outcome(end.outcome(share))).await;
         }
     }
 
-    /// The records, as soon as Kafka gives them; `None` when the partition has gone.
-    async fn read_again(&self, progress: &PartitionProgress, offsets: &[i64]) -> Option<Vec<Option<OwnedRecord>>> {
+    async fn until_row_durable(&self, row: RejectedRow, record: Option<OwnedRecord>) -> LetterEnd {
+        let record_is_gone = record.is_none();
+        let (error, progress) = (row.error.clone(), row.progress.clone());
+        let record = record.unwrap_or_else(|| in_place_of_its_record(row));
+        self.until_durable(record, &Death { error: &error, record_is_gone }, &progress).await
+    }
+
+    /// Sorts rows of one partition by offset, and reads their records as soon as Kafka gives them, in that order; `None` for one that is
+    /// gone. `None` for all when the partition has gone.
+    async fn records_of(&self, rows: &mut [RejectedRow]) -> Option<Vec<Option<OwnedRecord>>> {
+        rows.sort_by_key(|row| row.offset);
+        let Some(progress) = rows.first().map(|row| row.progress.clone()) else { return Some(Vec::new()) };
+        let offsets: Vec<i64> = rows.iter().map(|row| row.offset).collect();
         let seed = offsets.first().copied().unwrap_or(0).unsigned_abs();
         let mut backoff = Backoff::new(Duration::from_millis(250), 2.0, AGAIN_MAX, seed);
         loop {
-            match self.rereader.reread(&progress.partition, offsets).await {
+            match self.rereader.reread(&progress.partition, &offsets).await {
                 Ok(records) => return Some(records),
                 Err(message) => self.refused(message),
             }
@@ -143,14 +143,14 @@ impl DeadLetters {
 }
 
 /// What a letter holds when retention or compaction has taken the record.
-fn in_place_of_its_record(row: &RejectedRow) -> OwnedRecord {
+fn in_place_of_its_record(row: RejectedRow) -> OwnedRecord {
     OwnedRecord {
         topic: row.progress.partition.topic.clone(),
         partition: row.progress.partition.partition,
         offset: row.offset,
         timestamp_ms: None,
         key: None,
-        value: Some(Bytes::from(row.row_json.clone())),
+        value: Some(Bytes::from(row.row_json)),
         headers: Vec::new(),
     }
 }

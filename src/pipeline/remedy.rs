@@ -23,10 +23,10 @@ impl DeliveryContext {
         table.set_last_error(None);
         self.health.succeeded();
         if whole {
-            let now_ms = self.tasks.now_wall_us() / 1000;
+            let now_ms = self.shared.tasks.now_wall_us() / 1000;
             for (age_ms, count) in job.times.ages_ms(now_ms) {
-                self.freshness.add(age_ms, count);
-                self.metrics.freshness.record_many(age_ms as f64 / 1000.0, count as usize);
+                self.shared.freshness.add(age_ms, count);
+                self.shared.metrics.freshness.record_many(age_ms as f64 / 1000.0, count as usize);
             }
         }
     }
@@ -36,14 +36,14 @@ impl DeliveryContext {
     /// # Errors
     /// Why the rows must wait; the table is held.
     pub(super) async fn evolve(&self, table: &TableEntry, layout: &Layout) -> Result<(), (HoldCause, String)> {
-        let met = meet_wishes(self.tables.as_ref(), &self.spec, table).await;
+        let met = meet_wishes(self.shared.tables.as_ref(), &self.shared.spec, table).await;
         let state = match met {
-            Ok(()) => self.tables.get(&table.name).await,
+            Ok(()) => self.shared.tables.get(&table.name).await,
             Err(error) => Err(error),
         };
         match state {
             Err(error) => {
-                self.health.hold(error.cause, &error.message, error.retry_after, self.tasks.now());
+                self.health.hold(error.cause, &error.message, error.retry_after, self.shared.tasks.now());
                 Err((error.cause, error.message))
             }
             Ok(Some(state)) if !still_fits(layout, &state.columns) => {
@@ -60,8 +60,8 @@ impl DeliveryContext {
 
     /// The table takes nothing for now.
     pub(super) fn hold_table(&self, table: &TableEntry, cause: HoldCause, message: &str) {
-        if self.health.hold(cause, message, None, self.tasks.now()) {
-            tracing::warn!(connector = self.connector, table = %table.name, cause = cause.as_str(), message, "table holds");
+        if self.health.hold(cause, message, None, self.shared.tasks.now()) {
+            tracing::warn!(connector = self.shared.connector, table = %table.name, cause = cause.as_str(), message, "table holds");
         }
     }
 }
@@ -134,7 +134,7 @@ pub fn advice(cause: HoldCause, failure: &AppendFailure) -> String {
         HoldCause::Unauthenticated => "check [bigquery] credentials in millrace.toml",
         HoldCause::TypeConflict => "state the column in [table.columns], or change the table",
         HoldCause::EncryptionKey => "check the table's encryption key and the service agent's access to it",
-        HoldCause::TableRecreated => "nothing: rows go on when the write servers know the new table",
+        HoldCause::TableRecreated => "nothing needs to be done: rows go on when the write servers know the new table",
         _ => "see BigQuery's words",
     };
     format!("{failure}; {what_to_do}")

@@ -1,4 +1,5 @@
-//! What stands in for Kafka when letters are replayed: records on a shelf, a group that is none, and the dead-letter topic with a count of replays.
+//! What stands in for Kafka when letters are replayed: records on a shelf, a group that is none, and the dead-letter topic with a count of
+//! replays.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,8 +13,8 @@ use crate::kafka::{Epoch, Flow, GroupControl, GroupError, NextOffset, PartitionQ
 use crate::record::{OwnedRecord, Record, TopicPartition};
 
 use super::clients::ConnectorClients;
-use super::dead_letters::{Letter, LetterBox, LetterError, Rereader};
-use super::letter::{OFFSET, PARTITION, REPLAYS, ReadLetter, TOPIC};
+use super::dead_letters::{LetterBox, LetterError, Rereader};
+use super::letter::{Letter, OFFSET, PARTITION, REPLAYS, ReadLetter, TOPIC};
 
 /// The session of a group that is none: nobody is fenced.
 const SESSION: Duration = Duration::from_secs(45);

@@ -18,25 +18,26 @@ pub(super) fn panicked() -> RecordError {
 }
 
 impl Shard {
-    /// The take panicked with the record of this offset in hand. The callback is over and the record's bytes with it, so the partition goes
-    /// back to it; next time it is not decoded. Where that is not possible (it was entered already, or it panics again) the connector
-    /// fails, and says where.
-    pub(super) fn after_panic(&mut self, slot: usize, offset: i64, words: &str, now: Instant) {
+    /// The take panicked with the record of this offset in hand (`None`: with none). The callback is over and the record's bytes with it,
+    /// so the partition goes back to it; next time it is not decoded. Where that is not possible (it was entered already, or it panics
+    /// again) the connector fails, and says where.
+    pub(super) fn after_panic(&mut self, slot: usize, offset: Option<i64>, words: &str, now: Instant) {
         let connector = self.parts.config.name.clone();
         let Some(partition) = self.slots.get_mut(slot) else { return };
         let at = partition.progress.partition.clone();
         let thread = std::thread::current();
         let thread = thread.name().unwrap_or("a shard's thread");
-        let entered = partition.ledger.next().is_some_and(|next| next > offset);
-        let message = format!("thread {thread} panicked at {at} offset {offset} ({words}): millrace is wrong, please report it");
-        if entered || partition.suspect == Some(offset) {
+        let record = offset.map_or_else(|| " before its first record".to_owned(), |offset| format!(" offset {offset}"));
+        let entered = offset.is_none_or(|offset| partition.ledger.next().is_some_and(|next| next > offset));
+        let message = format!("thread {thread} panicked at {at}{record} ({words}): millrace is wrong, please report it");
+        if entered || partition.suspect == offset {
             tracing::error!(connector, partition = %at, offset, "{message}; it cannot go on past this record");
             self.parts.trouble.fail(format!("{message}; the record could not be put aside either"));
-            self.hold(slot, Hold { cause: HoldCause::UnknownError, wait: Wait::User, met_offset: Some(offset) }, message);
+            self.hold(slot, Hold { cause: HoldCause::UnknownError, wait: Wait::User, met_offset: offset }, message);
             return;
         }
         tracing::error!(connector, partition = %at, offset, "{message}; the record is taken again and put aside");
-        partition.suspect = Some(offset);
-        self.hold(slot, Hold { cause: HoldCause::UnknownError, wait: Wait::Until(now), met_offset: Some(offset) }, message);
+        partition.suspect = offset;
+        self.hold(slot, Hold { cause: HoldCause::UnknownError, wait: Wait::Until(now), met_offset: offset }, message);
     }
 }

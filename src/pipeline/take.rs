@@ -1,61 +1,22 @@
-//! Records in: one fair turn over a shard's partitions, decoding inside the consumer's callback.
-//!
-//! This is the hot path. Per record: two comparisons in the ledger, one of the schema's key, the plan, a few additions. Nothing is
-//! allocated, locked, cloned or formatted for a good record.
+//! Records in: one fair turn over a shard's partitions, and what is done after each take (`take_record.rs`: what is done with each record).
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use crate::config::{BadRecords, Tombstones};
-use crate::decode::{RowOrigin, SchemaKey};
-use crate::flow::{BudgetKind, HoldCause, Lets, Pace};
-use crate::kafka::{Flow, QueueEvent, Taken};
-use crate::record::{Record, RecordError, RecordErrorClass, Stage};
+use crate::config::BadRecords;
+use crate::flow::{HoldCause, Lets, Pace};
+use crate::kafka::{PartitionQueue, QueueEvent, Taken};
 
-use super::batch::{OpenBatch, Share};
-use super::dead_letters::BadRecord;
 use super::partition::{Hold, Partition, Wait};
 use super::shard::Shard;
-use super::shard_table::{PlanState, ShardTable};
-use super::suspect::panicked;
+use super::shard_table::ShardTable;
+use super::take_record::{Stopped, Take, TakeLimits, Turn};
 use super::trouble::panic_words;
 
 /// What one partition may take before the next one's turn: bytes of keys and values.
 const TURN_BYTES_MAX: u64 = 1024 * 1024;
-/// What one partition may take before the next one's turn: time.
-const TURN_TIME_MAX: Duration = Duration::from_millis(5);
-/// Records between two looks at the time.
-const LOOK_EVERY: u64 = 128;
-/// A plan for JSON is made again when it is older than this and meets a field that it does not know.
-const PLAN_OLD_AFTER: Duration = Duration::from_secs(30);
-/// No record has this offset.
-const NO_OFFSET: i64 = i64::MIN;
 /// Bad records that one take copies before it yields.
 const BAD_PER_TAKE_MAX: usize = 64;
-
-/// Why a take ended before the queue was empty, and what is to be done about the partition.
-enum Stopped {
-    /// This schema has no plan yet.
-    NeedsPlan(SchemaKey, i64),
-    /// A field that the plan does not know, and the plan is old: the table may have the column by now.
-    OldPlan(SchemaKey, i64),
-    /// A bad record, and the user wants to stop at it.
-    AtBadRecord(RecordError, i64),
-    /// Decoding this record panicked.
-    Panicked(i64, &'static str),
-}
-
-/// What one take did, beside filling batches.
-#[derive(Default)]
-struct Turn {
-    records: u64,
-    bytes: u64,
-    tombstones: u64,
-    skipped: Vec<&'static str>,
-    bad: Vec<BadRecord>,
-    stopped: Option<Stopped>,
-    full: bool,
-}
 
 impl Shard {
     /// Takes from each partition that may move, once, in turn. Returns how many records came.
@@ -138,156 +99,50 @@ impl Shard {
         records
     }
 
-    fn run_take(
-        &mut self,
-        slot: usize,
-        table: usize,
-        now: Instant,
-        turn: &mut Turn,
-        queue: &mut dyn crate::kafka::PartitionQueue,
-    ) -> Taken {
-        let tasks = self.parts.tasks.clone();
-        let began = tasks.now();
-        let now_us = tasks.now_wall_us();
-        let config = &self.parts.config;
-        let handle = &self.parts.handle;
-        let place = &self.place;
-        let budget = &self.parts.worker.budget;
-        let letters_fill_memory = self.letters_fill_memory();
-        let framing = &self.framing;
-        let batch_bytes = usize::try_from(config.delivery.batch_bytes.bytes()).unwrap_or(usize::MAX);
-        let batch_rows = config.delivery.batch_rows as usize;
+    fn run_take(&mut self, slot: usize, table: usize, now: Instant, turn: &mut Turn, queue: &mut dyn PartitionQueue) -> Taken {
+        let limits = self.limits();
         let bad_records = self.bad_records_now();
-        // While it is tried whether records die no more: one at a time.
-        let bytes_max = if self.dead_share.is_trying() { 0 } else { TURN_BYTES_MAX };
         let (Some(partition), Some(table)) = (self.slots.get_mut(slot), self.tables.get_mut(table)) else { return Taken::default() };
-        let ShardTable { plans, batch: open, room, .. } = table;
+        let ShardTable { plans, batch, room, .. } = table;
         let Partition { ledger, last_plan, progress, suspect, .. } = partition;
-        let epoch = progress.epoch;
-        let suspect = suspect.unwrap_or(NO_OFFSET);
-        let mut in_hand = NO_OFFSET;
-        let records_max = self.parts.worker.pace.as_ref().map_or(u64::MAX, Pace::take_max);
-        let slot = u32::try_from(slot).unwrap_or(u32::MAX);
-
-        let bad_record = |record: &Record<'_>, error: RecordError, ledger: &mut super::ledger::Ledger, turn: &mut Turn| -> Flow {
-            match bad_records {
-                BadRecords::Skip => {
-                    ledger.enter_finished(record.offset);
-                    turn.skipped.push(error.class.as_str());
-                    Flow::Continue
-                }
-                BadRecords::Stop => {
-                    turn.stopped = Some(Stopped::AtBadRecord(error, record.offset));
-                    Flow::Yield
-                }
-                BadRecords::DeadLetter => {
-                    let (offset, record) = (record.offset, record.to_owned_record());
-                    let span = ledger.enter(offset);
-                    let lease = budget.lease(BudgetKind::DeadLetters, record.size_bytes() as u64);
-                    let share = Share { slot, epoch, span, rows: 1 };
-                    turn.bad.push(BadRecord { record, error, share, progress: progress.clone(), shard: handle.clone(), lease });
-                    if turn.bad.len() >= BAD_PER_TAKE_MAX || letters_fill_memory { Flow::Yield } else { Flow::Continue }
-                }
-            }
+        let mut take = Take {
+            framing: &self.framing,
+            place: &self.place,
+            progress,
+            ledger,
+            plans,
+            last_plan,
+            batch,
+            turn,
+            limits,
+            bad_records,
+            room: *room,
+            slot: u32::try_from(slot).unwrap_or(u32::MAX),
+            suspect: *suspect,
+            now,
+            now_us: self.parts.tasks.now_wall_us(),
+            began: self.parts.tasks.now(),
+            in_hand: None,
+            parts: &self.parts,
         };
-
-        let mut on_record = |record: &Record<'_>| -> Flow {
-            if !ledger.wants(record.offset) {
-                return Flow::Continue;
-            }
-            in_hand = record.offset;
-            place.at(record.offset);
-            let size = record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len);
-            let flow = 'record: {
-                if record.offset == suspect {
-                    break 'record bad_record(record, panicked(), ledger, turn);
-                }
-                if record.value.is_none() {
-                    turn.tombstones += 1;
-                    match config.tombstones {
-                        Tombstones::Skip => {
-                            ledger.enter_finished(record.offset);
-                            break 'record Flow::Continue;
-                        }
-                        Tombstones::DeadLetter => {
-                            let error = RecordError::new(
-                                Stage::Framing,
-                                RecordErrorClass::UnexpectedTombstone,
-                                "the record has no value, and `tombstones = \"dead-letter\"`",
-                            );
-                            break 'record bad_record(record, error, ledger, turn);
-                        }
-                    }
-                }
-                let (key, payload) = match framing.split(record) {
-                    Ok(split) => split,
-                    Err(error) => break 'record bad_record(record, error, ledger, turn),
-                };
-                let state = plans.find(*last_plan, key, now).and_then(|index| {
-                    *last_plan = index;
-                    plans.state(index)
-                });
-                let ready = match state {
-                    Some(PlanState::Ready(ready)) => ready,
-                    Some(PlanState::Dead(error, again_at)) if now < *again_at => {
-                        let error = error.clone();
-                        break 'record bad_record(record, error, ledger, turn);
-                    }
-                    _ => {
-                        turn.stopped = Some(Stopped::NeedsPlan(key.to_key(), record.offset));
-                        return Flow::Yield;
-                    }
-                };
-                let fits = open.as_ref().is_some_and(|batch| batch.rows.layout().version >= ready.layout.version);
-                if !fits {
-                    if open.as_ref().is_some_and(|batch| !batch.rows.is_empty()) {
-                        // Closed after this take; the record waits for the next one, unread.
-                        turn.full = true;
-                        turn.stopped = Some(Stopped::NeedsPlan(key.to_key(), record.offset));
-                        return Flow::Yield;
-                    }
-                    *open = Some(OpenBatch::new(ready.layout.clone(), *room, now));
-                }
-                let Some(batch) = open.as_mut() else { return Flow::Yield };
-                match batch.rows.push(&ready.plan, payload, record, now_us, RowOrigin { slot, offset: record.offset }) {
-                    Ok(_) => {
-                        let span = ledger.enter(record.offset);
-                        batch.note(slot, epoch, span);
-                        if let Some(timestamp_ms) = record.timestamp_ms {
-                            batch.times.add(timestamp_ms);
-                        }
-                        if batch.rows.len_bytes() >= batch_bytes || batch.rows.len_rows() >= batch_rows {
-                            turn.full = true;
-                            Flow::Yield
-                        } else {
-                            Flow::Continue
-                        }
-                    }
-                    Err(error) if error.class == RecordErrorClass::UnknownField && began.duration_since(ready.made_at) > PLAN_OLD_AFTER => {
-                        turn.stopped = Some(Stopped::OldPlan(key.to_key(), record.offset));
-                        return Flow::Yield;
-                    }
-                    Err(error) => bad_record(record, error, ledger, turn),
-                }
-            };
-            if turn.stopped.is_none() {
-                turn.records += 1;
-                turn.bytes += size as u64;
-            }
-            if turn.bytes >= bytes_max
-                || (turn.records.is_multiple_of(LOOK_EVERY)
-                    && (turn.records >= records_max || tasks.now().duration_since(began) >= TURN_TIME_MAX))
-            {
-                return Flow::Yield;
-            }
-            flow
-        };
-        let taken = catch_unwind(AssertUnwindSafe(|| queue.take(&mut on_record)));
+        let taken = catch_unwind(AssertUnwindSafe(|| queue.take(&mut |record| take.record(record))));
         taken.unwrap_or_else(|panic| {
             // The row in hand was not finished, and a row buffer counts finished rows only: all else is as it was.
-            turn.stopped = Some(Stopped::Panicked(in_hand, panic_words(panic.as_ref())));
+            take.turn.stopped = Some(Stopped::Panicked(take.in_hand, panic_words(panic.as_ref())));
             Taken::default()
         })
+    }
+
+    fn limits(&self) -> TakeLimits {
+        let delivery = &self.parts.config.delivery;
+        TakeLimits {
+            // While it is tried whether records still die: one at a time.
+            bytes: if self.dead_share.is_trying() { 0 } else { TURN_BYTES_MAX },
+            records: self.parts.worker.pace.as_ref().map_or(u64::MAX, Pace::take_max),
+            bad_records: if self.letters_fill_memory() { 1 } else { BAD_PER_TAKE_MAX },
+            batch_bytes: usize::try_from(delivery.batch_bytes.bytes()).unwrap_or(usize::MAX),
+            batch_rows: delivery.batch_rows as usize,
+        }
     }
 
     fn after_take(&mut self, slot: usize, table: usize, turn: Turn, taken: Taken, now: Instant) {

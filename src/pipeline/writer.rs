@@ -41,11 +41,11 @@ impl WriterHandle {
 /// Starts the writer's task.
 pub fn start(context: Arc<DeliveryContext>, table: Arc<TableEntry>) -> WriterHandle {
     let (jobs, receiver) = mpsc::channel(QUEUE_MAX);
-    let tasks = context.tasks.clone();
-    let place = Arc::new(WriterPlace::new(&context.connector));
+    let tasks = context.shared.tasks.clone();
+    let place = Arc::new(WriterPlace::new(&context.shared.connector));
     let beat = watchdog::watch_at(format!("the writer of {}", table.name), place.clone());
     tasks.spawn(Box::pin(beat.polls(async move {
-        let (trouble, name) = (context.trouble.clone(), table.name.clone());
+        let (trouble, name) = (context.shared.trouble.clone(), table.name.clone());
         // A single delivery's panic is caught where it belongs; without its writer a table would stand still for ever.
         if let Err(panic) = AssertUnwindSafe(run(context, table, receiver, &place)).catch_unwind().await {
             let words = panic_words(panic.as_ref());
@@ -91,7 +91,7 @@ async fn one(context: Arc<DeliveryContext>, job: AppendJob) {
     }
     // After the outcome: the shard must know of letters before it hears that one is durable.
     if let Some(rejected) = rejected {
-        context.dead_letters.take_rejected(rejected);
+        context.shared.dead_letters.take_rejected(rejected);
     }
 }
 
@@ -104,8 +104,8 @@ fn given_up(context: &DeliveryContext, job: &AppendJob, words: &str) -> Delivere
         "delivering {rows} rows to {} panicked ({words}): millrace is wrong, please report it; they are sent again",
         job.table.name
     );
-    tracing::error!(connector = context.connector, table = %job.table.name, message);
-    context.health.hold(HoldCause::UnknownError, &message, None, context.tasks.now());
+    tracing::error!(connector = context.shared.connector, table = %job.table.name, message);
+    context.health.hold(HoldCause::UnknownError, &message, None, context.shared.tasks.now());
     let abandoned = |share: &Share| ShareOutcome { share: *share, finished: 0, abandoned: share.rows, rejected: 0 };
     let shares = job.shares.iter().map(abandoned).collect();
     let hold = Some((HoldCause::UnknownError, message));
@@ -116,14 +116,14 @@ fn given_up(context: &DeliveryContext, job: &AppendJob, words: &str) -> Delivere
 async fn look_again(context: &DeliveryContext, table: &TableEntry) {
     let Some(held) = context.health.held() else {
         // Nothing to look after now; the loop comes back here after the next event, or soon.
-        context.tasks.sleep(Duration::from_millis(250)).await;
+        context.shared.tasks.sleep(Duration::from_millis(250)).await;
         return;
     };
-    context.tasks.sleep(held.retry_at.saturating_duration_since(context.tasks.now())).await;
-    if let Err(error) = meet_wishes(context.tables.as_ref(), &context.spec, table).await {
-        context.health.hold_again(error.cause, &error.message, error.retry_after, context.tasks.now());
+    context.shared.tasks.sleep(held.retry_at.saturating_duration_since(context.shared.tasks.now())).await;
+    if let Err(error) = meet_wishes(context.shared.tables.as_ref(), &context.shared.spec, table).await {
+        context.health.hold_again(error.cause, &error.message, error.retry_after, context.shared.tasks.now());
         return;
     }
-    tracing::info!(connector = context.connector, table = %table.name, was = held.cause.as_str(), "table is tried again");
+    tracing::info!(connector = context.shared.connector, table = %table.name, was = held.cause.as_str(), "table is tried again");
     context.health.release();
 }

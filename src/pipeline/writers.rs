@@ -56,14 +56,14 @@ struct Kept {
 
 /// The writers of one connector.
 pub struct Writers {
-    parts: WriterParts,
+    shared: Arc<WriterParts>,
     kept: Mutex<HashMap<TableName, Kept>>,
 }
 
 impl Writers {
     /// No writers yet.
     pub fn new(parts: WriterParts) -> Self {
-        Self { parts, kept: Mutex::new(HashMap::new()) }
+        Self { shared: Arc::new(parts), kept: Mutex::new(HashMap::new()) }
     }
 
     /// The writer of a table, and the table's health.
@@ -80,29 +80,20 @@ impl Writers {
         let mut kept = self.kept.lock();
         let seed = kept.len() as u64;
         look(kept.entry((*entry.name).clone()).or_insert_with(|| {
-            let parts = &self.parts;
             let health = Arc::new(TableHealth::new(seed));
-            let context = DeliveryContext {
-                connector: parts.connector.clone(),
-                appender: parts.appender.clone(),
-                tables: parts.tables.clone(),
-                spec: parts.spec.clone(),
-                health: health.clone(),
-                fence: parts.fence.clone(),
-                dead_letters: parts.dead_letters.clone(),
-                tasks: parts.tasks.clone(),
-                freshness: parts.freshness.clone(),
-                metrics: parts.metrics.clone(),
-                trouble: parts.trouble.clone(),
-            };
-            let context = Arc::new(context);
+            let context = Arc::new(DeliveryContext { shared: self.shared.clone(), health: health.clone() });
             Kept { entry: entry.clone(), handle: writer::start(context.clone(), entry.clone()), context, health }
         }))
     }
 
+    /// What all writers of the connector share.
+    pub fn shared(&self) -> &WriterParts {
+        &self.shared
+    }
+
     /// What the streams of the connector's partitions share.
     pub fn exact(&self) -> &Arc<ExactParts> {
-        &self.parts.exact
+        &self.shared.exact
     }
 
     /// The tables so far, in order of their names.

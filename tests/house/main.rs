@@ -1,4 +1,5 @@
-//! The order of the house: which room may use which, how long files are, where `unsafe` is, what files are called.
+//! The order of the house: which room may use which, how long files are, where `unsafe` is, what files are called,
+//! what nobody calls.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 use std::path::{Path, PathBuf};
@@ -211,4 +212,39 @@ fn every_folder_of_src_has_a_mod_file_with_its_rules() {
         let text = std::fs::read_to_string(folder.join("mod.rs")).unwrap_or_else(|_| panic!("{}: no mod.rs", shown(folder)));
         assert!(text.starts_with("//!"), "{}: no docs", shown(folder));
     }
+}
+
+#[test]
+fn every_allowance_has_its_reason() {
+    let attribute = regex::Regex::new(r"#!?\[(allow|expect)\([^\]]*\]").unwrap();
+    let mut seen = 0;
+    for file in ["src", "tests", "benches", "fuzz"].iter().flat_map(|folder| rust_files(folder)) {
+        let text = std::fs::read_to_string(&file).unwrap();
+        for allowance in attribute.find_iter(&text).map(|found| found.as_str()) {
+            seen += 1;
+            assert!(allowance.contains("reason = "), "{}: {allowance}", shown(&file));
+        }
+    }
+    assert!(seen > 20, "only {seen} attributes were found: the scan is blind");
+}
+
+/// The compiler does not say it of a library whose rooms are public: a function that nobody calls is a promise that nobody keeps.
+#[test]
+fn every_public_function_is_called() {
+    let word = regex::Regex::new(r"\w+").unwrap();
+    let public = regex::Regex::new(r"(?m)^\s*pub(?:\([a-z]+\))? (?:const |async |unsafe )*fn (\w+)").unwrap();
+    let mut count = std::collections::HashMap::<String, usize>::new();
+    let mut defined = Vec::new();
+    for file in ["src", "tests", "benches", "fuzz"].iter().flat_map(|folder| rust_files(folder)) {
+        let text = code(&std::fs::read_to_string(&file).unwrap());
+        for found in word.find_iter(&text) {
+            *count.entry(found.as_str().to_owned()).or_default() += 1;
+        }
+        if file.starts_with(root().join("src")) {
+            defined.extend(public.captures_iter(&text).map(|found| (shown(&file), found[1].to_owned())));
+        }
+    }
+    assert!(defined.len() > 500, "only {} functions were found: the scan is blind", defined.len());
+    let dead: Vec<String> = defined.iter().filter(|(_, name)| count[name] == 1).map(|(file, name)| format!("{file}: {name}")).collect();
+    assert!(dead.is_empty(), "nobody calls:\n{}", dead.join("\n"));
 }

@@ -1,13 +1,14 @@
 //! `millrace dead-letters replay`: chosen letters through the connector's present rules, in this process; what was replayed is remembered.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
 use serde_json::json;
+use tokio::runtime::Runtime;
 
-use super::index::{self, Filter, Index, choose};
+use super::index::{self, Filter, choose};
 use super::{TIMEOUT, Whose};
 use crate::bigquery;
 use crate::cli::connectors::{Failed, failed};
@@ -18,6 +19,7 @@ use crate::fleet::{Replayed, StateTopic, letter_hash, replayed_key};
 use crate::flow::Budget;
 use crate::kafka::{ClusterSettings, GroupSettings, TopicScan};
 use crate::pipeline::{ConnectorParts, ConnectorWorld, ReadLetter, Replay, WorkerShared};
+use crate::record::OwnedRecord;
 use crate::supervisor::SchemaSources;
 
 /// Letters, and their bytes, that are replayed and then remembered at a time: what may be replayed again when the command is killed.
@@ -71,7 +73,8 @@ pub(super) fn replay(args: &ReplayArgs) -> Result<Exit, Failed> {
     }
     let mut exit = Exit::Fine;
     if !args.dry_run && !chosen.places.is_empty() {
-        let done = run(args, &loaded, connector, &state, &mut index, &chosen.places.into_iter().collect());
+        let task = Task { args, loaded: &loaded, connector, state: &state, wanted: chosen.places.into_iter().collect() };
+        let done = task.run(&mut index.replayed);
         told["rows"] = done.rows.into();
         told["dead_again"] = done.dead_again.into();
         if !args.json {
@@ -96,83 +99,116 @@ struct Done {
     failed: Option<String>,
 }
 
-fn run(
-    args: &ReplayArgs,
-    loaded: &Loaded,
-    connector: &ConnectorConfig,
-    state: &StateTopic,
-    index: &mut Index,
-    wanted: &HashSet<(i32, i64)>,
-) -> Done {
-    let mut done = Done::default();
-    done.failed = try_run(args, loaded, connector, state, &mut index.replayed, wanted, &mut done).err();
-    done
+/// What the replay of chosen letters needs.
+struct Task<'a> {
+    args: &'a ReplayArgs,
+    loaded: &'a Loaded,
+    connector: &'a ConnectorConfig,
+    state: &'a StateTopic,
+    /// Partition and offset of each letter in the dead-letter topic.
+    wanted: HashSet<(i32, i64)>,
 }
 
-fn try_run(
-    args: &ReplayArgs,
-    loaded: &Loaded,
-    connector: &ConnectorConfig,
-    state: &StateTopic,
-    replayed: &mut BTreeMap<i32, Replayed>,
-    wanted: &HashSet<(i32, i64)>,
-    done: &mut Done,
-) -> Result<(), String> {
-    let words = |error: &dyn std::fmt::Display| error.to_string();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().map_err(|e| words(&e))?;
-    let _inside = runtime.enter();
-    let (fleet, topic) = (Arc::new(loaded.fleet.clone()), connector.dead_letter_topic());
-    let client = runtime.block_on(bigquery::connect(&fleet.bigquery, fleet.worker.ca_file.as_deref())).map_err(|e| words(&e))?;
-    let sources = SchemaSources::new(&fleet).map_err(|e| words(&e))?;
-    let budget = Budget::new(fleet.worker.memory.bytes());
-    let world = ConnectorWorld {
-        schemas: sources.of(connector),
-        config: Arc::new(connector.clone()),
-        tables: client.tables(),
-        appender: client.appender(),
-        streams: client.streams(),
-        worker: Arc::new(WorkerShared::new(budget, runtime.handle().clone(), fleet.bigquery.text_literals)),
-        fleet: fleet.clone(),
-    };
-    let mut replay = Replay::start(ConnectorParts { world, prefetch_bytes: 0, paused: false }).map_err(|e| words(&e))?;
-    let outcome = (|| {
-        let mut scan = TopicScan::open(&GroupSettings::of(&fleet, connector, 0), &topic, TIMEOUT).map_err(|e| words(&e))?;
-        let (mut letters, mut marks, mut bytes) = (Vec::new(), Vec::new(), 0);
+/// Letters that are replayed together, and remembered afterwards.
+#[derive(Default)]
+struct Chunk {
+    letters: Vec<ReadLetter>,
+    /// Partition, offset and hash of each.
+    marks: Vec<(i32, i64, String)>,
+    bytes: usize,
+}
+
+impl Chunk {
+    fn add(&mut self, letter: OwnedRecord) -> Result<(), String> {
+        self.bytes += letter.size_bytes();
+        self.marks.push((letter.partition, letter.offset, letter_hash(&letter)));
+        self.letters.push(ReadLetter::read(letter)?);
+        Ok(())
+    }
+
+    fn is_full(&self) -> bool {
+        self.letters.len() >= CHUNK_LETTERS || self.bytes >= CHUNK_BYTES
+    }
+}
+
+impl Task<'_> {
+    /// Replays the letters; what was remembered of earlier replays goes on in `replayed`.
+    fn run(&self, replayed: &mut BTreeMap<i32, Replayed>) -> Done {
+        let mut done = Done::default();
+        done.failed = self.try_run(replayed, &mut done).err();
+        done
+    }
+
+    fn try_run(&self, replayed: &mut BTreeMap<i32, Replayed>, done: &mut Done) -> Result<(), String> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().map_err(|e| words(&e))?;
+        let _inside = runtime.enter();
+        let parts = ConnectorParts { world: self.world(&runtime)?, prefetch_bytes: 0, paused: false };
+        let mut replay = Replay::start(parts).map_err(|e| words(&e))?;
+        let outcome = self.replay_all(&mut replay, &runtime, replayed, done);
+        replay.stop();
+        runtime.shutdown_background();
+        outcome
+    }
+
+    fn world(&self, runtime: &Runtime) -> Result<ConnectorWorld, String> {
+        let fleet = Arc::new(self.loaded.fleet.clone());
+        let client = runtime.block_on(bigquery::connect(&fleet.bigquery, fleet.worker.ca_file.as_deref())).map_err(|e| words(&e))?;
+        let sources = SchemaSources::new(&fleet).map_err(|e| words(&e))?;
+        let budget = Budget::new(fleet.worker.memory.bytes());
+        Ok(ConnectorWorld {
+            schemas: sources.of(self.connector),
+            config: Arc::new(self.connector.clone()),
+            tables: client.tables(),
+            appender: client.appender(),
+            streams: client.streams(),
+            worker: Arc::new(WorkerShared::new(budget, runtime.handle().clone(), fleet.bigquery.text_literals)),
+            fleet,
+        })
+    }
+
+    fn replay_all(
+        &self,
+        replay: &mut Replay,
+        runtime: &Runtime,
+        replayed: &mut BTreeMap<i32, Replayed>,
+        done: &mut Done,
+    ) -> Result<(), String> {
+        let settings = GroupSettings::of(&self.loaded.fleet, self.connector, 0);
+        let mut scan = TopicScan::open(&settings, &self.connector.dead_letter_topic(), TIMEOUT).map_err(|e| words(&e))?;
         loop {
-            let record = scan.next_record().map_err(|e| words(&e))?;
-            let ended = record.is_none();
-            if let Some(record) = record.filter(|record| wanted.contains(&(record.partition, record.offset))) {
-                bytes += record.size_bytes();
-                marks.push((record.partition, record.offset, letter_hash(&record)));
-                letters.push(ReadLetter::read(record)?);
-            }
-            if letters.is_empty() || !(ended || letters.len() >= CHUNK_LETTERS || bytes >= CHUNK_BYTES) {
-                if ended {
-                    return Ok(());
+            let mut chunk = Chunk::default();
+            while !chunk.is_full() {
+                let Some(record) = scan.next_record().map_err(|e| words(&e))? else { break };
+                if self.wanted.contains(&(record.partition, record.offset)) {
+                    chunk.add(record)?;
                 }
-                continue;
             }
-            let outcome = replay.run(&letters, args.patience, &mut |why| eprintln!("millrace: {why}"))?;
+            if chunk.letters.is_empty() {
+                return Ok(()); // the topic is read to its end
+            }
+            let outcome = replay.run(&chunk.letters, self.args.patience, &mut |why| eprintln!("millrace: {why}"))?;
             done.rows += outcome.rows;
             done.dead_again += outcome.dead_again;
-            let mut touched = HashSet::new();
-            for (partition, offset, hash) in marks.drain(..) {
-                replayed.entry(partition).or_default().add(offset, &hash)?;
-                touched.insert(partition);
-            }
-            for partition in touched {
-                let Some(note) = replayed.get(&partition) else { continue };
-                let note = serde_json::to_vec(note).map_err(|e| words(&e))?;
-                let written = runtime.block_on(state.write(&replayed_key(&topic, partition), Some(&note)));
-                written.map_err(|error| format!("what was replayed could not be remembered: {error}"))?;
-            }
-            (letters, bytes) = (Vec::new(), 0);
-            if ended {
-                return Ok(());
-            }
+            self.remember(&chunk, runtime, replayed)?;
         }
-    })();
-    replay.stop();
-    runtime.shutdown_background();
-    outcome
+    }
+
+    /// Writes to the state topic which letters were replayed.
+    fn remember(&self, chunk: &Chunk, runtime: &Runtime, replayed: &mut BTreeMap<i32, Replayed>) -> Result<(), String> {
+        let topic = self.connector.dead_letter_topic();
+        for (partition, offset, hash) in &chunk.marks {
+            replayed.entry(*partition).or_default().add(*offset, hash)?;
+        }
+        for partition in chunk.marks.iter().map(|(partition, ..)| *partition).collect::<BTreeSet<_>>() {
+            let Some(note) = replayed.get(&partition) else { continue };
+            let note = serde_json::to_vec(note).map_err(|e| words(&e))?;
+            let written = runtime.block_on(self.state.write(&replayed_key(&topic, partition), Some(&note)));
+            written.map_err(|error| format!("what was replayed could not be remembered: {error}"))?;
+        }
+        Ok(())
+    }
+}
+
+fn words(error: &dyn std::fmt::Display) -> String {
+    error.to_string()
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::schema::Schema;
 use super::shared::Shared;
 use super::state::{MetadataUpdates, Table, TableKey};
 use super::values::Cell;
@@ -57,24 +58,19 @@ impl Books {
     ) -> Result<(), String> {
         let table = self.0.catalog.table(&TableKey::new(project, dataset, table)).map_err(|error| error.message)?;
         let schema = table.schema();
-        let missing = |name: &str| format!("Table {} has no column {name}", table.key);
-        let indices = columns.iter().map(|name| schema.position(name).ok_or_else(|| missing(name)));
-        let indices = indices.collect::<Result<Vec<usize>, String>>()?;
-        let mut wanted = vec![false; schema.columns.len()];
-        indices.iter().for_each(|index| wanted[*index] = true);
+        let picks = Picks::of(&table, &schema, columns)?;
         let ((mut number, segments), arrivals) = {
             let store = table.store.lock();
             (store.snapshot_from(from), store.arrivals(from))
         };
         let mut arrivals = arrivals.into_iter().peekable();
-        let mut picked = Vec::with_capacity(indices.len());
+        let mut picked = Vec::with_capacity(columns.len());
         for segment in segments {
-            segment.each(&schema, Some(&wanted), &mut |row, _| {
+            segment.each(&schema, Some(&picks.wanted), &mut |row, _| {
                 number += 1;
                 if number > from {
                     while arrivals.next_if(|(until, _)| *until < number).is_some() {}
-                    picked.clear();
-                    picked.extend(indices.iter().map(|index| row.get(*index).cloned().unwrap_or(Cell::Null)));
+                    picks.read(&row, &mut picked);
                     f(&picked, arrivals.peek().map_or(0, |(_, at)| *at));
                 }
                 true
@@ -95,15 +91,10 @@ impl Books {
     ) -> Result<(), String> {
         let table = self.0.catalog.table(&TableKey::new(project, dataset, table)).map_err(|error| error.message)?;
         let schema = table.schema();
-        let missing = |name: &str| format!("Table {} has no column {name}", table.key);
-        let indices = columns.iter().map(|name| schema.position(name).ok_or_else(|| missing(name)));
-        let indices = indices.collect::<Result<Vec<usize>, String>>()?;
-        let mut wanted = vec![false; schema.columns.len()];
-        indices.iter().for_each(|index| wanted[*index] = true);
-        let mut picked = Vec::with_capacity(indices.len());
-        table.each_row(Some(&wanted), |row| {
-            picked.clear();
-            picked.extend(indices.iter().map(|index| row.get(*index).cloned().unwrap_or(Cell::Null)));
+        let picks = Picks::of(&table, &schema, columns)?;
+        let mut picked = Vec::with_capacity(columns.len());
+        table.each_row(Some(&picks.wanted), |row| {
+            picks.read(&row, &mut picked);
             f(&picked)
         });
         Ok(())
@@ -114,5 +105,28 @@ impl Books {
         let store = table.store.lock();
         let TableKey { project, dataset, table } = table.key.clone();
         TableBook { project, dataset, table, rows: store.rows(), bytes: store.bytes(), metadata_updates }
+    }
+}
+
+/// Which columns of a table are read.
+struct Picks {
+    /// Their places in a row, in the order asked for.
+    indices: Vec<usize>,
+    /// For every column of the table, whether it is read.
+    wanted: Vec<bool>,
+}
+
+impl Picks {
+    fn of(table: &Table, schema: &Schema, columns: &[&str]) -> Result<Self, String> {
+        let missing = |name: &str| format!("Table {} has no column {name}", table.key);
+        let indices = columns.iter().map(|name| schema.position(name).ok_or_else(|| missing(name)));
+        let indices = indices.collect::<Result<Vec<usize>, String>>()?;
+        let wanted = (0..schema.columns.len()).map(|index| indices.contains(&index)).collect();
+        Ok(Self { indices, wanted })
+    }
+
+    fn read(&self, row: &[Cell], picked: &mut Vec<Cell>) {
+        picked.clear();
+        picked.extend(self.indices.iter().map(|index| row.get(*index).cloned().unwrap_or(Cell::Null)));
     }
 }

@@ -11,6 +11,7 @@ use crate::config::{BadRecords, OnLostStream};
 use crate::decode::{row_to_json, split_rows};
 use crate::flow::{BudgetKind, HoldCause};
 use crate::pipeline::batch::Share;
+use crate::pipeline::dead_letters::LetterEnd;
 use crate::pipeline::rejected::{RejectedRow, RejectedRows};
 use crate::pipeline::remedy::{KEEPS_FAILING, advice, lone_row, rejections};
 use crate::record::RecordError;
@@ -83,17 +84,17 @@ impl StreamWriter {
         let context = &self.parts.context;
         let table = self.parts.table.clone();
         let Some(first) = self.window.entries.front_mut() else { return };
-        let asked = ActionContext { changed_recently: context.tables.changed_recently(&table.name), attempts: first.part.attempts };
+        let asked = ActionContext { changed_recently: context.shared.tables.changed_recently(&table.name), attempts: first.part.attempts };
         first.part.attempts += 1;
         let rows = first.rows();
         let layout = first.job.rows.layout.clone();
         let action = failure.class.action(asked);
-        tracing::debug!(connector = context.connector, partition = %self.parts.progress.partition, ?action, %failure, "append failed");
+        tracing::debug!(connector = context.shared.connector, partition = %self.parts.progress.partition, ?action, %failure, "append failed");
         match action {
             Action::Retry(pace) => {
                 if self.backoffs.of(pace).tries() == KEEPS_FAILING {
                     let partition = &self.parts.progress.partition;
-                    tracing::warn!(connector = context.connector, %partition, %failure, "an append keeps failing; it is sent again until it is durable");
+                    tracing::warn!(connector = context.shared.connector, %partition, %failure, "an append keeps failing; it is sent again until it is durable");
                 }
                 table.metrics.append_retries.increment(1);
                 self.wait_before_again(pace).await;
@@ -172,7 +173,7 @@ impl StreamWriter {
     /// on behind those leaves these out.
     async fn take_out(&mut self, rejected: Vec<(u32, RecordError)>) {
         let Some(first) = self.window.entries.front() else { return };
-        let letters = self.parts.context.dead_letters.clone();
+        let letters = self.parts.context.shared.dead_letters.clone();
         let places: Vec<u32> = rejected.iter().map(|(place, _)| *place).collect();
         let bytes: Vec<Range<usize>> = split_rows(&first.part.rows).collect();
         let mut rows = Vec::with_capacity(rejected.len());
@@ -196,8 +197,8 @@ impl StreamWriter {
                 }
             }
         }
-        if !rows.is_empty() && !self.letters_durable(rows).await {
-            return; // the partition has gone
+        if !rows.is_empty() && self.until_letters_durable(rows).await == LetterEnd::PartitionGone {
+            return;
         }
         let (out, rest) = (self.window.next_id(), self.window.next_id());
         let Some(first) = self.window.entries.pop_front() else { return };
@@ -209,36 +210,36 @@ impl StreamWriter {
         self.number_again();
     }
 
-    /// Waits until the dead-letter topic has these rows' records; shown when that takes long. `false`: the partition has gone.
-    async fn letters_durable(&mut self, rows: Vec<RejectedRow>) -> bool {
-        let letters = self.parts.context.dead_letters.clone();
-        let began = self.parts.context.tasks.now();
+    /// Waits until the dead-letter topic has these rows' records, or their partition goes; shown when that takes long.
+    async fn until_letters_durable(&mut self, rows: Vec<RejectedRow>) -> LetterEnd {
+        let letters = self.parts.context.shared.dead_letters.clone();
+        let began = self.parts.context.shared.tasks.now();
         let bytes = rows.iter().map(RejectedRow::size_bytes).sum::<usize>();
         let lease = self.window.entries.front().map(|first| first.job.lease.beside(BudgetKind::DeadLetters, bytes as u64));
-        let Some(lease) = lease else { return false };
+        let Some(lease) = lease else { return LetterEnd::PartitionGone };
         let rejected = RejectedRows { rows, shard: self.parts.shard.clone(), lease };
         let mut done = Box::pin(async move { letters.until_all_durable(rejected).await });
         let mut shown = false;
-        let durable = loop {
-            let wait = self.parts.context.tasks.sleep(std::time::Duration::from_secs(1));
+        let end = loop {
+            let wait = self.parts.context.shared.tasks.sleep(std::time::Duration::from_secs(1));
             match futures::future::select(done, wait).await {
-                futures::future::Either::Left((durable, _)) => break durable,
+                futures::future::Either::Left((end, _)) => break end,
                 futures::future::Either::Right(((), rest)) => done = rest,
             }
             if self.parts.progress.is_gone() {
-                return false;
+                return LetterEnd::PartitionGone;
             }
-            let late = self.parts.context.tasks.now().duration_since(began);
+            let late = self.parts.context.shared.tasks.now().duration_since(began);
             if !shown && late >= std::time::Duration::from_secs(3) {
                 shown = true;
-                let message = self.parts.context.dead_letters.late_message(late);
+                let message = self.parts.context.shared.dead_letters.late_message(late);
                 self.news(StreamNews::Waits { cause: HoldCause::DeadLetterTopic, message }).await;
             }
         };
         if shown {
             self.news(StreamNews::GoesOn).await;
         }
-        durable
+        end
     }
 
     /// Ends the stream: nothing lands in it any more, and its row count says what of the window did. What did not goes to a new one.
@@ -248,9 +249,9 @@ impl StreamWriter {
             self.troubled = false;
             return;
         };
-        tracing::info!(connector = self.parts.context.connector, partition = %self.parts.progress.partition, why, "the partition's stream is ended and its rows counted");
+        tracing::info!(connector = self.parts.context.shared.connector, partition = %self.parts.progress.partition, why, "the partition's stream is ended and its rows counted");
         self.line = None;
-        let began = self.parts.context.tasks.now();
+        let began = self.parts.context.shared.tasks.now();
         let (mut shown, mut not_found) = (false, 0);
         while !self.ends() {
             let failure = match self.parts.exact.streams.finalize(&stream).await {
@@ -300,7 +301,7 @@ impl StreamWriter {
         let message = lost_message(&partition.to_string(), rows, stream, why);
         match self.parts.exact.on_lost {
             OnLostStream::Hold => {
-                tracing::error!(connector = self.parts.context.connector, %partition, message, "the partition holds");
+                tracing::error!(connector = self.parts.context.shared.connector, %partition, message, "the partition holds");
                 self.news(StreamNews::Lost { message: message.clone() }).await;
                 // The intents stay as they are: whoever comes next finds the same.
                 self.abandon_all(HoldCause::StreamLost, &message).await;
@@ -308,7 +309,7 @@ impl StreamWriter {
                 self.troubled = false;
             }
             OnLostStream::AtLeastOnce => {
-                tracing::error!(connector = self.parts.context.connector, %partition, message, "the rows are sent again");
+                tracing::error!(connector = self.parts.context.shared.connector, %partition, message, "the rows are sent again");
                 self.parts.exact.metrics.replayed_rows.increment(rows);
                 self.parts.table.metrics.possible_duplicate_rows.increment(rows);
                 self.leave().await;

@@ -18,7 +18,7 @@ const SHOWN_AFTER: Duration = Duration::from_secs(3);
 impl StreamWriter {
     /// Creates a stream for what waits and announces it. `false` always: look again.
     pub(super) async fn begin_stream(&mut self) -> bool {
-        let began = self.parts.context.tasks.now();
+        let began = self.parts.context.shared.tasks.now();
         let (mut shown, mut attempts) = (false, 0);
         while !self.ends() {
             let failure = match self.parts.exact.streams.create(&self.parts.table.name).await {
@@ -42,7 +42,8 @@ impl StreamWriter {
                 Err(failure) => failure,
             };
             self.parts.table.metrics.error(failure.class.as_str());
-            let context = ActionContext { changed_recently: self.parts.context.tables.changed_recently(&self.parts.table.name), attempts };
+            let context =
+                ActionContext { changed_recently: self.parts.context.shared.tables.changed_recently(&self.parts.table.name), attempts };
             attempts += 1;
             let pace = match failure.class.action(context) {
                 Action::Hold(cause) => {
@@ -65,7 +66,7 @@ impl StreamWriter {
 
     /// Shows a hold once something has taken too long. Returns whether it is shown.
     pub(super) async fn show_late(&mut self, began: Instant, shown: bool, message: &str) -> bool {
-        let late = self.parts.context.tasks.now().duration_since(began) >= SHOWN_AFTER;
+        let late = self.parts.context.shared.tasks.now().duration_since(began) >= SHOWN_AFTER;
         if late && !shown {
             self.news(StreamNews::Waits { cause: HoldCause::TakingOver, message: format!("{message}; tried again") }).await;
         }
@@ -83,7 +84,7 @@ impl StreamWriter {
                      the brokers to 4096 (their default; {METADATA_BYTES_MAX} are needed at most), or guarantee = \"at-least-once\" in [delivery]; tried again",
                     self.parts.progress.partition
                 );
-                tracing::error!(connector = self.parts.context.connector, message, "the partition holds");
+                tracing::error!(connector = self.parts.context.shared.connector, message, "the partition holds");
                 self.news(StreamNews::Waits { cause: HoldCause::OffsetMetadata, message }).await;
             }
             None if self.intents_refused => {
@@ -105,7 +106,7 @@ impl StreamWriter {
 
     /// Waits, or until the assignment ends.
     pub(super) async fn pause(&mut self, span: Duration) {
-        let mut sleep = self.parts.context.tasks.sleep(span);
+        let mut sleep = self.parts.context.shared.tasks.sleep(span);
         while !self.ends() {
             let changed = std::pin::pin!(self.parts.progress.published.changed());
             match futures::future::select(sleep, changed).await {

@@ -48,7 +48,7 @@ pub struct StreamWriterParts {
 /// Starts the writer's task. It ends when its handle is dropped or the assignment is over; what it has not sent then is never sent.
 pub fn start(parts: StreamWriterParts) -> WriterHandle {
     let (jobs, receiver) = mpsc::channel(QUEUE_MAX);
-    let (tasks, trouble) = (parts.context.tasks.clone(), parts.context.trouble.clone());
+    let (tasks, trouble) = (parts.context.shared.tasks.clone(), parts.context.shared.trouble.clone());
     let partition = parts.progress.partition.clone();
     let beat = watchdog::watch(format!("the stream writer of {partition} to {}", parts.table.name));
     let writer = StreamWriter::new(parts, receiver);
@@ -81,7 +81,7 @@ pub(super) struct StreamWriter {
 
 impl StreamWriter {
     fn new(parts: StreamWriterParts, jobs: mpsc::Receiver<AppendJob>) -> Self {
-        let seed = parts.context.tasks.random();
+        let seed = parts.context.shared.tasks.random();
         Self {
             window: Window::new(parts.base_next),
             parts,
@@ -185,9 +185,9 @@ impl StreamWriter {
     }
 
     async fn send(&mut self, index: usize) {
-        self.parts.context.fence.beat(self.parts.context.tasks.now());
+        self.parts.context.shared.fence.beat(self.parts.context.shared.tasks.now());
         let progress = self.parts.progress.clone();
-        self.parts.context.fence.wait_down(move || progress.is_gone() || progress.is_draining()).await;
+        self.parts.context.shared.fence.wait_down(move || progress.is_gone() || progress.is_draining()).await;
         let row = self.window.row_of(index);
         let (Some(stream), Some(entry)) = (self.window.stream.clone(), self.window.entries.get_mut(index)) else { return };
         if self.parts.progress.is_gone() || self.parts.progress.is_draining() {
@@ -200,10 +200,10 @@ impl StreamWriter {
             layout: entry.job.rows.layout.clone(),
             rows: entry.part.rows.clone(),
             row_count: entry.rows(),
-            gate: Some(entry.job.gate(&self.parts.context.fence)),
+            gate: Some(entry.job.gate(&self.parts.context.shared.fence)),
         };
         self.parts.table.metrics.appends.increment(1);
-        let sent_at = self.parts.context.tasks.now();
+        let sent_at = self.parts.context.shared.tasks.now();
         let line = self.line.get_or_insert_with(|| self.parts.exact.streams.open(&stream));
         let answer = line.append(append, row).await;
         self.in_flight.push(async move { (id, sent_at, answer.await) }.boxed());
@@ -215,7 +215,7 @@ impl StreamWriter {
         match answer {
             Ok(()) => {
                 entry.state = State::Landed;
-                table.metrics.append_latency.record(self.parts.context.tasks.now().duration_since(sent_at).as_secs_f64());
+                table.metrics.append_latency.record(self.parts.context.shared.tasks.now().duration_since(sent_at).as_secs_f64());
                 self.backoffs.reset();
                 self.settle_landed().await;
             }

@@ -9,6 +9,7 @@ use super::{Stage, stage, value};
 use crate::flow::BudgetKind;
 use crate::pipeline::events::{ShardEvent, ShardHandle};
 use crate::pipeline::half_started::HalfStarted;
+use crate::pipeline::partition::NextOwner;
 use crate::pipeline::shard_thread::{self, ShardLoop};
 
 fn runtime() -> tokio::runtime::Runtime {
@@ -63,7 +64,7 @@ fn what_is_finished_beyond_the_last_commit_is_counted_at_the_end() {
     stage.run(|_, _| {});
     stage.progress.set_committed(35);
     let partition = &stage.shard.slots[0];
-    assert_eq!(partition.finished_again_records(false), 25);
+    assert_eq!(partition.finished_again_records(NextOwner::ReadsFromCommit), 25);
     stage.shard.end();
     let partition = &stage.shard.slots[0];
     assert!(!partition.owned && partition.queue.is_none() && stage.progress.is_gone());

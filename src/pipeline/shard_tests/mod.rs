@@ -18,10 +18,11 @@ use parking_lot::Mutex;
 use rand::SeedableRng;
 
 use self::played::{Control, Log, LogQueue, OneTable, Post, Sink};
-use super::dead_letters::{DeadLetters, Letter};
+use super::dead_letters::DeadLetters;
 use super::events::{ShardEvent, ShardHandle};
 use super::exact::ExactParts;
 use super::fence::Fence;
+use super::letter::Letter;
 use super::plans::PlanMaker;
 use super::progress::PartitionProgress;
 use super::route::TableRoutes;

@@ -18,7 +18,8 @@ use crate::bigquery::{
 use crate::decode::split_rows;
 use crate::flow::HoldCause;
 use crate::kafka::{Epoch, Flow, GroupControl, GroupError, NextOffset, PartitionQueue, QueueEvent, Taken};
-use crate::pipeline::dead_letters::{Letter, LetterBox, LetterError, Rereader};
+use crate::pipeline::dead_letters::{LetterBox, LetterError, Rereader};
+use crate::pipeline::letter::Letter;
 use crate::record::{Headers, OwnedRecord, Record, TopicPartition};
 use crate::table::{Column, ColumnType, Mode, TableName};
 

@@ -17,7 +17,8 @@ use crate::bigquery::{
 };
 use crate::decode::split_rows;
 use crate::kafka::{Epoch, GroupControl, GroupError, NextOffset};
-use crate::pipeline::dead_letters::{Letter, LetterBox, LetterError, Rereader};
+use crate::pipeline::dead_letters::{LetterBox, LetterError, Rereader};
+use crate::pipeline::letter::Letter;
 use crate::record::{OwnedRecord, TopicPartition};
 use crate::table::{Column, ColumnType, Mode, TableName};
 
