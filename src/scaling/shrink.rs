@@ -36,7 +36,13 @@ impl Round<'_> {
         if fleet.since_change_s(now) < rest_s {
             return Err("the last change is too fresh".to_owned());
         }
-        let often = fleet.resizes.len() as f64 / self.tuning.resizes_per_hour;
+        let resizes = fleet.resizes.len() as f64;
+        let least_step = match resizes {
+            r if r >= tuning.most_resizes => tuning.largest_step,
+            r if r >= tuning.many_resizes => least_step.max(tuning.large_step),
+            _ => least_step,
+        };
+        let often = resizes / tuning.resizes_per_hour;
         let slower = if often <= 1.0 { 1.0 } else { (often * often).min(4.0) };
         // What recurs needs no waiting: the outlook says when it comes back.
         let known = !self.groups.is_empty() && self.groups.iter().all(|g| g.outlook.period_s.is_some() || g.load < 1e-6);

@@ -63,6 +63,15 @@ pub struct Tuning {
     pub resizes_per_hour: f64,
     /// A trend of less than a minute then counts when it changes the load by this share.
     pub often_floor: f64,
+    /// Resizes within an hour from which on the fleet shrinks by `large_step` or not at all.
+    pub many_resizes: f64,
+    /// See `many_resizes`: a share of the fleet.
+    pub large_step: f64,
+    /// Resizes within an hour from which on it shrinks by `largest_step` or not at all. Growing has no limit: late records are worse than a
+    /// worker too many.
+    pub most_resizes: f64,
+    /// See `most_resizes`: a share of the fleet.
+    pub largest_step: f64,
 }
 
 impl Tuning {
@@ -107,6 +116,10 @@ impl Default for Tuning {
             least_step: 0.08,
             resizes_per_hour: 15.0,
             often_floor: 0.15,
+            many_resizes: 20.0,
+            large_step: 0.25,
+            most_resizes: 23.0,
+            largest_step: 0.6,
         }
     }
 }

@@ -25,7 +25,7 @@ pub struct SimulateArgs {
     /// A trace from a file: second,partition,records/s in rows; a rate holds until the partition's next row. Needs --capacity.
     #[arg(long, value_name = "FILE", requires = "capacity")]
     csv: Option<PathBuf>,
-    /// The first seed. The policy was tuned on seeds below 100.
+    /// The first seed. The policy was tuned on seeds below 41.
     #[arg(long, default_value_t = 1000)]
     seed: u64,
     /// How many seeds, from the first one on.

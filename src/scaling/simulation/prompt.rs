@@ -17,6 +17,8 @@ const PRICE: f64 = 1.3;
 const FULL: f64 = 0.85;
 /// The load before: its mean over so many seconds.
 const BEFORE_S: usize = 60;
+/// A rise has begun when the load is this many times what it was: less is noise to whoever does not know the future.
+const NOTICED: f64 = 1.2;
 /// A rise is weighed by what exceeds the fleet before it within this time, and seconds beyond the fleet that lie closer belong to one rise.
 const RISE_S: usize = 120;
 /// The first rise that weighs this share of the largest counts.
@@ -135,7 +137,7 @@ fn onset(trace: &Trace, fleets: &Fleets) -> Option<(usize, f64)> {
     // A slow rise began before it was beyond the fleet.
     let early = at.saturating_sub(BEFORE_S);
     let before = mean(early.saturating_sub(BEFORE_S), early.max(1));
-    let onset = (0..at).rev().find(|s| load[*s] <= before).unwrap_or(0);
+    let onset = (0..at).rev().find(|s| load[*s] <= before * NOTICED).unwrap_or(0);
     Some((onset, before))
 }
 
