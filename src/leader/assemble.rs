@@ -86,6 +86,7 @@ impl Look<'_> {
             now_ms: self.now_ms,
             window_ms: millis(self.scaling.rate_window()),
             replicas: self.replicas,
+            waiting_workers: None,
             ready_workers: Some(ready(self.live)),
             groups: self.connectors.iter().map(|config| self.group(config, coverage)).collect(),
             workers: self.live.iter().map(|worker| self.worker(&worker.report)).collect(),

@@ -62,5 +62,5 @@ fn plain(snapshot: &Snapshot, replicas: u32, reason: String) -> Decision {
 
 fn undecided(replicas: u32, reason: String) -> Decision {
     let (connectors, action) = (Vec::new(), Action::Hold);
-    Decision { replicas, reason, action, connectors, missing_workers: 0, absent: false, cost_per_hour: None }
+    Decision { replicas, reason, action, connectors, missing_workers: 0, absent: false, hold_joins_ms: 0, cost_per_hour: None }
 }

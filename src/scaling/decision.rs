@@ -21,6 +21,10 @@ pub struct Decision {
     /// The missing ones are past the start-up deadline: they are counted as absent.
     #[serde(default)]
     pub absent: bool,
+    /// Workers that have started wait this long, from this decision on, before they join groups whose rebalance stops all: so that those which were asked
+    /// for together join together. 0: whoever waits joins now.
+    #[serde(default)]
+    pub hold_joins_ms: u64,
     /// What the fleet costs, when the cost of a worker is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cost_per_hour: Option<CostPerHour>,

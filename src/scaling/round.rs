@@ -299,7 +299,16 @@ impl<'a> Round<'a> {
             chosen: cost * f64::from(wanted),
             one_per_partition: cost * partitions as f64,
         });
-        Decision { replicas: wanted, reason, action, connectors, missing_workers: self.missing, absent: self.overdue > 0, cost_per_hour }
+        Decision {
+            replicas: wanted,
+            reason,
+            action,
+            connectors,
+            missing_workers: self.missing,
+            absent: self.overdue > 0,
+            hold_joins_ms: 0,
+            cost_per_hour,
+        }
     }
 }
 

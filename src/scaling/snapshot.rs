@@ -20,6 +20,10 @@ pub struct Snapshot {
     /// Workers that are there and members of their groups. Unknown: as many as `workers` lists.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "some_whole")]
     pub ready_workers: Option<u32>,
+    /// Those of the workers that are there, but no members yet because they wait for others to join with ([`Decision::hold_joins_ms`](super::Decision)). Unknown: the fleet
+    /// does not wait, whoever has started joins.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "some_whole")]
+    pub waiting_workers: Option<u32>,
     /// One for each connector.
     #[serde(default)]
     pub groups: Vec<ConnectorGroup>,

@@ -89,6 +89,7 @@ impl Fleet {
             now_ms: self.now_ms,
             window_ms: 15_000,
             replicas: self.replicas,
+            waiting_workers: None,
             ready_workers: Some(self.replicas),
             groups,
             workers,
