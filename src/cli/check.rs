@@ -10,6 +10,7 @@ use super::Exit;
 use super::check_schemas::{self, Source};
 use super::check_streams::against_quotas;
 use super::run::ConfigArgs;
+use super::stdout::say;
 use super::{authorities, check_table};
 use crate::bigquery::{self, BigQuery};
 use crate::config::{BadRecords, ConnectorConfig, Guarantee, Loaded, ValueFormat};
@@ -54,7 +55,7 @@ pub fn check(args: &CheckArgs) -> Exit {
         runtime.block_on(connections(&loaded, args.timeout.into(), &mut report));
         runtime.shutdown_background();
     }
-    println!("{} tried, {} failed", report.tried, report.failed);
+    say!("{} tried, {} failed", report.tried, report.failed);
     if report.failed == 0 { Exit::Fine } else { Exit::Failed }
 }
 
@@ -68,7 +69,7 @@ pub(super) struct Report {
 impl Report {
     /// A heading.
     pub(super) fn part(&mut self, name: &str) {
-        println!("{name}");
+        say!("{name}");
     }
     /// It works.
     pub(super) fn good(&mut self, what: &str, outcome: impl AsRef<str>) {
@@ -95,7 +96,7 @@ impl Report {
 }
 
 fn line(mark: &str, what: &str, outcome: &str) {
-    if outcome.is_empty() { println!("  {mark} {what}") } else { println!("  {mark} {what}: {outcome}") }
+    if outcome.is_empty() { say!("  {mark} {what}") } else { say!("  {mark} {what}: {outcome}") }
 }
 
 async fn connections(loaded: &Loaded, timeout: Duration, report: &mut Report) {

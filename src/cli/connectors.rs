@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::Exit;
 use super::run::ConfigArgs;
+use super::stdout::say;
 use crate::config::{Loaded, ScalingMode};
 use crate::fleet::{DesiredConnector, Order, StateTopic, Verb, WorkerReport};
 use crate::flow::{Clock, SystemClock};
@@ -164,7 +165,7 @@ fn tell(args: &TellArgs, verb: Verb) -> Result<Exit, Failed> {
     for (name, order) in given {
         let answer = order.and_then(|order| order.held(now.get(&name).cloned()).map_err(|overtaken| overtaken.to_string()));
         match &answer {
-            Ok(wish) if !args.json => println!("{name}: {}", done_words(verb, wish)),
+            Ok(wish) if !args.json => say!("{name}: {}", done_words(verb, wish)),
             Ok(_) => {}
             Err(why) => {
                 wrong += 1;
@@ -174,7 +175,7 @@ fn tell(args: &TellArgs, verb: Verb) -> Result<Exit, Failed> {
         told.push(serde_json::json!({ "connector": name, "wish": answer.as_ref().ok(), "error": answer.as_ref().err() }));
     }
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&told).map_err(failed)?);
+        say!("{}", serde_json::to_string_pretty(&told).map_err(failed)?);
     }
     Ok(if wrong == 0 { Exit::Fine } else { Exit::Failed })
 }
@@ -192,9 +193,9 @@ fn list(args: &ListArgs) -> Result<Exit, Failed> {
     let (wishes, reports) = (topic.wishes().map_err(failed)?, topic.reports().map_err(failed)?);
     let listed = listed(&in_folder(&loaded), &wishes, &reports);
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&listed).map_err(failed)?);
+        say!("{}", serde_json::to_string_pretty(&listed).map_err(failed)?);
     } else {
-        println!("{}", table(&listed, now_ms()));
+        say!("{}", table(&listed, now_ms()));
     }
     Ok(Exit::Fine)
 }

@@ -13,6 +13,7 @@ use clap::{Args, ValueEnum};
 use super::Exit;
 use super::arguments;
 use super::keys::{Key, Keys};
+use super::stdout::{self, say};
 use crate::datagen::{Brake, Framing, Generator, GeneratorSettings, Journal, Rate, STOCK_UPDATE_SCHEMA, serve_rate};
 
 /// How a record says what its schema is.
@@ -97,7 +98,7 @@ fn run(args: DatagenArgs) -> Result<bool> {
     runtime.spawn(stop_on_signal(stop.clone()));
     if let Some(port) = args.rate_port {
         let (address, _) = runtime.block_on(serve_rate(rate.clone(), port)).with_context(|| format!("--rate-port {port}"))?;
-        println!("rate at http://{address}/rate");
+        say!("rate at http://{address}/rate");
     }
     let framing = match (args.framing, &args.registry) {
         (FramingName::Json, _) => Framing::Json,
@@ -125,7 +126,7 @@ fn run(args: DatagenArgs) -> Result<bool> {
     if let Some(path) = &args.journal {
         write_journal(path, &journal).with_context(|| format!("--journal {}", path.display()))?;
     }
-    println!("{} records acknowledged, {} of them bad, {} not acknowledged", journal.records(), journal.bad(), journal.failed());
+    say!("{} records acknowledged, {} of them bad, {} not acknowledged", journal.records(), journal.bad(), journal.failed());
     if let Some(failure) = journal.last_failure() {
         eprintln!("millrace datagen: the last record that was not acknowledged: {failure}");
     }
@@ -151,7 +152,9 @@ fn watch(generator: &Generator, rate: &Rate, duration: Option<Duration>, stop: &
         if shown_at.elapsed() >= Duration::from_secs(1) {
             let records = generator.journal().records();
             let per_second = (records - shown) as f64 / shown_at.elapsed().as_secs_f64();
-            print!("{records} records, {per_second:.0}/s of {}/s asked, {} bad\r\n", rate.get(), generator.journal().bad());
+            let (asked, bad) = (rate.get(), generator.journal().bad());
+            // Keys are read in raw mode, where a line feed goes straight down.
+            stdout::write(format_args!("{records} records, {per_second:.0}/s of {asked}/s asked, {bad} bad\r\n"));
             (shown_at, shown) = (Instant::now(), records);
         }
     }

@@ -8,6 +8,7 @@ use clap::Args;
 
 use super::datagen::stop_on_signal;
 use super::demo::Profile;
+use super::stdout::say;
 use super::{Exit, arguments};
 use crate::embedded::bigquery::{EmbeddedBigQuery, Settings};
 use crate::embedded::broker::{BrokerSettings, EmbeddedBroker};
@@ -101,14 +102,14 @@ async fn serve(args: &EmbeddedArgs) -> Result<()> {
         bigquery.create_dataset(project, dataset).with_context(|| format!("dataset {project}.{dataset}"))?;
     }
     for line in args.faults.describe(false) {
-        println!("fault: {line}");
+        say!("fault: {line}");
     }
-    println!("kafka: {}", broker.bootstrap_servers());
-    println!("registry: {}", registry.url());
-    println!("bigquery: {}", bigquery.rest_url());
-    println!("bigquery-grpc: {}", bigquery.grpc_url());
+    say!("kafka: {}", broker.bootstrap_servers());
+    say!("registry: {}", registry.url());
+    say!("bigquery: {}", bigquery.rest_url());
+    say!("bigquery-grpc: {}", bigquery.grpc_url());
     // Scripts wait for this line.
-    println!("ready");
+    say!("ready");
     while !stop.load(Ordering::Relaxed) {
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     }

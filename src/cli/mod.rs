@@ -23,6 +23,7 @@ mod schema;
 mod simulate;
 mod status;
 mod status_table;
+mod stdout;
 
 use std::process::ExitCode;
 

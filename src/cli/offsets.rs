@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::Exit;
 use super::connectors::{Failed, failed, now_ms};
 use super::run::ConfigArgs;
+use super::stdout::say;
 use crate::config::{ConnectorConfig, Loaded};
 use crate::kafka::{CommittedPartition, GroupOffsets, GroupSettings, NotSet};
 use crate::record::TopicPartition;
@@ -231,7 +232,7 @@ fn say(json: bool, words: &str) {
     if json {
         eprintln!("{words}");
     } else {
-        println!("{words}");
+        say!("{words}");
     }
 }
 
@@ -264,7 +265,7 @@ fn targets(group: &GroupOffsets, all: &[CommittedPartition], to: To) -> Result<V
 
 fn print(shown: &[Shown], json: bool) -> Result<(), Failed> {
     if json {
-        println!("{}", serde_json::to_string_pretty(shown).map_err(failed)?);
+        say!("{}", serde_json::to_string_pretty(shown).map_err(failed)?);
         return Ok(());
     }
     let sets = shown.iter().any(|one| one.set_to.is_some());
@@ -285,17 +286,13 @@ fn print(shown: &[Shown], json: bool) -> Result<(), Failed> {
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }
-    println!("{table}");
+    say!("{table}");
     if shown.iter().any(|one| one.has_metadata) {
-        println!("* something is stored beside it");
+        say!("* something is stored beside it");
     }
     let sum = |of: fn(&Shown) -> Option<i64>| shown.iter().filter_map(of).sum::<i64>();
     if sets {
-        println!(
-            "at most {} records come again, {} are left out (gaps between offsets count)",
-            sum(|one| one.again),
-            sum(|one| one.left_out)
-        );
+        say!("at most {} records come again, {} are left out (gaps between offsets count)", sum(|one| one.again), sum(|one| one.left_out));
     }
     Ok(())
 }

@@ -4,6 +4,7 @@
 use clap::Args;
 
 use super::Exit;
+use super::stdout::say;
 use crate::config;
 use crate::scaling::{Decision, Snapshot};
 
@@ -35,7 +36,7 @@ pub fn schema(args: &SchemaArgs) -> Exit {
     };
     match serde_json::to_string_pretty(&schema) {
         Ok(text) => {
-            println!("{text}");
+            say!("{text}");
             Exit::Fine
         }
         Err(error) => {

@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::Exit;
 use super::status_table;
+use super::stdout::say;
 
 /// Holds the token of a worker that wants one: a command line would show it to everybody on the machine.
 const TOKEN: &str = "MILLRACE_API_TOKEN";
@@ -22,6 +23,9 @@ pub struct StatusArgs {
     /// Print the answer as JSON (one line each with --watch): that of `GET /fleet`, or of `GET /status` where the worker knows no fleet.
     #[arg(long)]
     json: bool,
+    /// Also a row for each partition: owner, offsets, lag, what is produced and consumed each second.
+    #[arg(long)]
+    partitions: bool,
     /// Ask again every two seconds until interrupted.
     #[arg(long)]
     watch: bool,
@@ -59,12 +63,10 @@ async fn show(args: &StatusArgs) -> Exit {
         let answer = ask(&client, args.url.trim_end_matches('/')).await;
         let shown = match &answer {
             Ok(answer) => {
-                let text = if args.json { as_json(answer, args.watch) } else { as_table(answer) };
-                if args.watch && !args.json {
-                    // Clears the screen and goes to its corner (ECMA-48: ED, CUP).
-                    print!("\x1b[2J\x1b[H");
-                }
-                println!("{text}");
+                let text = if args.json { as_json(answer, args.watch) } else { as_table(answer, args.partitions) };
+                // Clears the screen and goes to its corner (ECMA-48: ED, CUP).
+                let begin = if args.watch && !args.json { "\x1b[2J\x1b[H" } else { "" };
+                say!("{begin}{text}");
                 true
             }
             Err(why) => {
@@ -122,8 +124,9 @@ fn as_json(answer: &Answer, one_line: bool) -> String {
     text.unwrap_or_default()
 }
 
-fn as_table(answer: &Answer) -> String {
+fn as_table(answer: &Answer, partitions: bool) -> String {
     match answer {
+        Answer::Fleet(fleet) if partitions => format!("{}\n\n{}", status_table::fleet(fleet), status_table::partitions(fleet)),
         Answer::Fleet(fleet) => status_table::fleet(fleet),
         Answer::Worker(worker) => status_table::worker(worker),
     }

@@ -32,12 +32,14 @@ pub(super) fn fleet(fleet: &Value) -> String {
     let _ = writeln!(out, "\n{}", connectors(fleet));
     let decisions = list(&fleet["decisions"]);
     if !decisions.is_empty() {
-        let _ = writeln!(out, "\nlast changes, newest first:");
+        let _ = writeln!(out, "\nlast decisions, newest first:");
         for decision in decisions.iter().take(DECISIONS) {
             let ago = (number(&fleet["now_ms"]).unwrap_or(0.0) - number(&decision["at_ms"]).unwrap_or(0.0)).max(0.0);
             let (from, to) = (count(&decision["replicas_before"]), count(&decision["replicas"]));
             let reason = decision["reason"].as_str().unwrap_or(UNKNOWN);
-            let _ = writeln!(out, "  {} ago: {from} -> {to} workers: {reason}", time(Some(ago)));
+            // Every term publishes its first decision, also one that changes nothing.
+            let change = if from == to { String::new() } else { format!("{from} -> {to} workers: ") };
+            let _ = writeln!(out, "  {} ago: {change}{reason}", time(Some(ago)));
         }
     }
     out.trim_end().to_owned()
@@ -92,17 +94,25 @@ fn workers(workers: &[Value]) -> Table {
 }
 
 fn connectors(fleet: &Value) -> Table {
-    let heads =
-        ["connector", "wished", "partitions", "lag", "lag bytes", "lag time", "produced/s", "consumed/s", "bytes in/s", "needs", "holds"];
-    let mut table = table(&heads, 2..10);
+    let heads = [
+        "connector",
+        "wished",
+        "partitions",
+        "lag",
+        "lag bytes",
+        "lag time",
+        "produced/s",
+        "consumed/s",
+        "bytes in/s",
+        "bytes out/s",
+        "needs",
+        "holds",
+    ];
+    let mut table = table(&heads, 2..11);
     for connector in list(&fleet["connectors"]) {
         let need = list(&fleet["decided"]["decision"]["connectors"]).iter().find(|need| need["connector"] == connector["connector"]);
         let partitions = list(&connector["partitions"]);
         let at_least = partitions.iter().any(|p| p["lag_at_least"] == true && p["lag_ms"] == connector["lag_ms"]);
-        let lag_time = match number(&connector["lag_ms"]) {
-            Some(ms) if at_least => format!("over {}", time(Some(ms))),
-            ms => time(ms),
-        };
         let holds = connector["trouble"].as_str().or_else(|| need.and_then(|need| need["holds"].as_str()));
         table.add_row([
             connector["connector"].as_str().unwrap_or(UNKNOWN).to_owned(),
@@ -110,15 +120,62 @@ fn connectors(fleet: &Value) -> Table {
             partitions.len().to_string(),
             amount(number(&connector["lag_records"])),
             bytes(number(&connector["lag_bytes"])),
-            lag_time,
+            lag_time(&connector["lag_ms"], at_least),
             amount(number(&connector["produced_records_per_s"])),
             amount(number(&connector["consumed_records_per_s"])),
             bytes(number(&connector["produced_bytes_per_s"])),
+            bytes(number(&connector["consumed_bytes_per_s"])),
             need.and_then(|need| number(&need["replicas"])).map_or_else(|| UNKNOWN.to_owned(), |n| n.to_string()),
             holds.unwrap_or_default().to_owned(),
         ]);
     }
     table
+}
+
+/// Every partition that the leader measured, by the answer of `GET /fleet`.
+pub(super) fn partitions(fleet: &Value) -> String {
+    let heads = [
+        "connector",
+        "partition",
+        "worker",
+        "committed",
+        "end",
+        "lag",
+        "lag bytes",
+        "lag time",
+        "produced/s",
+        "consumed/s",
+        "bytes in/s",
+        "bytes out/s",
+    ];
+    let mut table = table(&heads, 3..12);
+    for connector in list(&fleet["connectors"]) {
+        for partition in list(&connector["partitions"]) {
+            let topic = partition["topic"].as_str().unwrap_or(UNKNOWN);
+            table.add_row([
+                connector["connector"].as_str().unwrap_or(UNKNOWN).to_owned(),
+                format!("{topic}[{}]", count(&partition["partition"])),
+                partition["owner"].as_str().unwrap_or("nobody").to_owned(),
+                amount(number(&partition["committed_offset"])),
+                amount(number(&partition["end_offset"])),
+                amount(number(&partition["lag_records"])),
+                bytes(number(&partition["lag_bytes"])),
+                lag_time(&partition["lag_ms"], partition["lag_at_least"] == true),
+                amount(number(&partition["produced_records_per_s"])),
+                amount(number(&partition["consumed_records_per_s"])),
+                bytes(number(&partition["produced_bytes_per_s"])),
+                bytes(number(&partition["consumed_bytes_per_s"])),
+            ]);
+        }
+    }
+    table.to_string()
+}
+
+fn lag_time(ms: &Value, at_least: bool) -> String {
+    match number(ms) {
+        Some(ms) if at_least => format!("over {}", time(Some(ms))),
+        ms => time(ms),
+    }
 }
 
 /// One worker that knows no fleet, by the answer of `GET /status`.
@@ -239,9 +296,11 @@ mod tests {
             "workers": [{"presence": "stale", "age_ms": 9_000, "report": {"worker": "worker-1", "busy_fraction": 0.5,
                 "connectors": [{"connector": "stock", "state": "holding", "partitions": [{"records_per_s": 1500.0}, {"records_per_s": null}]}]}}],
             "connectors": [{"connector": "stock", "desired": "running", "lag_records": 12_345, "lag_ms": 61_000, "lag_bytes": null,
-                "partitions": [{"lag_ms": 61_000, "lag_at_least": true}]}],
+                "consumed_bytes_per_s": 2_048.0, "partitions": [{"topic": "t", "partition": 3, "owner": "worker-1", "committed_offset": 5,
+                "end_offset": 12_350, "lag_records": 12_345, "lag_ms": 61_000, "lag_at_least": true, "produced_records_per_s": 77.0}]}],
             "remarks": ["open transaction in t[3]"],
-            "decisions": [{"at_ms": 40_000, "replicas_before": 2, "replicas": 4, "reason": "load rises"}],
+            "decisions": [{"at_ms": 40_000, "replicas_before": 2, "replicas": 4, "reason": "load rises"},
+                {"at_ms": 30_000, "replicas_before": 2, "replicas": 2, "reason": "stays at 2"}],
         });
         let text = fleet(&answer);
         for part in [
@@ -255,11 +314,17 @@ mod tests {
             "50 %",
             "12,345",
             "over 61.0 s",
+            "2.0 KiB",
             "60.0 s ago: 2 -> 4 workers: load rises",
+            "70.0 s ago: stays at 2",
         ] {
             assert!(text.contains(part), "no `{part}` in\n{text}");
         }
         assert!(!text.contains("trouble"));
+        let each = partitions(&answer);
+        for part in ["t[3]", "worker-1", " 5 ", "12,350", "12,345", "over 61.0 s", " 77 ", UNKNOWN] {
+            assert!(each.contains(part), "no `{part}` in\n{each}");
+        }
         // Nothing of a later version's or a broken answer breaks the table.
         assert!(fleet(&json!({})).contains("nobody yet"));
     }

@@ -12,6 +12,9 @@ use crate::scaling::Memory;
 const OLD_AFTER_MS: i64 = 1_800_000;
 /// How far ahead of this machine's clock the last leader's may have been.
 const CLOCKS_APART_MS: i64 = 60_000;
+/// What went on when a memory of this age was written may have ended and begun again since: a rebalance counts from the first look that
+/// finds it.
+const UNDER_WAY_MS: i64 = 10_000;
 /// The steps of a connector's load that a memory holds, and how long each is.
 const HISTORY_STEPS: usize = 900;
 const HISTORY_STEP_S: usize = 10;
@@ -42,7 +45,11 @@ impl Timeline {
         if age_ms > OLD_AFTER_MS {
             return (Memory::default(), fresh);
         }
-        match serde_json::from_value(left.memory.clone()) {
+        let mut memory = left.memory.clone();
+        if age_ms > UNDER_WAY_MS {
+            each_group(&mut memory, |group| _ = group.remove("rebalancing_since_ms"));
+        }
+        match serde_json::from_value(memory) {
             // A time that does not move on would be no news to the policy.
             Ok(memory) => (memory, Self { begin_ms: left.now_ms.saturating_add(age_ms.max(1)), began_at: clock.now_monotonic() }),
             Err(error) => {
@@ -152,6 +159,23 @@ mod tests {
         clock.set_wall_us(5);
         clock.advance(Duration::from_secs(1));
         assert_eq!(timeline.now_ms(&*clock), 4_608_000, "a clock that is set does not move it");
+    }
+
+    #[test]
+    fn a_rebalance_is_the_one_that_was_seen_only_in_a_fresh_memory() {
+        let since = |age_s: u64| {
+            let clock = Arc::new(ManualClock::at(1_000_000_000));
+            let view = view(&clock);
+            let mut left: Value = serde_json::from_slice(&left(4_600_000, 4_600_000)).unwrap();
+            left["memory"]["groups"]["c"]["rebalancing_since_ms"] = 4_590_000.into();
+            view.hear_state(b"leader/memory", Some(left.to_string().as_bytes()), false);
+            clock.advance(Duration::from_secs(age_s));
+            let (memory, _) = Timeline::continued(&view, &*clock);
+            let group = serde_json::to_value(memory).unwrap()["groups"]["c"].clone();
+            assert!(group["fine"].is_array(), "the rest stays: {group}");
+            group["rebalancing_since_ms"].as_i64()
+        };
+        assert_eq!((since(10), since(11)), (Some(4_590_000), None));
     }
 
     #[test]

@@ -24,8 +24,11 @@ use crate::watchdog::{self, Beat};
 
 /// Reading the number of workers.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often the memory is left for whoever leads next.
+/// How often the memory is left for whoever leads next, at least. It tells since when workers are missing, so that the next leader must not
+/// take one that came and crashed meanwhile for one that never started: the time is short beside `startup_deadline`.
 const REMEMBER_EVERY: Duration = Duration::from_secs(60);
+/// The share of `startup_deadline`.
+const DEADLINES_PART: u32 = 4;
 
 /// One term's state.
 pub(super) struct Lead {
@@ -117,7 +120,8 @@ impl Monitor {
         if let Err(error) = self.exchange.report(&format!("{}/measure", measure.leader), &Note::Measure(measure)).await {
             tracing::debug!(%error, "the leader's measure was not sent");
         }
-        let due = lead.remembered_at.is_none_or(|at| self.timer.now_monotonic().saturating_sub(at) >= REMEMBER_EVERY);
+        let every = REMEMBER_EVERY.min(scaling.startup_deadline.get() / DEADLINES_PART);
+        let due = lead.remembered_at.is_none_or(|at| self.timer.now_monotonic().saturating_sub(at) >= every);
         if due {
             self.remember(lead).await;
         }
@@ -208,7 +212,7 @@ impl Monitor {
         };
         let actual = asked.unwrap_or_else(|| ready(live));
         let before = lead.learnt.as_ref().and_then(|(memory, _)| memory.replicas());
-        // The memory is written once a minute, decisions are newer.
+        // The memory is written now and then, decisions are newer.
         let before = before.map(|before| self.view.last_decision().map_or(before, |last| last.replicas));
         if lead.wish.is_known() {
             remarks.extend(lead.wish.remark(self.timer.now_monotonic(), actual));

@@ -165,7 +165,7 @@ catalog! {
     COST_PER_HOUR = Gauge Count "millrace_cost_per_hour" ["of"]
         "What the fleet costs in an hour by worker_cost_per_hour, of: now, chosen, one_per_partition.";
     LEADER_MEMORY = Gauge Bytes "millrace_leader_memory_bytes" []
-        "What the leader leaves in the state topic for the next one, once a minute; at most 921,600.";
+        "What the leader leaves in the state topic for the next one, at least once a minute; at most 921,600.";
     LEADER_MEMORY_CUT = Counter Count "millrace_leader_memory_cut_total" []
         "Times that it was too large and loads of long ago, or all of it, were left out: the log says what.";
     DECISIONS = Counter Count "millrace_decisions_total" ["kind"]

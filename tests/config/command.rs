@@ -22,6 +22,15 @@ fn schema_prints_the_schema_of_each_file() {
     }
 }
 
+/// `millrace schema --fleet | head -1`: no panic, and the exit code that shells show of a program that the pipe ended.
+#[test]
+fn a_reader_that_leaves_ends_the_command_quietly() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = Command::new(env!("CARGO_BIN_EXE_millrace")).args(["schema", "--fleet"]).stdout(writer).output().unwrap();
+    assert_eq!((output.status.code(), text(&output.stderr).as_str()), (Some(141), ""));
+}
+
 #[test]
 fn wrong_arguments_end_with_2() {
     for arguments in [&["schema"][..], &["schema", "--connector", "--fleet"], &["rnu"], &[]] {

@@ -10,6 +10,7 @@ use super::index::{self, Filter, Index};
 use crate::cli::Exit;
 use crate::cli::connectors::{Failed, failed};
 use crate::cli::offsets::find;
+use crate::cli::stdout::say;
 use crate::fleet::StateTopic;
 use crate::kafka::ClusterSettings;
 
@@ -32,9 +33,9 @@ pub(super) fn list(args: &ListArgs) -> Result<Exit, Failed> {
     let topic = connector.dead_letter_topic();
     let index = index::read(&loaded.fleet, connector, &args.filter, index::replayed_of(&state, &topic)?)?;
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&as_json(&topic, &index)).map_err(failed)?);
+        say!("{}", serde_json::to_string_pretty(&as_json(&topic, &index)).map_err(failed)?);
     } else {
-        println!("{}", table(&topic, &index));
+        say!("{}", table(&topic, &index));
     }
     Ok(Exit::Fine)
 }

@@ -13,6 +13,7 @@ use super::{TIMEOUT, Whose};
 use crate::bigquery;
 use crate::cli::connectors::{Failed, failed};
 use crate::cli::offsets::find;
+use crate::cli::stdout::say;
 use crate::cli::{Exit, authorities};
 use crate::config::{ConnectorConfig, Loaded};
 use crate::fleet::{Replayed, StateTopic, letter_hash, replayed_key};
@@ -62,8 +63,8 @@ pub(super) fn replay(args: &ReplayArgs) -> Result<Exit, Failed> {
         "of_the_same_records": chosen.of_same_record, "cannot_be_replayed": chosen.unfit, "remarks": index.remarks,
     });
     if !args.json {
-        index.remarks.iter().for_each(|remark| println!("{remark}"));
-        println!(
+        index.remarks.iter().for_each(|remark| say!("{remark}"));
+        say!(
             "{topic}: {} letters to replay; left out: {} replayed before, {} more letters of the same records, {} without their record's value",
             chosen.places.len(),
             chosen.replayed_before,
@@ -78,7 +79,7 @@ pub(super) fn replay(args: &ReplayArgs) -> Result<Exit, Failed> {
         told["rows"] = done.rows.into();
         told["dead_again"] = done.dead_again.into();
         if !args.json {
-            println!("{} became rows, {} died again and are letters with one replay more", done.rows, done.dead_again);
+            say!("{} became rows, {} died again and are letters with one replay more", done.rows, done.dead_again);
         }
         if let Some(why) = done.failed {
             eprintln!("millrace: {why}; letters of the last {CHUNK_LETTERS} may have become rows and are replayed again next time");
@@ -87,7 +88,7 @@ pub(super) fn replay(args: &ReplayArgs) -> Result<Exit, Failed> {
         }
     }
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&told).map_err(failed)?);
+        say!("{}", serde_json::to_string_pretty(&told).map_err(failed)?);
     }
     Ok(exit)
 }

@@ -7,6 +7,7 @@ use super::{TIMEOUT, Whose};
 use crate::cli::Exit;
 use crate::cli::connectors::{Failed, failed};
 use crate::cli::offsets::find;
+use crate::cli::stdout::say;
 use crate::kafka::{GroupSettings, TopicScan};
 use crate::pipeline::ReadLetter;
 
@@ -42,9 +43,9 @@ pub(super) fn show(args: &ShowArgs) -> Result<Exit, Failed> {
         }
         let letter = ReadLetter::read(record).map_err(|why| Failed::Broken(format!("{topic}[{}] {}: {why}", args.at.0, args.at.1)))?;
         if args.json {
-            println!("{}", serde_json::to_string_pretty(&as_json(&letter)).map_err(failed)?);
+            say!("{}", serde_json::to_string_pretty(&as_json(&letter)).map_err(failed)?);
         } else {
-            println!("{}", text(&letter));
+            say!("{}", text(&letter));
         }
         return Ok(Exit::Fine);
     }

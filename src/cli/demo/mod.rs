@@ -30,6 +30,7 @@ use clap::{Args, ValueEnum};
 
 use super::Exit;
 use super::arguments;
+use super::stdout::say;
 use crate::datagen::LoadShape;
 pub(super) use faults::Profile;
 
@@ -154,7 +155,7 @@ pub fn demo(args: DemoArgs) -> Exit {
             match args.report {
                 ReportForm::Text => report.print(),
                 ReportForm::Json => match serde_json::to_string(&report) {
-                    Ok(line) => println!("{line}"),
+                    Ok(line) => say!("{line}"),
                     Err(error) => eprintln!("millrace demo: {error}"),
                 },
             }

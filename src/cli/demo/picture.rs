@@ -10,6 +10,7 @@ use ratatui::widgets::{Block, Paragraph, Sparkline, Wrap};
 use ratatui::{DefaultTerminal, Frame};
 
 use super::decisions::DecisionLine;
+use crate::cli::stdout;
 
 /// One moment of the demo.
 #[derive(Debug, Clone, Default)]
@@ -182,8 +183,15 @@ impl Display {
         match self {
             // A terminal that went away is no reason to stop the demo.
             Self::Screen(screen) => drop(screen.draw(|frame| picture.draw(frame))),
-            Self::Lines if whole_second => println!("{}", picture.line()),
+            Self::Lines if whole_second => self.line(&picture.line()),
             Self::Lines => {}
+        }
+    }
+
+    /// A line, where lines are shown. Whoever read them may have left: no reason to stop either.
+    pub(super) fn line(&self, line: &str) {
+        if matches!(self, Self::Lines) {
+            let _ = stdout::try_write(format_args!("{line}\n"));
         }
     }
 }

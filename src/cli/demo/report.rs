@@ -8,6 +8,7 @@ use super::decisions::DecisionLine;
 use super::exact::{LANDED_TAKEOVERS, Takeovers};
 use super::reconcile::Verdict;
 use crate::cli::Exit;
+use crate::cli::stdout::say;
 
 /// Everything that the demo found out. Its JSON form is the last line of `--report json`.
 #[derive(Debug, Clone, Serialize)]
@@ -123,14 +124,15 @@ impl Report {
     }
 
     fn print_bound(&self) {
-        println!(
+        say!(
             "  duplicates        {:>10}   (bound {}: rows landed above the committed offset at each kill, plus those that",
-            self.duplicates, self.duplicates_bound
+            self.duplicates,
+            self.duplicates_bound
         );
-        println!("                                 the workers sent again without knowing)");
+        say!("                                 the workers sent again without knowing)");
         // Kills have duplicates of their own.
         if self.duplicates > 0 && self.kills == 0 {
-            println!(
+            say!(
                 "                                 (the embedded broker refuses commits while partitions move; Apache Kafka takes them: README)"
             );
         }
@@ -138,49 +140,55 @@ impl Report {
 
     /// For people.
     pub(super) fn print(&self) {
-        println!("\nreconciliation, record by record:");
-        println!(
-            "  produced          {:>10}   ({} bad on purpose, {} not acknowledged)",
-            self.produced, self.bad_records, self.unacknowledged
-        );
-        println!("  durable, distinct {:>10}", self.durable_distinct);
-        println!("  missing           {:>10}", self.missing);
-        println!("  wrong content     {:>10}", self.wrong_content);
-        println!("  unexpected rows   {:>10}", self.unexpected_rows);
+        say!("\nreconciliation, record by record:");
+        say!("  produced          {:>10}   ({} bad on purpose, {} not acknowledged)", self.produced, self.bad_records, self.unacknowledged);
+        say!("  durable, distinct {:>10}", self.durable_distinct);
+        say!("  missing           {:>10}", self.missing);
+        say!("  wrong content     {:>10}", self.wrong_content);
+        say!("  unexpected rows   {:>10}", self.unexpected_rows);
         if let Some(takeovers) = self.takeovers {
-            println!("  duplicates        {:>10}   (exactly once: none is allowed)", self.duplicates);
-            println!(
+            say!("  duplicates        {:>10}   (exactly once: none is allowed)", self.duplicates);
+            say!(
                 "  takeovers         {:>10}   ({} of them found landed appends, {} in all, that nobody had committed; asked for: {})",
-                takeovers.all, takeovers.with_landed_appends, takeovers.landed_appends, self.landed_takeovers_asked
+                takeovers.all,
+                takeovers.with_landed_appends,
+                takeovers.landed_appends,
+                self.landed_takeovers_asked
             );
             if self.landed_takeovers_asked < LANDED_TAKEOVERS {
-                println!("                                 (a proof asks for {LANDED_TAKEOVERS} or more)");
+                say!("                                 (a proof asks for {LANDED_TAKEOVERS} or more)");
             }
         } else {
             self.print_bound();
         }
-        println!(
+        say!(
             "  dead letters      {:>10}   ({} missing, {} wrong, {} twice)",
-            self.dead_letters, self.missing_dead_letters, self.wrong_dead_letters, self.duplicate_dead_letters
+            self.dead_letters,
+            self.missing_dead_letters,
+            self.wrong_dead_letters,
+            self.duplicate_dead_letters
         );
         let ms = |p: Option<u64>| p.map_or_else(|| "-".to_owned(), |p| p.to_string());
-        println!("  freshness         p50 {} ms, p99 {} ms", ms(self.freshness_ms.p50), ms(self.freshness_ms.p99));
+        say!("  freshness         p50 {} ms, p99 {} ms", ms(self.freshness_ms.p50), ms(self.freshness_ms.p99));
         let leader = if self.leader_kills > 0 { format!(" ({} of the leader)", self.leader_kills) } else { String::new() };
-        println!(
+        say!(
             "  workers           {} to {} alive, {} kills{leader}, {} drained and left",
-            self.workers.min, self.workers.max, self.kills, self.departures
+            self.workers.min,
+            self.workers.max,
+            self.kills,
+            self.departures
         );
-        println!("  worker-seconds    {:.0}; one worker per partition: {:.0}", self.worker_seconds, self.worker_seconds_one_per_partition);
+        say!("  worker-seconds    {:.0}; one worker per partition: {:.0}", self.worker_seconds, self.worker_seconds_one_per_partition);
         for decision in &self.decisions {
-            println!("  decision          {decision}");
+            say!("  decision          {decision}");
         }
         for (fault, fired) in &self.faults {
-            println!("  fault             {fired:>10} x {fault}");
+            say!("  fault             {fired:>10} x {fault}");
         }
         for complaint in &self.complaints {
-            println!("  ! {complaint}");
+            say!("  ! {complaint}");
         }
-        println!("verdict: {} (seed {})", self.verdict, self.seed);
+        say!("verdict: {} (seed {})", self.verdict, self.seed);
     }
 }
 

@@ -29,6 +29,7 @@ use super::stage::{self, Stage};
 use crate::cli::Exit;
 use crate::cli::datagen::stop_on_signal;
 use crate::cli::keys::Keys;
+use crate::cli::stdout::say;
 use crate::datagen::{Brake, Generator, GeneratorSettings, Journal, Rate};
 
 /// How long the workers may take to finish what is in the topics when nothing more is produced.
@@ -53,14 +54,14 @@ pub(super) fn run(args: &DemoArgs) -> Result<(Report, Exit)> {
 async fn course(args: &DemoArgs) -> Result<(Report, Exit)> {
     let mut folder = tempfile::Builder::new().prefix("millrace-demo-").tempdir().context("a folder for configuration and logs")?;
     for line in args.faults.describe(args.is_exact()) {
-        println!("fault: {line}");
+        say!("fault: {line}");
     }
     if args.is_exact() {
-        println!("exactly once: {}", stage::setting());
+        say!("exactly once: {}", stage::setting());
     }
     let stage = Stage::start(args.faults, args.is_exact(), args.partitions, args.brokers, args.seed).await?;
     stage.write_files(folder.path(), &FleetFile::of(args, folder.path())?, args.is_exact())?;
-    println!(
+    say!(
         "broker {} | registry {} | BigQuery {} and {} | workers' files {}",
         stage.broker.bootstrap_servers(),
         stage.registry.url(),
@@ -207,6 +208,9 @@ impl<'a> Demo<'a> {
             }
         }
         self.event(&format!("the workers own all partitions {:.1} s after their start", begun.elapsed().as_secs_f64()));
+        if let Some((_, port)) = self.fleet.ports().first() {
+            self.event(&format!("one of them shows the fleet: millrace status --url http://127.0.0.1:{port} --watch"));
+        }
         (self.started, self.began_ms) = (Instant::now(), now_ms());
         Ok(())
     }

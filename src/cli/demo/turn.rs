@@ -9,7 +9,6 @@ use anyhow::Result;
 use super::dead_letters::DeadLetterReader;
 use super::faults;
 use super::flows::FLOWS;
-use super::picture::Display;
 use super::report::Workers;
 use super::run::Demo;
 use super::scrape::WorkerNumbers;
@@ -70,10 +69,15 @@ impl Demo<'_> {
         if self.follower.is_none() {
             return;
         }
+        let known = self.fleet_view.resizes().count();
         for (_, port) in self.fleet.ports() {
             if self.fleet_view.ask(port, self.began_ms).await {
-                return;
+                break;
             }
+        }
+        // A screen shows them all the time.
+        for decision in self.fleet_view.resizes().skip(known) {
+            self.display.line(&format!("{:>5.1}s {} decides: {}", decision.at_s, decision.leader, decision.reason));
         }
     }
 
@@ -156,9 +160,7 @@ impl Demo<'_> {
 
     pub(super) fn event(&mut self, what: &str) {
         let line = format!("{:>5.1}s {what}", self.started.elapsed().as_secs_f64());
-        if matches!(self.display, Display::Lines) {
-            println!("{line}");
-        }
+        self.display.line(&line);
         self.picture.events.push(line);
         if self.picture.events.len() > 50 {
             self.picture.events.remove(0);

@@ -13,6 +13,7 @@ use serde_json::json;
 
 use super::Exit;
 use super::arguments::duration;
+use super::stdout::say;
 use crate::scaling::simulation::{Case, Fixed, Hidden, Policy, Shape, Trace, compare, plan, run};
 use crate::scaling::{Assignor, RebalanceProtocol};
 
@@ -224,16 +225,16 @@ pub fn simulate(args: &SimulateArgs) -> Exit {
     let policies = args.policies();
     let rows = compare(&cases, &policies);
     if args.json {
-        println!("{}", json!({ "seed": args.seed, "seeds": args.seeds, "cases": cases.len(), "rows": rows }));
+        say!("{}", json!({ "seed": args.seed, "seeds": args.seeds, "cases": cases.len(), "rows": rows }));
     } else {
-        println!("{}", table::table(&rows));
-        println!("{}", table::LEGEND);
+        say!("{}", table::table(&rows));
+        say!("{}", table::LEGEND);
     }
     if args.reasons {
         for case in &cases {
-            println!("\n{}, seed {}, {} partitions", case.class, case.seed, case.trace.shares.len());
+            say!("\n{}, seed {}, {} partitions", case.class, case.seed, case.trace.shares.len());
             for (second, _, _, reason) in run(&case.setting, &case.trace, &Policy::Ours(Box::default())).reasons {
-                println!("  {second:>6} s  {reason}");
+                say!("  {second:>6} s  {reason}");
             }
         }
     }
