@@ -18,7 +18,7 @@ use crate::config::ConnectorConfig;
 use crate::fleet::{ConnectorMeasure, Decided, FleetMeasure, Hearing, LeaderMemory, LiveWorker, Note, PublishedDecision, VERSION};
 use crate::scaling::{Action, Decision, Memory, Tuning, at_least, decide_with};
 use crate::telemetry::leader_page::{LeaderPage, PartitionGauges};
-use crate::telemetry::metrics;
+use crate::telemetry::outcomes;
 use crate::telemetry::panics::join_words;
 use crate::watchdog::{self, Beat};
 
@@ -102,7 +102,7 @@ impl Monitor {
             decided: None,
             remarks: vec![format!("nothing is decided: {why}")],
         });
-        metrics::decided(outcome.kind);
+        outcomes::decided(outcome.kind);
         let remarks = outcome.remarks.into_iter().chain(remarks(&measures)).collect();
         let scaling = &self.fleet.scaling;
         let measure = FleetMeasure {
@@ -275,7 +275,7 @@ impl Monitor {
                 ("failed", format!("not done: {error}"))
             }
         };
-        metrics::resized(outcome);
+        outcomes::resized(outcome);
         words
     }
 

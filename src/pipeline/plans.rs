@@ -13,7 +13,7 @@ use crate::flow::{HoldCause, Tasks};
 use crate::record::{RecordError, RecordErrorClass, Stage};
 use crate::schema::{SchemaError, SchemaSource};
 use crate::table::{Column, LayoutError, SharedLayout, same_name};
-use crate::telemetry::metrics::schema_fetched;
+use crate::telemetry::outcomes::schema_fetched;
 
 use super::events::{ShardEvent, ShardHandle};
 use super::trouble::panic_words;

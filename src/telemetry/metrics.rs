@@ -9,6 +9,7 @@ use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, Promet
 use metrics_util::MetricKindMask;
 
 use super::catalog::{self as names, Kind, METRICS};
+use super::outcomes;
 
 /// How long a gauge that nobody sets is still shown: a partition that went away takes its lag with it.
 pub const GAUGE_IDLE: Duration = Duration::from_secs(60);
@@ -23,6 +24,7 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
     let handle = builder()?.install_recorder()?;
     describe_all();
     Gauge::new(names::BUILD_INFO, vec![Label::new("version", env!("CARGO_PKG_VERSION"))]).set(1.0);
+    outcomes::begin();
     Ok(handle)
 }
 
@@ -244,21 +246,6 @@ impl TableMetrics {
     pub fn error(&self, class: &'static str) {
         counter(names::TABLE_APPEND_ERRORS, vec![self.table.clone(), Label::new("class", class)]).increment(1);
     }
-}
-
-/// A schema was asked for: [`names::SCHEMA_FETCHES`] of this outcome (`found`, `unknown`, `unusable`, `unavailable`).
-pub fn schema_fetched(outcome: &'static str) {
-    counter(names::SCHEMA_FETCHES, vec![Label::new("outcome", outcome)]).increment(1);
-}
-
-/// A leader decided: [`names::DECISIONS`] of this kind (`up`, `down`, `hold`; `none` where nothing may be decided).
-pub fn decided(kind: &'static str) {
-    counter(names::DECISIONS, vec![Label::new("kind", kind)]).increment(1);
-}
-
-/// A resize was tried: [`names::RESIZES`] of this outcome (`done`, `unchanged`, `moved`, `not_leader`, `failed`).
-pub fn resized(outcome: &'static str) {
-    counter(names::RESIZES, vec![Label::new("outcome", outcome)]).increment(1);
 }
 
 /// [`names::LEADER`]: set it at every tick.

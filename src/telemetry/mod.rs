@@ -10,6 +10,7 @@ pub mod leader_page;
 pub mod levels;
 pub mod logs;
 pub mod metrics;
+pub mod outcomes;
 pub mod panics;
 pub mod reload;
 pub mod standing;
