@@ -22,6 +22,10 @@ pub(super) fn fleet(fleet: &Value) -> String {
     if let Some(outcome) = fleet["decided"]["outcome"].as_str().filter(|outcome| !outcome.is_empty()) {
         let _ = writeln!(out, "outcome: {outcome}");
     }
+    if let Some((workers, left_ms)) = waiting(fleet) {
+        let _ =
+            writeln!(out, "joining: {workers} wait to join together, for {} at most unless the leader says otherwise", time(Some(left_ms)));
+    }
     for remark in list(&fleet["remarks"]).iter().filter_map(Value::as_str) {
         let _ = writeln!(out, "note: {remark}");
     }
@@ -63,6 +67,14 @@ fn headline(fleet: &Value) -> String {
     };
     let mode = fleet["mode"].as_str().unwrap_or(UNKNOWN);
     format!("{live} workers live{stale} · desired: {wanted} · leader: {leader} · mode {mode}{cost}")
+}
+
+/// Who waits to join its groups together with others, and how long that may last yet, milliseconds; `None` when nobody does.
+fn waiting(fleet: &Value) -> Option<(String, f64)> {
+    let waits = |worker: &&Value| list(&worker["report"]["connectors"]).iter().any(|connector| connector["state"] == "waiting");
+    let names: Vec<&str> = list(&fleet["workers"]).iter().filter(waits).filter_map(|worker| worker["report"]["worker"].as_str()).collect();
+    let left_ms = number(&fleet["joins_held_until_ms"])? - number(&fleet["now_ms"])?;
+    (!names.is_empty()).then(|| (names.join(", "), left_ms.max(0.0)))
 }
 
 fn workers(workers: &[Value]) -> Table {
@@ -320,11 +332,18 @@ mod tests {
         ] {
             assert!(text.contains(part), "no `{part}` in\n{text}");
         }
-        assert!(!text.contains("trouble"));
+        assert!(!text.contains("trouble") && !text.contains("joining"));
         let each = partitions(&answer);
         for part in ["t[3]", "worker-1", " 5 ", "12,350", "12,345", "over 61.0 s", " 77 ", UNKNOWN] {
             assert!(each.contains(part), "no `{part}` in\n{each}");
         }
+        let report =
+            |worker: &str, state: &str| json!({"report": {"worker": worker, "connectors": [{"connector": "stock", "state": state}]}});
+        let waiting = json!({ "now_ms": 100_000, "joins_held_until_ms": 123_400,
+            "workers": [report("worker-1", "running"), report("worker-2", "waiting"), report("worker-3", "waiting")] });
+        let text = fleet(&waiting);
+        assert!(text.contains("joining: worker-2, worker-3 wait to join together, for 23.4 s at most"), "{text}");
+        assert!(text.contains("stock waiting"), "{text}");
         // Nothing of a later version's or a broken answer breaks the table.
         assert!(fleet(&json!({})).contains("nobody yet"));
     }

@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
+use super::joins::JoinHold;
 use super::order::Order;
 use super::report::Note;
-use super::state::{LeaderMemory, MEMORY, PublishedDecision, decision_key};
+use super::state::{JOINS, LeaderMemory, MEMORY, PublishedDecision, decision_key};
 use super::view::FleetView;
 use crate::config::ScalingConfig;
 use crate::flow::Backoff;
@@ -95,6 +96,15 @@ impl Exchange {
     pub async fn remember(&self, memory: &LeaderMemory) -> Result<(), KafkaError> {
         let value = serde_json::to_vec(memory).map_err(|error| unwritable(&error))?;
         self.write(&self.state_topic, MEMORY, Some(&value)).await
+    }
+
+    /// Says how long workers that have started wait before they join.
+    ///
+    /// # Errors
+    /// As [`Exchange::report`].
+    pub async fn hold_joins(&self, hold: &JoinHold) -> Result<(), KafkaError> {
+        let value = serde_json::to_vec(hold).map_err(|error| unwritable(&error))?;
+        self.write(&self.state_topic, JOINS, Some(&value)).await
     }
 
     /// Writes an order. Whether it holds is known after [`Exchange::catch_up`].

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::joins::HeardHold;
 use super::measure::FleetMeasure;
 use super::report::{Origin, VERSION, WorkerReport};
 use super::state::{DECISIONS_KEPT, LeaderMemory, PublishedDecision, StateNote};
@@ -72,6 +73,8 @@ pub(super) struct Known {
     pub staged: Option<Told>,
     /// A leader's memory, and when it came; not known when for one that was there before the reading began.
     pub memory: Option<(Arc<LeaderMemory>, Option<Duration>)>,
+    /// How long workers that have started wait.
+    pub join_hold: Option<HeardHold>,
     /// Notes that this version does not understand.
     pub passed_over: u64,
     /// The highest version above this one's that was heard.
@@ -143,10 +146,11 @@ impl Known {
         [foreign, twice, newer].into_iter().flatten().collect()
     }
 
-    /// The highest term that a decision or the memory stands under.
+    /// The highest term that something of a leader's stands under.
     pub fn last_term(&self) -> Option<u64> {
         let decision = self.decisions.last_key_value().map(|((term, _), _)| *term);
-        decision.max(self.memory.as_ref().map(|(memory, _)| memory.term))
+        let memory = self.memory.as_ref().map(|(memory, _)| memory.term);
+        decision.max(memory).max(self.join_hold.as_ref().map(|heard| heard.hold.term))
     }
 
     /// The leader's measure came. One of an older term than the last is of a leader that is none any more.
@@ -170,6 +174,7 @@ impl Known {
                     self.decisions.pop_first();
                 }
             }
+            StateNote::Joins(hold) => self.join_hold = Some(HeardHold::after(self.join_hold.take(), *hold, now)),
             StateNote::Replayed => {}
             StateNote::Connector(name, wish) => {
                 let taken = self.staged.as_mut().unwrap_or(&mut self.desired).hear_state(name, wish);

@@ -115,7 +115,7 @@ pub struct MemoryReport {
 pub struct ConnectorReport {
     /// Its name.
     pub connector: String,
-    /// `starting`, `running`, `holding`, `stalled`, `stopped`, `failed`; a later version may say more.
+    /// `starting`, `waiting`, `running`, `idle`, `holding`, `stalled`, `stopped`, `failed`; a later version may say more.
     pub state: String,
     /// What is wrong, where something is.
     #[serde(default)]

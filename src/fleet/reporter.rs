@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::exchange::Exchange;
@@ -38,11 +39,12 @@ pub struct Reporter {
     clock: Arc<dyn Clock>,
     interval: Duration,
     trouble: Arc<Mutex<Option<String>>>,
+    now: Arc<Notify>,
     maker: ReportMaker,
 }
 
 impl Reporter {
-    /// A reporter that asks `look` every `report_interval`. Why the last report was not sent stands in `trouble`.
+    /// A reporter that asks `look` every `report_interval`, and at once when told `now`. Why the last report was not sent stands in `trouble`.
     pub fn new(
         identity: Identity,
         scaling: &ScalingConfig,
@@ -50,9 +52,10 @@ impl Reporter {
         clock: Arc<dyn Clock>,
         look: impl Fn() -> WorkerLook + Send + Sync + 'static,
         trouble: Arc<Mutex<Option<String>>>,
+        now: Arc<Notify>,
     ) -> Self {
         let maker = ReportMaker::new(identity, scaling, &*clock);
-        Self { exchange, look: Box::new(look), clock, interval: scaling.report_interval.get(), trouble, maker }
+        Self { exchange, look: Box::new(look), clock, interval: scaling.report_interval.get(), trouble, now, maker }
     }
 
     /// Reports until `stop`, and a last time then, that it leaves. A report that cannot be sent is dropped: the next one says the same.
@@ -64,6 +67,7 @@ impl Reporter {
                 biased;
                 () = stop.cancelled() => break,
                 _ = tick.tick() => {}
+                () = self.now.notified() => {}
             }
             let note = self.note(false);
             tokio::select! {

@@ -1,8 +1,9 @@
-//! What stands in the state topic, one record a key: what connectors are wished to do, and the leader's last decisions.
+//! What stands in the state topic, one record a key: what connectors are wished to do, the leader's last decisions, and how long workers wait to join.
 
 use serde::{Deserialize, Serialize};
 
 use super::desired::{DesiredConnector, RestartNote};
+use super::joins::JoinHold;
 
 /// Decisions that stand in the topic: the keys go round.
 pub(super) const DECISIONS_KEPT: u64 = 32;
@@ -14,6 +15,8 @@ const RESTART: &str = "restart/";
 pub(super) const REPLAYED: &str = "replayed/";
 /// The key of [`LeaderMemory`].
 pub(super) const MEMORY: &str = "leader/memory";
+/// The key of [`JoinHold`].
+pub const JOINS: &str = "leader/joins";
 
 /// The key of a decision: its number, going round after 32, so that compaction keeps the last ones.
 pub fn decision_key(number: u64) -> String {
@@ -84,6 +87,8 @@ pub enum StateNote {
     Decision(Box<PublishedDecision>),
     /// A leader's memory.
     Memory(Box<LeaderMemory>),
+    /// How long workers that have started wait before they join.
+    Joins(Box<JoinHold>),
     /// Which dead letters were replayed: nothing to a worker.
     Replayed,
     /// A connector's wished state; `None` when the wish was taken back (it runs).
@@ -104,6 +109,9 @@ impl StateNote {
         }
         if key == MEMORY {
             return Some(Self::Memory(Box::new(serde_json::from_slice(value?).ok()?)));
+        }
+        if key == JOINS {
+            return Some(Self::Joins(Box::new(serde_json::from_slice(value?).ok()?)));
         }
         if key.starts_with(REPLAYED) {
             return Some(Self::Replayed);
@@ -141,6 +149,11 @@ mod tests {
         assert_eq!(StateNote::read(b"restart/stock", Some(b"7")), None);
         assert_eq!(StateNote::read(b"weather/today", Some(b"{}")), None);
         assert_eq!(StateNote::read(b"decision/01", Some(b"{}")), None);
+        let hold = br#"{"v":1,"term":2,"leader":"w-0","at_ms":5,"until_ms":9,"later":1}"#;
+        assert!(
+            matches!(StateNote::read(b"leader/joins", Some(hold)), Some(StateNote::Joins(hold)) if hold.until_ms == 9 && hold.from_ordinal == 0)
+        );
+        assert_eq!(StateNote::read(b"leader/joins", None), None);
         let decided = br#"{"v":1,"term":2,"number":9,"at_ms":1,"leader":"w-0","replicas_before":1,"replicas":3,"reason":"more","later":1}"#;
         assert!(matches!(StateNote::read(b"decision/09", Some(decided)), Some(StateNote::Decision(d)) if d.replicas == 3 && d.term == 2));
     }

@@ -47,13 +47,14 @@ pub(super) struct Inner {
 
 /// The view. Every worker has one; it answers at once.
 pub struct FleetView {
-    clock: Arc<dyn Clock>,
+    pub(super) clock: Arc<dyn Clock>,
     identity: Identity,
     mode: ScalingMode,
     fleet_id: String,
     interval: Duration,
     pub(super) inner: Mutex<Inner>,
     pub(super) wishes: watch::Sender<Wishes>,
+    pub(super) join_holds: watch::Sender<u64>,
 }
 
 impl FleetView {
@@ -69,6 +70,7 @@ impl FleetView {
             interval: scaling.report_interval.get(),
             inner,
             wishes: watch::Sender::default(),
+            join_holds: watch::Sender::default(),
         }
     }
 
@@ -105,9 +107,13 @@ impl FleetView {
         match note {
             Some(note) => {
                 let wish = matches!(note, StateNote::Connector(..) | StateNote::Restart(..));
+                let joins = matches!(note, StateNote::Joins(_));
                 inner.known.hear_state(note, now, replayed);
                 if wish && inner.known.staged.is_none() {
                     self.wishes.send_modify(|wishes| wishes.changes += 1);
+                }
+                if joins {
+                    self.join_holds.send_modify(|changes| *changes += 1);
                 }
             }
             // A deletion of something that is not known here deletes nothing.
@@ -213,7 +219,7 @@ impl FleetView {
 
     /// `GET /fleet`.
     pub fn status(&self) -> FleetStatus {
-        let now = self.clock.now_monotonic();
+        let (now, now_ms) = (self.clock.now_monotonic(), self.clock.now_wall_us() / 1000);
         let inner = self.inner.lock();
         let known = &inner.known;
         let workers: Vec<WorkerSeen> = known
@@ -238,7 +244,7 @@ impl FleetView {
         let desired = |connector: &str| wishes.get(connector).map_or("running", |desired| desired.state.as_str());
         FleetStatus {
             answered_by: self.identity.name.clone(),
-            now_ms: self.clock.now_wall_us() / 1000,
+            now_ms,
             fleet_id: self.fleet_id.clone(),
             mode: self.mode,
             trouble: {
@@ -264,6 +270,7 @@ impl FleetView {
                 .map(|connector| ConnectorSeen::of(connector, desired(&connector.connector)))
                 .collect(),
             wishes,
+            joins_held_until_ms: known.join_hold.as_ref().map(|heard| heard.hold.until_ms).filter(|until_ms| *until_ms > now_ms),
             remarks: measure.map(|measure| measure.remarks.clone()).unwrap_or_default(),
             decisions: known.decisions.values().rev().cloned().collect(),
         }

@@ -229,6 +229,11 @@ async fn a_member_that_owns_nothing_is_ready_and_one_that_has_not_joined_is_not(
     let one = |state, message| worker(60_000, vec![connector("s", state, message)]);
     assert_eq!(ask(one(ConnectorState::Starting, None), "/health/ready").await.0, 503, "however long it takes");
     assert_eq!(ask(one(ConnectorState::Idle, None), "/health/ready").await.0, 200);
+    assert_eq!(
+        ask(one(ConnectorState::Waiting, Some("for others")), "/health/ready").await.0,
+        200,
+        "or a rolling upgrade would stand still"
+    );
     let (code, body) = ask(one(ConnectorState::Unreachable, Some("brokers unreachable since noon")), "/health/ready").await;
     assert_eq!(code, 503);
     assert!(body.contains("is unreachable: brokers unreachable since noon"), "{body}");

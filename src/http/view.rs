@@ -107,8 +107,12 @@ impl Readiness {
             let message = connector.message.as_deref().unwrap_or("no more is known");
             let line = format!("connector `{}` is {}: {message}", connector.name, connector.state.as_str());
             match connector.state {
-                // What was told to rest does what it should.
-                ConnectorState::Running | ConnectorState::Idle | ConnectorState::Paused | ConnectorState::Stopped => {}
+                // What was told to rest, or to wait for others, does what it should; a rolling upgrade goes on meanwhile.
+                ConnectorState::Running
+                | ConnectorState::Idle
+                | ConnectorState::Paused
+                | ConnectorState::Stopped
+                | ConnectorState::Waiting => {}
                 ConnectorState::Holding => holds.extend(holds_of(connector)),
                 ConnectorState::Starting | ConnectorState::Stalled | ConnectorState::Unreachable | ConnectorState::Failed => {
                     reasons.push(line)

@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use super::assignment::assignment;
 use crate::config::{ConnectorConfig, KafkaValue, ScalingConfig};
-use crate::fleet::{ConnectorMeasure, Decided, LiveWorker, WorkerReport};
-use crate::scaling::{
-    Assignor, ConnectorGroup, Decision, GroupState, Limits, Owned, PartitionLoad, RebalanceProtocol, Snapshot, WorkerGroup, WorkerLoad,
-};
+use crate::fleet::{ConnectorMeasure, ConnectorReport, Decided, LiveWorker, WorkerReport};
+use crate::pipeline::ConnectorState;
+use crate::scaling::{ConnectorGroup, Decision, GroupState, Limits, Owned, PartitionLoad, Snapshot, WorkerGroup, WorkerLoad};
 
 /// A group that has not had all its partitions owned for this long is not rebalancing: a topic that nobody may read, a connector that
 /// failed.
@@ -25,7 +25,8 @@ impl Coverage {
     fn state(&mut self, now_ms: i64, measure: &ConnectorMeasure, live: &[LiveWorker]) -> Option<GroupState> {
         let mut owners: HashMap<(&str, i32), u32> = HashMap::new();
         let mut members = 0;
-        for of in live.iter().flat_map(|worker| &worker.report.connectors).filter(|of| of.connector == measure.connector) {
+        let here = |of: &&ConnectorReport| of.connector == measure.connector && !is_waiting(of);
+        for of in live.iter().flat_map(|worker| &worker.report.connectors).filter(here) {
             members += 1;
             for partition in &of.partitions {
                 *owners.entry((&partition.topic, partition.partition)).or_default() += 1;
@@ -56,13 +57,30 @@ pub(super) fn written_down(decision: &Decision, replicas_before: u32, live: &[Li
     })
 }
 
-/// Workers that are there and members: those whose connectors are all still starting are on their way.
+/// Workers that are there and members: those whose connectors are all still starting are on their way, those of which one waits join together.
 pub(super) fn ready(live: &[LiveWorker]) -> u32 {
-    u32::try_from(live.iter().filter(|worker| started(&worker.report)).count()).unwrap_or(u32::MAX)
+    count(live, started)
+}
+
+/// Workers that are there and wait to join their groups together.
+pub(super) fn waiting(live: &[LiveWorker]) -> u32 {
+    count(live, waits)
+}
+
+fn count(live: &[LiveWorker], of: fn(&WorkerReport) -> bool) -> u32 {
+    u32::try_from(live.iter().filter(|worker| of(&worker.report)).count()).unwrap_or(u32::MAX)
 }
 
 fn started(report: &WorkerReport) -> bool {
-    report.connectors.is_empty() || report.connectors.iter().any(|c| c.state != "starting")
+    !waits(report) && (report.connectors.is_empty() || report.connectors.iter().any(|c| c.state != ConnectorState::Starting.as_str()))
+}
+
+fn waits(report: &WorkerReport) -> bool {
+    report.connectors.iter().any(is_waiting)
+}
+
+fn is_waiting(connector: &ConnectorReport) -> bool {
+    connector.state == ConnectorState::Waiting.as_str()
 }
 
 /// Everything that goes into a snapshot.
@@ -75,6 +93,8 @@ pub(super) struct Look<'a> {
     /// The fleet's Kafka properties.
     pub kafka: &'a BTreeMap<String, KafkaValue>,
     pub live: &'a [LiveWorker],
+    /// Somebody is elected who tells workers to wait: where nobody is, they join at once.
+    pub follows_holds: bool,
     pub measures: &'a [ConnectorMeasure],
 }
 
@@ -86,7 +106,7 @@ impl Look<'_> {
             now_ms: self.now_ms,
             window_ms: millis(self.scaling.rate_window()),
             replicas: self.replicas,
-            waiting_workers: None,
+            waiting_workers: self.follows_holds.then(|| waiting(self.live)),
             ready_workers: Some(ready(self.live)),
             groups: self.connectors.iter().map(|config| self.group(config, coverage)).collect(),
             workers: self.live.iter().map(|worker| self.worker(&worker.report)).collect(),
@@ -148,21 +168,6 @@ impl Look<'_> {
     }
 }
 
-/// Who gives partitions to a connector's members, and what a rebalance stops: by its properties, which win over the fleet's. librdkafka's
-/// other assignor, `roundrobin`, balances by count as `range` does, and is eager.
-fn assignment(fleet: &BTreeMap<String, KafkaValue>, own: &BTreeMap<String, KafkaValue>) -> (Option<Assignor>, Option<RebalanceProtocol>) {
-    let property = |name: &str| own.get(name).or_else(|| fleet.get(name)).map(KafkaValue::to_property);
-    let classic = |strategy: &str| match strategy.split(',').next().unwrap_or_default().trim() {
-        "cooperative-sticky" => (Some(Assignor::CooperativeSticky), Some(RebalanceProtocol::Cooperative)),
-        _ => (Some(Assignor::Range), Some(RebalanceProtocol::Eager)),
-    };
-    if property("group.protocol").is_some_and(|protocol| protocol.eq_ignore_ascii_case("consumer")) {
-        let range = property("group.remote.assignor").is_some_and(|assignor| assignor == "range");
-        return (Some(if range { Assignor::Range } else { Assignor::Uniform }), Some(RebalanceProtocol::Cooperative));
-    }
-    classic(&property("partition.assignment.strategy").unwrap_or_else(|| "cooperative-sticky".to_owned()))
-}
-
 /// What is worth saying and nobody's decision.
 pub(super) fn remarks(measures: &[ConnectorMeasure]) -> Vec<String> {
     let mut remarks = Vec::new();
@@ -203,6 +208,7 @@ mod tests {
 
     use super::*;
     use crate::fleet::PartitionMeasure;
+    use crate::scaling::Assignor;
 
     fn worker(name: &str, ordinal: u32, state: &str, partitions: &[i32]) -> LiveWorker {
         let owned: Vec<String> = partitions.iter().map(|p| format!(r#"{{"topic":"t","partition":{p},"records_per_s":10.0}}"#)).collect();
@@ -241,8 +247,17 @@ mod tests {
     fn snapshot(coverage: &mut Coverage, now_ms: i64, live: &[LiveWorker]) -> Snapshot {
         let (scaling, kafka, measures) = (ScalingConfig::default(), BTreeMap::new(), [measure(4)]);
         let connectors = [connector("")];
-        Look { now_ms, replicas: 3, scaling: &scaling, connectors: &connectors, kafka: &kafka, live, measures: &measures }
-            .snapshot(coverage)
+        Look {
+            now_ms,
+            replicas: 3,
+            scaling: &scaling,
+            connectors: &connectors,
+            kafka: &kafka,
+            live,
+            follows_holds: true,
+            measures: &measures,
+        }
+        .snapshot(coverage)
     }
 
     #[test]
@@ -261,6 +276,29 @@ mod tests {
     }
 
     #[test]
+    fn workers_that_wait_for_others_are_counted_and_are_no_members() {
+        let live = [worker("w-0", 0, "running", &[0, 1, 2, 3]), worker("w-1", 1, "waiting", &[]), worker("w-2", 2, "starting", &[])];
+        let snapshot = snapshot(&mut Coverage::default(), 1_000, &live);
+        assert_eq!((snapshot.ready_workers, snapshot.waiting_workers), (Some(1), Some(1)), "although another connector of it runs");
+        assert_eq!(snapshot.workers.iter().map(|worker| worker.ready).collect::<Vec<_>>(), [Some(true), Some(false), Some(false)]);
+        assert_eq!(snapshot.groups[0].state, Some(GroupState::Stable));
+        let (scaling, kafka, connectors) = (ScalingConfig::default(), BTreeMap::new(), [connector("")]);
+        let look = Look {
+            now_ms: 0,
+            replicas: 1,
+            scaling: &scaling,
+            connectors: &connectors,
+            kafka: &kafka,
+            live: &live,
+            follows_holds: false,
+            measures: &[],
+        };
+        assert_eq!(look.snapshot(&mut Coverage::default()).waiting_workers, None, "nobody is elected");
+        let waits = [worker("w-1", 1, "waiting", &[])];
+        assert_eq!(Coverage::default().state(0, &measure(4), &waits), None, "a group without members");
+    }
+
+    #[test]
     fn a_group_without_all_its_owners_rebalances_but_not_for_ever() {
         let mut coverage = Coverage::default();
         let state = |coverage: &mut Coverage, now_ms, live: &[LiveWorker]| snapshot(coverage, now_ms, live).groups[0].state;
@@ -273,18 +311,6 @@ mod tests {
         let all = [worker("w-0", 0, "running", &[0, 1, 2, 3])];
         assert_eq!(state(&mut coverage, 63_000, &all), Some(GroupState::Stable));
         assert_eq!(state(&mut coverage, 64_000, &three), Some(GroupState::Rebalancing), "anew");
-    }
-
-    #[test]
-    fn properties_say_how_partitions_are_given_away() {
-        let of = |fleet: &str, own: &str| assignment(&connector(fleet).kafka, &connector(own).kafka);
-        let cooperative = Some(RebalanceProtocol::Cooperative);
-        assert_eq!(of("", ""), (Some(Assignor::CooperativeSticky), cooperative));
-        let range = "\"partition.assignment.strategy\" = \"range,roundrobin\"";
-        assert_eq!(of(range, ""), (Some(Assignor::Range), Some(RebalanceProtocol::Eager)));
-        assert_eq!(of("", "\"group.protocol\" = \"consumer\""), (Some(Assignor::Uniform), cooperative));
-        let server_side = "\"group.protocol\" = \"consumer\"\n\"group.remote.assignor\" = \"range\"";
-        assert_eq!(of(range, server_side), (Some(Assignor::Range), cooperative), "the connector's own win");
     }
 
     #[test]

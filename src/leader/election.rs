@@ -71,6 +71,15 @@ impl Election {
         }
     }
 
+    /// Whether this fleet elects a leader: not with `off`, and not with `observe` outside Kubernetes.
+    pub fn is_held(scaling: &ScalingConfig) -> bool {
+        match scaling.mode {
+            ScalingMode::Off => false,
+            ScalingMode::Observe => Place::from_environment(|name| std::env::var(name).ok()).is_ok(),
+            ScalingMode::Kubernetes | ScalingMode::Local => true,
+        }
+    }
+
     async fn on_kubernetes(place: Place, resizes: bool, timer: Arc<dyn Timer>) -> Result<Self, ElectionError> {
         let client = kubernetes::connect().await?;
         let candidate = Candidate { name: place.pod.clone(), ordinal: place.ordinal(), incarnation: rand::random() };

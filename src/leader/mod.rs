@@ -12,14 +12,17 @@
 //! | `kubernetes`, `local` | both seams on Kubernetes (Lease, scale), and on one machine (lock, file) |
 //! | `monitor`, `turn` | the loop; one turn of it: measure, decide, say so, resize |
 //! | `sizing`, `announce` | what becomes of a decision: done or only said; what is published of it |
+//! | `joins` | what is said to workers that have started and wait to join together |
 //! | `measure`, `tracks` | one look at the brokers; what it means for each partition |
-//! | `assemble`, `memory` | reports and measures to a snapshot; what one leader leaves for the next |
+//! | `assemble`, `assignment`, `memory` | reports and measures to a snapshot; how partitions are given away; what one leader leaves for the next |
 //! | `timer` | time that passes, for the simulation's sake |
 
 mod announce;
 mod assemble;
+mod assignment;
 mod election;
 mod elector;
+mod joins;
 pub mod kubernetes;
 mod lease;
 pub mod local;
@@ -38,6 +41,7 @@ mod turn;
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod wedges;
 
+pub use assignment::each_arrival_stops_all;
 pub use election::{Election, ElectionError};
 pub use elector::{Candidate, Elector, holder_name};
 pub use lease::{LeaseRecord, LeaseStore, Timing};

@@ -103,11 +103,14 @@ impl Monitor {
         Ended::Stopped
     }
 
+    /// Whether there is an election: the channel of a fleet without one has nobody at its other end.
+    pub(super) fn is_elected(&self) -> bool {
+        self.leadership.has_changed().is_ok()
+    }
+
     /// Without an election (`observe` outside Kubernetes) every worker holds a term: the first of those that live speaks for all.
     fn speaks(&self) -> bool {
-        // Such a fleet's channel has nobody at its other end.
-        let elected = self.leadership.has_changed().is_ok();
-        elected || self.view.live().first().is_some_and(|first| first.report.worker == self.view.identity().name)
+        self.is_elected() || self.view.live().first().is_some_and(|first| first.report.worker == self.view.identity().name)
     }
 
     /// Is ready when another speaks: two workers must not show two numbers of wanted workers for as long as a turn takes to come.
@@ -144,7 +147,7 @@ impl Monitor {
             }
             unfit = deaf.note(self.timer.now_monotonic(), self.view.hearing());
             // Where nobody is elected, there is nothing to let go of.
-            if unfit.is_some() && self.leadership.has_changed().is_ok() {
+            if unfit.is_some() && self.is_elected() {
                 break;
             }
             unfit = None;

@@ -7,7 +7,8 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::announce::Announcer;
-use super::assemble::{Coverage, Look, ready, remarks, written_down};
+use super::assemble::{Coverage, Look, ready, remarks, waiting, written_down};
+use super::joins::JoinHolds;
 use super::measure::Measurer;
 use super::memory::{Timeline, left_for_next};
 use super::monitor::Monitor;
@@ -39,7 +40,8 @@ pub(super) struct Lead {
     /// there.
     learnt: Option<(Memory, Timeline)>,
     page: Arc<LeaderPage>,
-    announcer: Announcer,
+    pub(super) announcer: Announcer,
+    pub(super) joins: JoinHolds,
     wish: Wish,
     remembered_at: Option<Duration>,
     /// What was last left out of the memory for the next leader.
@@ -67,6 +69,7 @@ impl Lead {
             learnt: None,
             page,
             announcer: Announcer::default(),
+            joins: JoinHolds::default(),
             wish: Wish::default(),
             remembered_at: None,
             forgotten: None,
@@ -171,6 +174,7 @@ impl Monitor {
             connectors: running,
             kafka: &self.fleet.kafka,
             live,
+            follows_holds: self.is_elected(),
             measures,
         };
         let snapshot = look.snapshot(&mut lead.coverage);
@@ -191,6 +195,9 @@ impl Monitor {
         lead.announcer.note(self.timer.now_monotonic(), decision.action, &decided, self.timer.now_wall_us() / 1000);
         if let Err(why) = self.publish(lead).await {
             remarks.push(format!("decisions are not published, and made all the same: {why}"));
+        } else {
+            // Before the fleet is resized: those that are asked for now read it when they start.
+            remarks.extend(self.say_joins(lead, &decision, replicas, ready(live)).await.err());
         }
         decided.outcome =
             if stop.is_cancelled() { "not done: this worker stops".to_owned() } else { self.act(lead, replicas, &decision).await };
@@ -305,7 +312,7 @@ impl Monitor {
     }
 
     fn show(&self, lead: &Lead, measures: &[ConnectorMeasure], live: &[LiveWorker]) {
-        lead.page.workers(ready(live), self.view.stale());
+        lead.page.workers(ready(live), waiting(live), self.view.stale());
         for measure in measures {
             for partition in &measure.partitions {
                 let gauges = PartitionGauges {

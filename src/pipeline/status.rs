@@ -10,6 +10,8 @@ use super::work::ShardWork;
 pub enum ConnectorState {
     /// Connecting, joining its group.
     Starting,
+    /// Ready and no member of its group yet: it waits to join together with other workers, for a time that has an end.
+    Waiting,
     /// All of its partitions move.
     Running,
     /// A member of its group that owns no partition: there are more members than partitions. As it should be.
@@ -33,6 +35,7 @@ impl ConnectorState {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Starting => "starting",
+            Self::Waiting => "waiting",
             Self::Running => "running",
             Self::Idle => "idle",
             Self::Holding => "holding",

@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
@@ -34,6 +34,8 @@ pub(super) struct FleetPart {
     page: Arc<Mutex<Option<Arc<LeaderPage>>>>,
     /// Why the last report was not sent.
     reporting: Arc<Mutex<Option<String>>>,
+    /// Told when something is to be reported at once.
+    report_now: Arc<Notify>,
     /// Why there is no election.
     electing: Mutex<Option<String>>,
     leadership: Mutex<Option<watch::Receiver<Leadership>>>,
@@ -71,6 +73,11 @@ impl FleetPart {
     /// The fleet as it is seen here.
     pub fn view(&self) -> &Arc<FleetView> {
         &self.view
+    }
+
+    /// Has this worker's state reported now, not only when the next report is due.
+    pub fn report_now(&self) {
+        self.report_now.notify_one();
     }
 
     /// `GET /fleet`.
@@ -118,6 +125,7 @@ pub(super) fn start(fleet: &Arc<FleetConfig>, worker: &Arc<Worker>, shared: Arc<
         view: Arc::new(FleetView::new(identity, scaling, clock.clone())),
         page: Arc::default(),
         reporting: Arc::default(),
+        report_now: Arc::default(),
         electing: Mutex::new(None),
         leadership: Mutex::new(None),
         exchange: Mutex::default(),
@@ -201,7 +209,8 @@ async fn live(
     *part.exchange.lock() = Arc::downgrade(&exchange);
     let asked = worker.clone();
     let look = move || look(&asked, &shared);
-    let reporter = Reporter::new(part.view.identity().clone(), &fleet.scaling, exchange.clone(), clock, look, part.reporting.clone());
+    let (identity, trouble, now) = (part.view.identity().clone(), part.reporting.clone(), part.report_now.clone());
+    let reporter = Reporter::new(identity, &fleet.scaling, exchange.clone(), clock, look, trouble, now);
     let mut reports = tokio::spawn(watchdog::watch("the reports to the fleet").polls(reporter.run(reporting)));
     {
         let mut leading =

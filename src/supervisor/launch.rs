@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::desired;
 use super::slots::{Slot, Turn};
 use super::sources::SchemaSources;
 use super::worker::Worker;
+use super::{desired, joining};
 use crate::bigquery::BigQuery;
 use crate::config::{ConnectorConfig, FleetConfig};
 use crate::fleet::DesiredState;
@@ -40,15 +40,18 @@ impl Launcher {
     }
 
     /// Starts every slot of the worker at the same time, when it is known what the fleet wishes of them; then the worker is running. Starts none when
-    /// the worker drains by then.
-    pub(super) async fn start_all(&self) {
+    /// the worker drains by then. Those that wait to join together with other workers start later, beside everything else.
+    pub(super) async fn start_all(self: &Arc<Self>) {
         desired::until_known(&self.worker).await;
         if self.worker.draining.is_cancelled() {
             return;
         }
         let starts = self.worker.slots().into_iter().map(|slot| async {
             let turn = slot.turn().await;
-            self.start(slot, &turn).await;
+            match joining::begin(&self.worker, &self.fleet, &slot, &turn) {
+                Some(waiting) => drop(self.worker.changes.spawn(waiting.then_start(self.worker.clone(), self.clone()))),
+                None => self.start(slot, &turn).await,
+            }
         });
         futures::future::join_all(starts).await;
         let mut state = self.worker.state.lock();

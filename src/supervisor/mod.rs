@@ -5,7 +5,9 @@
 
 mod configuration;
 mod desired;
+mod drain;
 mod fleet;
+mod joining;
 mod lasting;
 mod launch;
 mod reload;
@@ -138,7 +140,7 @@ pub async fn run(loaded: Loaded, prometheus: PrometheusHandle) -> Result<(), Sup
         life.stop_deciding();
     }
     let drained = tokio::select! {
-        drained = slots::drain(&worker, fleet.worker.shutdown_deadline.get()) => drained,
+        drained = drain::drain(&worker, fleet.worker.shutdown_deadline.get()) => drained,
         () = async { tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} } } => leave_at_once(),
     };
     if let Some(life) = fleet_life {

@@ -7,7 +7,6 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 
-use super::SupervisorError;
 use super::desired::Wish;
 use super::worker::Worker;
 use crate::config::ConnectorConfig;
@@ -37,7 +36,7 @@ pub(super) struct Slot {
     /// The wish that the last start or stop did; `None` when there was none, or it was not known.
     done: Mutex<Option<Wish>>,
     /// A stop of its connector is under way, or ended late while the worker drained, whoever wanted it.
-    undrained: AtomicBool,
+    pub(super) undrained: AtomicBool,
 }
 
 /// The right to start or stop a slot's connector.
@@ -59,6 +58,11 @@ enum Phase {
     Starting {
         since_ms: i64,
         message: Option<String>,
+    },
+    /// Ready, and no member of its group before others are ready too.
+    Waiting {
+        since_ms: i64,
+        message: String,
     },
     Running(Box<Connector>),
     Ended {
@@ -153,6 +157,7 @@ impl Slot {
         };
         match &*self.phase.lock() {
             Phase::Starting { since_ms, message } => empty(ConnectorState::Starting, *since_ms, message.clone()),
+            Phase::Waiting { since_ms, message } => empty(ConnectorState::Waiting, *since_ms, Some(message.clone())),
             Phase::Running(connector) => connector.status(),
             Phase::Ended { state, since_ms, message } => empty(*state, *since_ms, message.clone()),
             Phase::Hung { since_ms, message } => empty(ConnectorState::Failed, *since_ms, Some(message.clone())),
@@ -161,6 +166,29 @@ impl Slot {
 
     pub(super) fn is_starting(&self) -> bool {
         matches!(*self.phase.lock(), Phase::Starting { .. })
+    }
+
+    /// It waits to join its group together with others, as `message` says. To be called with its turn, before its start.
+    pub(super) fn begin_wait(&self, now_ms: i64, message: String) {
+        *self.phase.lock() = Phase::Waiting { since_ms: now_ms, message };
+    }
+
+    /// Says anew what it waits for; `false` when it waits no more: somebody started, stopped or removed it.
+    pub(super) fn still_waits(&self, words: String) -> bool {
+        let mut phase = self.phase.lock();
+        let Phase::Waiting { message, .. } = &mut *phase else { return false };
+        *message = words;
+        true
+    }
+
+    /// It waits no more and is about to be started; `false` when somebody else did something with it meanwhile.
+    pub(super) fn end_wait(&self, now_ms: i64) -> bool {
+        let mut phase = self.phase.lock();
+        let waits = matches!(*phase, Phase::Waiting { .. });
+        if waits {
+            *phase = Phase::Starting { since_ms: now_ms, message: None };
+        }
+        waits
     }
 
     pub(super) fn run(&self, connector: Connector) {
@@ -249,43 +277,10 @@ impl Slot {
     }
 }
 
-/// Stops all connectors at the same time, those included whose start or restart is under way: `worker.changes` counts these.
-pub(super) async fn drain(worker: &Arc<Worker>, deadline: Duration) -> Result<(), SupervisorError> {
-    worker.changes.close();
-    let mut late = stop_all(worker, deadline).await;
-    // A connector that is still starting cannot be stopped: its start has time limits of its own.
-    if tokio::time::timeout(deadline, worker.changes.wait()).await.is_err() {
-        late.extend(worker.slots().iter().filter(|slot| slot.is_starting()).map(|slot| slot.name.clone()));
-    }
-    late.extend(stop_all(worker, deadline).await);
-    // Stops that were under way by a wish of the fleet or a changed file.
-    late.extend(worker.slots().iter().filter(|slot| slot.undrained.load(SeqCst)).map(|slot| slot.name.clone()));
-    late.sort();
-    late.dedup();
-    if late.is_empty() { Ok(()) } else { Err(SupervisorError::NotDrained(late.join(", "))) }
-}
-
-/// Gives the names of those that did not stop in time.
-async fn stop_all(worker: &Arc<Worker>, deadline: Duration) -> Vec<String> {
-    let mut stops = tokio::task::JoinSet::new();
-    for slot in worker.slots() {
-        let worker = worker.clone();
-        stops.spawn(async move { slot.stop(&worker, deadline, false, None).await.map_err(|_| slot.name.clone()) });
-    }
-    let mut late = Vec::new();
-    while let Some(stopped) = stops.join_next().await {
-        match stopped {
-            Ok(Ok(())) => {}
-            Ok(Err(name)) => late.push(name),
-            Err(error) => late.push(format!("a connector whose stop panicked: {}", crate::telemetry::panics::join_words(error))),
-        }
-    }
-    late
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 mod tests {
+    use super::super::drain::drain;
     use super::*;
 
     fn slot() -> Slot {

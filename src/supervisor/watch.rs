@@ -67,7 +67,8 @@ pub(super) async fn watch(worker: Arc<Worker>) {
             let runs = !matches!(status.state, ConnectorState::Failed | ConnectorState::Stopped);
             slot.metrics.running.set(if runs { 1.0 } else { 0.0 });
             wishes::asked_to_rest(&slot.name, slot.asked_to_rest());
-            let now = (status.state, status.message);
+            // Whoever waits says itself when it begins and ends; its words change with the leader's.
+            let now = (status.state, status.message.filter(|_| status.state != ConnectorState::Waiting));
             if known.get(&slot.name) != Some(&now) {
                 log_state(&slot.name, now.0, now.1.as_deref());
                 known.insert(slot.name.clone(), now);
@@ -83,6 +84,7 @@ fn log_state(connector: &str, state: ConnectorState, message: Option<&str>) {
         ConnectorState::Failed | ConnectorState::Stalled | ConnectorState::Unreachable => {
             tracing::error!(connector, state = state_name, message, "connector state");
         }
+        ConnectorState::Waiting => {}
         ConnectorState::Holding => tracing::warn!(connector, state = state_name, message, "connector state"),
         _ => tracing::info!(connector, state = state_name, message, "connector state"),
     }

@@ -144,6 +144,8 @@ catalog! {
         "Workers that the leader wants; shown by the leader alone, as all that follows up to the costs.";
     WORKERS_READY = Gauge Count "millrace_workers_ready" []
         "Workers whose reports come and who are members of their groups.";
+    WORKERS_WAITING = Gauge Count "millrace_workers_waiting" []
+        "Workers that are there and wait to join their groups together with others.";
     WORKERS_STALE = Gauge Count "millrace_workers_stale" []
         "Workers that missed three reports.";
     FLEET_LAG_RECORDS = Gauge Count "millrace_fleet_partition_lag_records" ["connector", "topic", "partition"]

@@ -73,9 +73,10 @@ impl LeaderPage {
         }
     }
 
-    /// Workers that are there, and those that missed their reports.
-    pub fn workers(&self, ready: u32, stale: usize) {
+    /// Workers that are there, those that wait to join together, and those that missed their reports.
+    pub fn workers(&self, ready: u32, waiting: u32, stale: usize) {
         self.set(names::WORKERS_READY, &[], f64::from(ready));
+        self.set(names::WORKERS_WAITING, &[], f64::from(waiting));
         self.set(names::WORKERS_STALE, &[], stale as f64);
     }
 
@@ -111,7 +112,7 @@ mod tests {
     fn shows_what_is_known_and_nothing_else() {
         let page = LeaderPage::new().unwrap();
         page.partition("stock", "a", 7, &PartitionGauges { lag_seconds: Some(1.5), ..PartitionGauges::default() });
-        page.workers(3, 1);
+        page.workers(3, 2, 1);
         page.desired(4);
         page.cost_per_hour("chosen", 0.4);
         page.memory_left(900, false);
@@ -122,6 +123,7 @@ mod tests {
             "millrace_fleet_partition_lag_seconds{connector=\"stock\",topic=\"a\",partition=\"7\"} 1.5",
             "millrace_workers_desired 4",
             "millrace_workers_ready 3",
+            "millrace_workers_waiting 2",
             "millrace_workers_stale 1",
             "millrace_cost_per_hour{of=\"chosen\"} 0.4",
             "millrace_leader_memory_bytes 921000",

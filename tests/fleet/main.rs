@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod administration;
+mod joins;
 mod observe;
 #[allow(dead_code, reason = "each folder uses its part of it")]
 #[path = "../program/mod.rs"]

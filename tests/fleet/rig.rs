@@ -8,8 +8,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use millrace::config::{KafkaValue, ScalingConfig};
 use millrace::embedded::bigquery::{Cell, Stall};
 use millrace::embedded::broker::{BrokerFault, BrokerFaultRates};
+use millrace::fleet::StateTopic;
+use millrace::kafka::ClusterSettings;
 use rdkafka::producer::{BaseRecord, Producer};
 use rustix::process::{Pid, Signal};
 use serde_json::Value;
@@ -97,6 +100,21 @@ impl Rig {
         for broker in 1..=self.parts.broker.bootstrap_servers().split(',').count() {
             self.parts.runtime.block_on(self.parts.broker.broker_down(i32::try_from(broker).unwrap())).unwrap();
         }
+    }
+
+    /// The connector's members get partitions by ranges, so that each that joins or leaves stops all. Before the first start.
+    pub fn by_ranges(&self) {
+        let file = fs::read_to_string(self.path("connectors/numbers.toml")).unwrap();
+        let kafka = "[kafka]\n\"partition.assignment.strategy\" = \"range\"\n[value]\n";
+        fs::write(self.path("connectors/numbers.toml"), file.replace("[value]\n", kafka)).unwrap();
+    }
+
+    /// Writes to the fleet's state topic, as a leader would.
+    pub fn write_state(&self, key: &str, value: &Value) {
+        let servers = KafkaValue::Text(self.parts.broker.bootstrap_servers());
+        let cluster = ClusterSettings { kafka: [("bootstrap.servers".to_owned(), servers)].into(), ..ClusterSettings::default() };
+        let topic = StateTopic::open(&cluster, &ScalingConfig::default()).unwrap();
+        self.parts.runtime.block_on(topic.write(key, Some(value.to_string().as_bytes()))).unwrap();
     }
 
     /// A worker's process.
