@@ -43,6 +43,8 @@ pub(super) struct Fleet {
     program: PathBuf,
     folder: PathBuf,
     workers: Vec<Option<Worker>>,
+    /// The port that each number had last.
+    ports: Vec<Option<u16>>,
     starts: u32,
     /// Workers that ended by themselves, in words.
     pub(super) crashes: Vec<String>,
@@ -57,7 +59,7 @@ impl Fleet {
     /// Starts so many workers with the configuration in `folder` (`millrace.toml`, `connectors/`); their logs go there too.
     pub(super) fn start(folder: PathBuf, count: usize) -> Result<Self> {
         let program = std::env::current_exe().context("this program's own path")?;
-        let mut fleet = Self { program, folder, workers: Vec::new(), starts: 0, crashes: Vec::new() };
+        let mut fleet = Self { program, folder, workers: Vec::new(), ports: Vec::new(), starts: 0, crashes: Vec::new() };
         for number in 0..count {
             fleet.start_worker(number)?;
         }
@@ -66,7 +68,7 @@ impl Fleet {
 
     /// Starts a worker with this number, which must be nobody's.
     pub(super) fn start_worker(&mut self, number: usize) -> Result<()> {
-        let port = free_port()?;
+        let port = port(self.ports.get(number).copied().flatten())?;
         self.starts += 1;
         let path = self.folder.join(format!("worker-{number}.{}.log", self.starts));
         let log = File::create(&path).with_context(|| path.display().to_string())?;
@@ -88,7 +90,9 @@ impl Fleet {
             .with_context(|| format!("starting {} run", self.program.display()))?;
         if self.workers.len() <= number {
             self.workers.resize_with(number + 1, || None);
+            self.ports.resize(number + 1, None);
         }
+        self.ports[number] = Some(port);
         self.workers[number] = Some(Worker { child, port, log: path, leaving: None });
         Ok(())
     }
@@ -220,8 +224,10 @@ fn end(child: &mut Child) {
     let _ = child.wait();
 }
 
-fn free_port() -> Result<u16> {
-    let probe = std::net::TcpListener::bind("127.0.0.1:0").context("a free port")?;
+/// The port that a worker had before, so that whoever watches it goes on; another where that is taken by now.
+fn port(before: Option<u16>) -> Result<u16> {
+    let before = before.and_then(|port| std::net::TcpListener::bind(("127.0.0.1", port)).ok());
+    let probe = before.map_or_else(|| std::net::TcpListener::bind("127.0.0.1:0"), Ok).context("a free port")?;
     Ok(probe.local_addr().context("a free port")?.port())
 }
 
