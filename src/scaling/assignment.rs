@@ -31,12 +31,21 @@ pub(super) struct Worst {
 
 /// The worst worker when n members share the groups. `speeds` are those of the workers by place (missing: 1).
 pub(super) fn worst(groups: &[GroupModel], n: usize, speeds: &[f64]) -> Worst {
+    worst_of(groups, n, speeds, ORDERS)
+}
+
+/// The same in the one order in which the members stand: the likely one, where the worst of several would only say that anything may happen.
+pub(super) fn likely(groups: &[GroupModel], n: usize, speeds: &[f64]) -> Worst {
+    worst_of(groups, n, speeds, 1)
+}
+
+fn worst_of(groups: &[GroupModel], n: usize, speeds: &[f64], orders: u64) -> Worst {
     // Members beyond the partitions get nothing: however many are asked for, the work is bounded.
     let n = n.min(groups.iter().map(|g| g.demand.len()).sum()).max(1);
     let totals: Vec<f64> = groups.iter().map(|g| g.demand.iter().sum()).collect();
     let mut found = Worst { demand: -1.0, shares: vec![0.0; groups.len()], speed: 1.0 };
     let mut loads = vec![vec![0.0; n]; groups.len()];
-    for order in 0..ORDERS {
+    for order in 0..orders {
         for (g, group) in groups.iter().enumerate() {
             loads[g].iter_mut().for_each(|load| *load = 0.0);
             let owner = members(group, n, order, g as u64);

@@ -8,6 +8,8 @@ use super::snapshot::Snapshot;
 const BUSY_ENOUGH: f64 = 0.12;
 /// From here on the sink, not the worker, sets the pace.
 pub(super) const SINK_WAIT: f64 = 0.25;
+/// How far a cost is taken towards a bound that it exceeds.
+const BOUND_STEP: f64 = 0.5;
 /// A worker that always had this much of its own consumption waiting, in seconds, was saturated.
 const ALWAYS_WAITING_S: f64 = 4.0;
 /// A busy fraction below it contradicts saturation: something else holds the worker up.
@@ -17,6 +19,8 @@ pub(super) const NOT_BUSY: f64 = 0.7;
 struct Shown {
     place: usize,
     busy: f64,
+    /// It was no busier than that: its records cost at most as much.
+    at_most: bool,
     consumed: Vec<f64>,
 }
 
@@ -50,9 +54,12 @@ pub(super) fn learn(snapshot: &Snapshot, view: &View, memory: &mut Memory) {
         let more = settled && worker.busy.is_none() && known > 1.0;
         let busy = if saturated || more { Some(1.0) } else { worker.busy.filter(|b| *b >= BUSY_ENOUGH) };
         if let Some(busy) = busy {
-            shown.push(Shown { place, busy, consumed });
+            shown.push(Shown { place, busy, at_most: false, consumed });
         } else if settled {
             prove(view, memory, place, &consumed);
+            if worker.busy.is_some() {
+                shown.push(Shown { place, busy: BUSY_ENOUGH, at_most: true, consumed });
+            }
         }
     }
     costs(view, memory, &shown);
@@ -106,7 +113,7 @@ fn costs(view: &View, memory: &mut Memory, shown: &[Shown]) {
             if cost[g].is_none() {
                 let mut first: Vec<f64> = shown
                     .iter()
-                    .filter(|s| s.consumed[g] > 0.0)
+                    .filter(|s| s.consumed[g] > 0.0 && !s.at_most)
                     .map(|s| {
                         let known: f64 = (0..s.consumed.len()).filter_map(|o| cost[o].map(|c| c * s.consumed[o])).sum();
                         let new: f64 = (0..s.consumed.len()).filter(|o| cost[*o].is_none()).map(|o| s.consumed[o]).sum();
@@ -124,11 +131,12 @@ fn costs(view: &View, memory: &mut Memory, shown: &[Shown]) {
     for s in shown {
         let norm: f64 = s.consumed.iter().map(|c| c * c).sum();
         let expected: f64 = (0..cost.len()).map(|g| cost[g].unwrap_or(0.0) * s.consumed[g]).sum();
-        if norm <= 0.0 || expected <= 0.0 {
+        if norm <= 0.0 || expected <= 0.0 || (s.at_most && expected <= s.busy) {
             continue;
         }
         let observations = view.groups.iter().filter_map(|g| memory.groups.get(&g.name)).map(|m| m.observations).max().unwrap_or(0);
-        let step = (1.0 / (1.0 + f64::from(observations))).max(0.04) * s.busy.min(1.0);
+        // A bound is certain, where a busy fraction is one of many noisy ones.
+        let step = if s.at_most { BOUND_STEP } else { (1.0 / (1.0 + f64::from(observations))).max(0.04) * s.busy.min(1.0) };
         let error = (s.busy - expected).clamp(-0.3 * expected, 0.3 * expected);
         for g in 0..cost.len() {
             if let Some(c) = cost[g].as_mut()
@@ -150,7 +158,7 @@ fn costs(view: &View, memory: &mut Memory, shown: &[Shown]) {
 /// A worker that is busier than its records explain, again and again, is slow.
 fn speeds(view: &View, memory: &mut Memory, shown: &[Shown]) {
     let cost: Vec<f64> = view.groups.iter().map(|g| memory.groups.get(&g.name).and_then(|m| m.cost_s).unwrap_or(0.0)).collect();
-    for s in shown.iter().filter(|s| s.busy > 0.25) {
+    for s in shown.iter().filter(|s| s.busy > 0.25 && !s.at_most) {
         let expected: f64 = (0..cost.len()).map(|g| cost[g] * s.consumed[g]).sum();
         if let Some(worker) = memory.workers.get_mut(&view.workers[s.place].id) {
             let speed = (expected / s.busy).clamp(0.1, 2.0);

@@ -1,23 +1,35 @@
 //! Growing: at once, and at once as far as the next minutes need.
 
-use super::assignment::GroupModel;
+use super::assignment::{GroupModel, Worst, likely};
+use super::gather::Fleets;
 use super::limits::Hold;
 use super::queue::{Course, Phase, Queue};
-use super::round::Round;
+use super::round::{Round, Standing};
 use super::storm;
 
 /// How much of a load counts whose cost is only known not to exceed a bound.
 const BOUND_COUNTED: f64 = 0.6;
 /// How much less of a worker is counted on, where every rebalance stops all, while it is asked whether the fleet as it is will do.
 const EAGER_LESS: f64 = 0.05;
+/// When those who start later than the others join, after them, seconds.
+const NEXT_S: f64 = 20.0;
+
+/// More workers are worth it when what they leave is at most this share of what there would be without them.
+const WORTH: f64 = 0.9;
+/// What a worker is left of what it had when it is relieved.
+const RELIEF: f64 = 0.9;
+/// A fleet that was resized less than this ago has not shown yet what it does, seconds.
+const STUCK_AFTER_S: f64 = 45.0;
+/// How far the long run goes beyond the forecast, seconds.
+const DRAIN_TAIL_S: f64 = 600.0;
 
 /// What a larger fleet is measured by.
-struct Growth<'a> {
-    models: &'a [GroupModel],
-    loads: Vec<Vec<f64>>,
-    queue: Queue,
+pub(super) struct Growth {
+    pub models: Vec<GroupModel>,
+    pub loads: Vec<Vec<f64>>,
+    pub queue: Queue,
     /// The fleet as it is until more workers come.
-    now: Phase,
+    pub now: Phase,
     /// When the lag is to be down again, seconds from now.
     end_s: f64,
 }
@@ -30,7 +42,53 @@ impl Round<'_> {
         if !able || replicas >= ceiling {
             return None;
         }
-        let (tuning, limits, eager) = (self.tuning, self.snapshot.limits, self.eager());
+        let (tuning, stopping) = (self.tuning, self.stopping());
+        let target_s = self.snapshot.limits.freshness_target_ms as f64 / 1000.0;
+        let growth = self.growth();
+        let stays = self.stays(&growth);
+        let look_s = tuning.look_s.max(self.memory.fleet.every_s + 5.0) * if self.eager { stopping.look } else { 1.0 };
+        // What comes later than a start-up and the next decision can be answered later.
+        let soon = match self.missing {
+            0 => stays.risk_s(tuning.startup_s, tuning.startup_s + look_s),
+            _ => stays.at_s(growth.end_s),
+        };
+        let share = match (self.eager, self.missing) {
+            (false, _) => tuning.lag_trigger,
+            (true, 0) => stopping.trigger,
+            // Those that are on their way will stop all, again and again if they come one by one: more are asked for only when they will not do by far.
+            (true, _) => stopping.again,
+        };
+        if soon <= share * target_s {
+            return if self.stuck(target_s) { self.relieved(&growth, ceiling) } else { None };
+        }
+        let n = if self.eager { self.least_stopped(&growth, &stays, ceiling) } else { self.enough(&growth, ceiling) }?;
+        let more = f64::from(n - replicas);
+        Some((n + if self.eager { 0 } else { (more * tuning.spare).floor() as u32 }).min(ceiling))
+    }
+
+    /// Whether a group is behind and does not come nearer in time, though by its load it should: what waits may lie in few partitions, behind others that take
+    /// their worker's time.
+    fn stuck(&self, target_s: f64) -> bool {
+        let fleet = &self.memory.fleet;
+        if self.missing > 0 || fleet.since_change_s(self.snapshot.now_ms) < STUCK_AFTER_S {
+            return false;
+        }
+        let allowed_s = self.tuning.lag_trigger * target_s;
+        let in_time_s = self.snapshot.limits.recovery_target_ms as f64 / 1000.0;
+        let stuck =
+            |g: &Standing| g.lag_s.zip(g.lag_slope).is_some_and(|(lag, slope)| lag > allowed_s && slope > -(lag - allowed_s) / in_time_s);
+        self.groups.iter().any(|g| g.hold.is_none() && !g.proven_only && stuck(g))
+    }
+
+    /// The least number that takes something from the worst worker.
+    fn relieved(&self, growth: &Growth, ceiling: u32) -> Option<u32> {
+        let enough = growth.now.worst.demand * RELIEF;
+        candidates(self.snapshot.replicas + 1, ceiling).find(|n| likely(&growth.models, *n as usize, &self.speeds).demand <= enough)
+    }
+
+    /// What a larger fleet is measured by.
+    pub(super) fn growth(&self) -> Growth {
+        let (tuning, limits) = (self.tuning, self.snapshot.limits);
         let target_s = limits.freshness_target_ms as f64 / 1000.0;
         let models = self.models();
         let mut loads = self.loads(&models);
@@ -38,42 +96,26 @@ impl Round<'_> {
         for (load, _) in loads.iter_mut().zip(&self.groups).filter(|(_, g)| g.proven_only) {
             load.iter_mut().for_each(|l| *l *= BOUND_COUNTED);
         }
-        let present = self.at(&models, self.ready.clamp(1, replicas.max(1)));
+        let present = self.at(&models, self.ready.clamp(1, self.snapshot.replicas.max(1)));
         // Where every arrival stops all, asking for more because of what the arrivals themselves left waiting would never end.
-        let waits = if eager && self.missing > 0 { 0.0 } else { self.waits(&present, &models) };
+        let waits = if self.eager && !self.waits_to_join && self.missing > 0 { 0.0 } else { self.waits(&present, &models) };
         let late = self.groups.iter().filter(|g| g.hold.is_none()).filter_map(|g| g.lag_s).any(|lag| lag > 0.6 * target_s);
         let drain_s = limits.recovery_target_ms as f64 / 1000.0 * if late { tuning.drain_late } else { tuning.drain };
-        let begin_s = if eager { storm::MOST_S } else { tuning.startup_s };
+        let begin_s = if self.eager { storm::MOST_S } else { tuning.startup_s };
         let now = Phase { from_s: 0.0, worst: present, trust: 1.0, pause_s: 0.0 };
-        let growth = Growth { models: &models, loads, queue: Queue { waits }, now, end_s: begin_s + drain_s.max(20.0) };
-        let stays = self.stays(&growth);
-        // What comes later than a start-up and the next decision can be answered later.
-        let soon = if self.missing > 0 {
-            stays.at_s(growth.end_s)
-        } else {
-            stays.risk_s(
-                tuning.startup_s,
-                tuning.startup_s + tuning.look_s.max(self.memory.fleet.every_s + 5.0) * if eager { tuning.eager_look } else { 1.0 },
-            )
-        };
-        let share = match (eager, self.missing > 0) {
-            (false, _) => tuning.lag_trigger,
-            (true, false) => tuning.eager_trigger,
-            // Those that are on their way will stop all again and again: more are asked for only when they will not do by far.
-            (true, true) => tuning.eager_again,
-        };
-        if soon <= share * target_s {
-            return None;
-        }
-        let n = if eager { self.least_stopped(&growth, &stays, ceiling) } else { self.enough(&growth, ceiling) }?;
-        let more = f64::from(n - replicas);
-        Some((n + if eager { 0 } else { (more * tuning.spare).floor() as u32 }).min(ceiling))
+        Growth { models, loads, queue: Queue { waits }, now, end_s: begin_s + drain_s.max(20.0) }
     }
 
     /// The course of lag with what was asked for already. Those that are on their way are expected halfway through a start-up.
-    fn stays(&self, growth: &Growth<'_>) -> Course {
-        let trust = self.tuning.trust - if self.eager() { EAGER_LESS } else { 0.0 };
-        let worst = self.at(growth.models, self.snapshot.replicas);
+    fn stays(&self, growth: &Growth) -> Course {
+        let trust = self.tuning.trust - if self.eager { EAGER_LESS } else { 0.0 };
+        let worst = self.at(&growth.models, self.snapshot.replicas);
+        if self.missing > 0 && self.waits_to_join && self.eager {
+            let fleets = Fleets::default();
+            let prices = self.opening_prices(growth, self.snapshot.replicas, 0.0, &fleets);
+            let best_s = prices.into_iter().min_by(|a, b| a.1.total_cmp(&b.1)).map_or(0.0, |(opening_s, _)| opening_s);
+            return self.opened(growth, self.snapshot.replicas, (best_s, NEXT_S), &fleets);
+        }
         if self.missing == 0 {
             return growth.queue.run(&growth.loads, &[Phase { from_s: 0.0, worst, trust, pause_s: 0.0 }]);
         }
@@ -81,24 +123,21 @@ impl Round<'_> {
         growth.queue.run(&growth.loads, &[growth.now.clone(), full])
     }
 
-    /// Whether a rebalance stops all.
-    pub(super) fn eager(&self) -> bool {
-        self.view.groups.iter().any(|g| g.eager)
-    }
-
     /// Seconds that a rebalance stops what it stops.
     pub(super) fn pause_s(&self) -> f64 {
-        if self.eager() { storm::STOP_S } else { 3.0 }
+        if self.eager { storm::STOP_S } else { 3.0 }
     }
 
     /// The least number whose lag comes down in time; where none does, the least that comes near the best.
-    fn enough(&self, growth: &Growth<'_>, ceiling: u32) -> Option<u32> {
+    fn enough(&self, growth: &Growth, ceiling: u32) -> Option<u32> {
         let (tuning, replicas) = (self.tuning, self.snapshot.replicas);
         let target_s = self.snapshot.limits.freshness_target_ms as f64 / 1000.0;
-        let lag_of = |n: u32| {
-            let worst = self.at(growth.models, n);
+        let course_of = |worst: Worst| {
             let grown = Phase { from_s: tuning.startup_s, worst, trust: tuning.target, pause_s: self.pause_s() };
-            let course = growth.queue.run(&growth.loads, &[growth.now.clone(), grown]);
+            growth.queue.run(&growth.loads, &[growth.now.clone(), grown])
+        };
+        let lag_of = |n: u32| {
+            let course = course_of(self.at(&growth.models, n));
             (course.at_s(growth.end_s), course.risk_s(growth.end_s, f64::INFINITY))
         };
         let mut best = (f64::INFINITY, replicas);
@@ -113,25 +152,61 @@ impl Round<'_> {
             }
             n += 1 + n / 32;
         }
-        // Nothing is enough. More workers are asked for only when they bring something.
+        // Nothing is enough. More workers are asked for only when they bring something, soon or in the long run: where much waits for one partition it is the
+        // latter, for it does not share its worker any more.
         let (end, after) = lag_of(replicas);
-        (best.1 > replicas && best.0 < end.max(after) * 0.9).then_some(best.1)
+        if best.1 > replicas && best.0 < end.max(after) * WORTH {
+            return Some(best.1);
+        }
+        let drains = |worst: Worst| course_of(worst).beyond_s(tuning.lag_allowed * target_s, DRAIN_TAIL_S);
+        // No fleet is done sooner than the partition that takes longest on a worker of its own.
+        let alone = self.alone(growth, |course| course.beyond_s(tuning.lag_allowed * target_s, DRAIN_TAIL_S));
+        let found = candidates(replicas + 1, ceiling)
+            .map(|n| (n, drains(likely(&growth.models, n as usize, &self.speeds)).max(alone)))
+            .reduce(|best, next| if next.1 < best.1 * 0.97 { next } else { best });
+        found.filter(|(_, price)| *price < drains(self.at(&growth.models, replicas)) * WORTH).map(|(n, _)| n)
+    }
+
+    /// The price of the partition that costs most, each on a worker of its own after a start-up.
+    fn alone(&self, growth: &Growth, price: impl Fn(&Course) -> f64) -> f64 {
+        let whole: f64 = growth.models.iter().flat_map(|m| &m.demand).sum();
+        let mut most = 0.0_f64;
+        for (g, model) in growth.models.iter().enumerate().filter(|(g, _)| self.groups[*g].hold.is_none()) {
+            let (sum, cost) = (model.demand.iter().sum::<f64>(), self.groups[g].cost_s.unwrap_or(0.0));
+            for (p, demand) in model.demand.iter().enumerate() {
+                let waits = self.view.groups[g].backlog[p].unwrap_or(0.0) * cost;
+                if waits < 1.0 || *demand < 1e-6 || self.groups[g].hot.contains(&p) {
+                    continue;
+                }
+                let mut shares = vec![0.0; growth.models.len()];
+                shares[g] = demand / sum;
+                let worst = Worst { demand: *demand, shares, speed: 1.0 };
+                let grown = Phase { from_s: self.tuning.startup_s, worst, trust: self.tuning.target, pause_s: self.pause_s() };
+                let queue = Queue { waits: waits * whole / demand };
+                most = most.max(price(&queue.run(&growth.loads, &[growth.now.clone(), grown])));
+            }
+        }
+        most
     }
 
     /// Where every arrival stops all: the least number with which fewest records become late, its arrivals included; none where staying costs no more.
-    fn least_stopped(&self, growth: &Growth<'_>, stays: &Course, ceiling: u32) -> Option<u32> {
-        let (tuning, replicas) = (self.tuning, self.snapshot.replicas);
+    fn least_stopped(&self, growth: &Growth, stays: &Course, ceiling: u32) -> Option<u32> {
+        let (stopping, replicas) = (self.stopping(), self.snapshot.replicas);
         let target_s = self.snapshot.limits.freshness_target_ms as f64 / 1000.0;
-        let price = |course: &Course| course.beyond_s(tuning.eager_price * target_s, tuning.eager_tail_s);
-        let prices: Vec<(u32, f64)> = candidates(replicas + 1, ceiling)
-            .map(|n| {
-                let worst = self.at(growth.models, n);
-                let phases = storm::phases(&growth.now, worst, n.saturating_sub(self.ready), tuning.target - tuning.eager_reserve);
-                (n, price(&growth.queue.run(&growth.loads, &phases)))
-            })
-            .collect();
+        let price = |course: &Course| course.beyond_s(stopping.price * target_s, stopping.tail_s);
+        let fleets = Fleets::default();
+        let priced = |n: u32| {
+            if self.waits_to_join {
+                let prices = self.opening_prices(growth, n, stopping.tail_s, &fleets);
+                return prices.into_iter().map(|(_, price)| price).fold(f64::INFINITY, f64::min);
+            }
+            let worst = self.at(&growth.models, n);
+            let phases = storm::phases(&growth.now, worst, n.saturating_sub(self.ready), self.tuning.target - stopping.reserve);
+            price(&growth.queue.run(&growth.loads, &phases))
+        };
+        let prices: Vec<(u32, f64)> = candidates(replicas + 1, ceiling).map(|n| (n, priced(n))).collect();
         let least = prices.iter().map(|(_, price)| *price).fold(f64::INFINITY, f64::min);
-        let (n, of_n) = prices.into_iter().find(|(_, price)| *price <= least * tuning.eager_near + 5.0)?;
+        let (n, of_n) = prices.into_iter().find(|(_, price)| *price <= least * stopping.near + 5.0)?;
         (of_n < price(stays)).then_some(n)
     }
 }

@@ -98,7 +98,8 @@ pub(super) fn hold(snapshot: &Snapshot, view: &View, g: usize, ready: u32, memor
                 format!("sink-limited: its workers wait {:.0} % of their time for the sink, {lag:.0} s behind", wait * 100.0),
             );
         }
-        let consumed = recent.or(group.consumed);
+        // Between two looks that follow each other closely no commit may have come, although records flow.
+        let consumed = recent.filter(|r| *r > 0.0).or(group.consumed).or(recent);
         if consumed == Some(0.0) && total > 0.0 {
             return made(Kind::Limited, format!("consumes nothing and is {lag:.0} s behind: more workers would not change that"));
         }
@@ -117,7 +118,10 @@ pub(super) fn hold(snapshot: &Snapshot, view: &View, g: usize, ready: u32, memor
             );
         }
     }
-    if known.futile_until_ms.is_some_and(|until| now < until) {
+    if flows {
+        // They consume what they can: whatever it was, it does not limit them now.
+        known.futile_until_ms = None;
+    } else if known.futile_until_ms.is_some_and(|until| now < until) {
         return made(Kind::Limited, format!("{lag:.0} s behind, but more workers did not consume more: something else limits it"));
     }
     None
@@ -128,7 +132,9 @@ pub(super) fn note_futile(snapshot: &Snapshot, view: &View, g: usize, ready: u32
     let (group, now) = (&view.groups[g], snapshot.now_ms);
     let Some(known) = memory.groups.get_mut(&group.name) else { return };
     let (Some(lag), Some(consumed), Some(total)) = (group.known_lag_s(), group.consumed, group.total) else { return };
-    if lag < BEHIND_S || consumed > total {
+    // What the sink held up says nothing about workers.
+    let sink_holds = view.workers.iter().filter_map(|w| w.sink_wait).any(|w| w >= SINK_WAIT);
+    if lag < BEHIND_S || consumed > total || sink_holds {
         known.saturated = None;
         return;
     }

@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 
 /// Longer pauses between decisions are no cadence.
 const EVERY_S_MAX: f64 = 90.0;
+/// The slope of a lag is taken over at least this long.
+const SLOPE_OVER_MS: i64 = 20_000;
 /// Partitions that are gone for this long are gone.
 const FEWER_FOR_MS: i64 = 60_000;
 
@@ -33,6 +35,12 @@ pub(super) struct GroupMemory {
     pub observations: u32,
     /// The most that one worker consumed without falling behind, in records/s: a bound while the cost is unknown.
     pub proven_per_s: f64,
+    /// (when, seconds): the lag that the next slope is taken from.
+    #[serde(default)]
+    pub lag_mark: Option<(i64, f64)>,
+    /// How fast the lag of its latest partition grew of late, seconds each second.
+    #[serde(default)]
+    pub lag_slope: Option<f64>,
     /// When the group was last not settled: rebalancing, or seen for the first time.
     pub unsettled_ms: Option<i64>,
     /// When it began to rebalance, while it does.
@@ -124,6 +132,24 @@ pub(super) struct FleetMemory {
     /// Seconds between decisions: the longest of late, forgotten slowly. Whoever asks seldom must be answered further ahead.
     #[serde(default)]
     pub every_s: f64,
+}
+
+impl GroupMemory {
+    /// Notes how far the group is behind: the slope of its lag is taken over [`SLOPE_OVER_MS`].
+    pub(super) fn note_lag(&mut self, now_ms: i64, lag_s: Option<f64>) {
+        let Some(lag) = lag_s else {
+            (self.lag_mark, self.lag_slope) = (None, None);
+            return;
+        };
+        match self.lag_mark {
+            None => self.lag_mark = Some((now_ms, lag)),
+            Some((at, before)) if now_ms - at >= SLOPE_OVER_MS => {
+                self.lag_slope = Some((lag - before) * 1000.0 / (now_ms - at) as f64);
+                self.lag_mark = Some((now_ms, lag));
+            }
+            Some(_) => {}
+        }
+    }
 }
 
 impl Memory {

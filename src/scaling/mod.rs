@@ -9,6 +9,7 @@ mod decide;
 mod decision;
 mod end_history;
 mod forecast;
+mod gather;
 mod grow;
 mod limits;
 mod memory;
@@ -22,6 +23,7 @@ mod shrink;
 pub mod simulation;
 mod snapshot;
 mod standstill;
+mod startup;
 mod storm;
 mod tuning;
 

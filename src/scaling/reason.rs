@@ -1,5 +1,6 @@
 //! The decision in words.
 
+use super::limits::Hold;
 use super::round::Round;
 
 fn thousands(n: f64) -> String {
@@ -18,7 +19,7 @@ fn thousands(n: f64) -> String {
 fn facts(round: &Round<'_>) -> String {
     let mut parts = Vec::new();
     for (standing, group) in round.groups.iter().zip(&round.view.groups) {
-        if standing.hold.is_some() {
+        if standing.hold.as_ref().is_some_and(Hold::blind) {
             continue;
         }
         let Some(total) = group.total else { continue };
@@ -43,7 +44,8 @@ fn remarks(round: &Round<'_>) -> String {
     let mut out = String::new();
     for (standing, group) in round.groups.iter().zip(&round.view.groups) {
         if let Some(hold) = &standing.hold {
-            out += &format!("; {} holds: {}", group.name, hold.words);
+            // What it gets still asks for workers while it rebalances.
+            out += &format!("; {} {} {}", group.name, if hold.blind() { "holds:" } else { "is" }, hold.words);
         }
         if let Some(hot) = standing.hot.first() {
             let share = group.rates[*hot] * standing.cost_s.unwrap_or(0.0) * 100.0;
@@ -84,10 +86,11 @@ pub(super) fn stays(round: &Round<'_>, why: &str) -> String {
 pub(super) fn absent(round: &Round<'_>, why: &str) -> String {
     let why = if why.is_empty() { String::new() } else { format!(" ({why})") };
     let head = format!(
-        "stays at {}: {} workers have not started within {} s and count as absent, asking for more would not help{why}",
+        "stays at {}: {} not started within {} s and {} as absent, asking for more would not help{why}",
         round.snapshot.replicas,
-        round.overdue,
-        round.snapshot.limits.startup_deadline_ms() / 1000
+        if round.overdue == 1 { "1 worker has".to_owned() } else { format!("{} workers have", round.overdue) },
+        round.snapshot.limits.startup_deadline_ms() / 1000,
+        if round.overdue == 1 { "counts" } else { "count" }
     );
     joined(head, round)
 }

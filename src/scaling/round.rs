@@ -7,8 +7,8 @@ use super::limits::{Hold, hold, note_futile};
 use super::memory::Memory;
 use super::observe::{GroupView, View};
 use super::reason;
-use super::snapshot::Snapshot;
-use super::tuning::Tuning;
+use super::snapshot::{Assignor, Snapshot};
+use super::tuning::{Stopping, Tuning};
 
 /// A partition whose load alone is beyond this share of a worker is hot: no number of workers helps it.
 const HOT: f64 = 0.95;
@@ -36,6 +36,8 @@ pub(super) struct Standing {
     /// Its latest lag in seconds, as far as it is known, and whether all of it is.
     pub lag_s: Option<f64>,
     pub lag_known: bool,
+    /// How fast that lag grew of late, seconds each second.
+    pub lag_slope: Option<f64>,
 }
 
 impl Standing {
@@ -55,6 +57,10 @@ pub(super) struct Round<'a> {
     /// Those of the missing that are past the start-up deadline: they count as absent.
     pub overdue: u32,
     pub speeds: Vec<f64>,
+    /// A group's rebalance stops all of it.
+    pub eager: bool,
+    /// The fleet's workers wait for each other where joins are dear.
+    pub waits_to_join: bool,
     pub groups: Vec<Standing>,
 }
 
@@ -67,7 +73,9 @@ impl<'a> Round<'a> {
             .iter()
             .map(|w| memory.workers.get(&w.id).filter(|m| m.observations >= 8 && m.speed < 0.8).map_or(1.0, |m| m.speed))
             .collect();
-        let mut round = Self { snapshot, view, memory, tuning, ready, missing, overdue, speeds, groups: Vec::new() };
+        let eager = view.groups.iter().any(|g| g.eager);
+        let waits_to_join = snapshot.waiting_workers.is_some() && (eager || view.groups.iter().any(|g| g.assignor == Assignor::Range));
+        let mut round = Self { snapshot, view, memory, tuning, ready, missing, overdue, speeds, eager, waits_to_join, groups: Vec::new() };
         for g in 0..view.groups.len() {
             let standing = round.stand(g);
             round.groups.push(standing);
@@ -82,6 +90,11 @@ impl<'a> Round<'a> {
         round
     }
 
+    /// The constants for groups whose rebalance stops all, in this fleet.
+    pub(super) fn stopping(&self) -> &'a Stopping {
+        if self.waits_to_join { &self.tuning.together } else { &self.tuning.apart }
+    }
+
     fn stand(&mut self, g: usize) -> Standing {
         let (group, now) = (&self.view.groups[g], self.snapshot.now_ms);
         note_futile(self.snapshot, self.view, g, self.ready, self.memory);
@@ -89,6 +102,7 @@ impl<'a> Round<'a> {
         let fallback = self.memory.groups.values().filter_map(|m| m.cost_s).reduce(f64::max);
         let none = Outlook { path: vec![0.0; STEPS], period_s: None };
         let counts = |hold: &Option<Hold>| !hold.as_ref().is_some_and(Hold::counts_for_nothing);
+        let stopping = self.stopping();
         let often = self.memory.fleet.resizes.len() as f64 > self.tuning.resizes_per_hour;
         let Some(memory) = self.memory.groups.get_mut(&group.name).filter(|_| counts(&hold)) else {
             return Standing {
@@ -102,6 +116,7 @@ impl<'a> Round<'a> {
                 need: None,
                 lag_s: None,
                 lag_known: false,
+                lag_slope: None,
             };
         };
         let proven = (memory.proven_per_s > 0.0).then(|| 1.0 / memory.proven_per_s);
@@ -109,7 +124,7 @@ impl<'a> Round<'a> {
         let proven_only = memory.cost_s.is_none();
         let rate = group.total.unwrap_or_else(|| group.rates.iter().sum());
         let (ahead_s, patience) = match group.eager {
-            true => (self.tuning.ahead_s * self.tuning.eager_ahead, Patience::ShortOnlyFrom(self.tuning.eager_floor)),
+            true => (self.tuning.ahead_s * stopping.ahead, Patience::ShortOnlyFrom(stopping.floor)),
             false if often => (self.tuning.ahead_s, Patience::ShortOnlyFrom(self.tuning.often_floor)),
             false => (self.tuning.ahead_s, Patience::None),
         };
@@ -121,6 +136,9 @@ impl<'a> Round<'a> {
         let hot: Vec<usize> = (0..group.rates.len()).filter(|p| !proven_only && group.rates[*p] * cost >= HOT).collect();
         let cool = |p: &usize| !hot.contains(p);
         let lag_s = (0..group.rates.len()).filter(cool).filter_map(|p| group.lag_s[p]).reduce(f64::max);
+        // A fleet that is still growing or moving has not shown yet what it does.
+        memory.note_lag(now, lag_s.filter(|_| self.missing == 0 && group.settled));
+        let lag_slope = memory.lag_slope;
         let lag_known = group.lag_s.iter().all(Option::is_some);
         Standing {
             hold,
@@ -133,6 +151,7 @@ impl<'a> Round<'a> {
             need: None,
             lag_s,
             lag_known,
+            lag_slope,
         }
     }
 
@@ -141,7 +160,7 @@ impl<'a> Round<'a> {
         let (group, standing) = (&self.view.groups[g], &self.groups[g]);
         let sum: f64 = group.rates.iter().sum();
         let count = group.rates.len().max(1) as f64;
-        let counted_hot = self.tuning.target_down - LEFT_BY_HOT - if self.eager() { self.tuning.eager_reserve } else { 0.0 };
+        let counted_hot = self.tuning.target_down - LEFT_BY_HOT - if self.eager { self.stopping().reserve } else { 0.0 };
         let demand = (0..group.rates.len())
             .map(|p| {
                 let load = level * if sum > 0.0 { group.rates[p] / sum } else { 1.0 / count };
@@ -173,9 +192,10 @@ impl<'a> Round<'a> {
 
     /// What waits, in worker-seconds, as if it were spread like the load: the worst worker's counts.
     pub(super) fn waits(&self, now: &Worst, models: &[GroupModel]) -> f64 {
+        // Who waits to join must be told when to, also while partitions move.
         let (mut total, mut by_worker) = (0.0, vec![0.0; self.view.workers.len()]);
         for (g, standing) in self.groups.iter().enumerate() {
-            if standing.hold.is_some() || standing.proven_only {
+            if standing.hold.as_ref().is_some_and(|h| !(self.waits_to_join && h.may_grow())) || standing.proven_only {
                 continue;
             }
             let (group, cost) = (&self.view.groups[g], standing.cost_s.unwrap_or(0.0));
@@ -286,6 +306,7 @@ impl<'a> Round<'a> {
     }
 
     fn answer(self, wanted: u32, reason: String) -> Decision {
+        let hold_joins_ms = self.hold_joins_ms(wanted);
         let replicas = self.snapshot.replicas;
         let action = match wanted.cmp(&replicas) {
             std::cmp::Ordering::Less => Action::Down,
@@ -306,7 +327,7 @@ impl<'a> Round<'a> {
             connectors,
             missing_workers: self.missing,
             absent: self.overdue > 0,
-            hold_joins_ms: 0,
+            hold_joins_ms,
             cost_per_hour,
         }
     }

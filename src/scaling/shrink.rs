@@ -5,6 +5,8 @@ use super::queue::{Phase, Queue};
 use super::round::Round;
 use super::standstill::NOBODY_MS;
 
+/// How full the worst worker may have been in the mean, as a share of what is counted on.
+const MEAN: f64 = 1.04;
 /// A fleet that is further behind does not shrink, as a share of the freshness target.
 const LAG_TO_SHRINK: f64 = 0.35;
 
@@ -28,8 +30,9 @@ impl Round<'_> {
         let floor = self.floor(target_s)?;
         let fleet = &self.memory.fleet;
         let tuning = self.tuning;
-        let (eager, least_step, rest_s) = if self.eager() {
-            (tuning.eager_hold, tuning.eager_step, tuning.eager_rest_s)
+        let (eager, least_step, rest_s) = if self.eager {
+            let stopping = self.stopping();
+            (stopping.hold, stopping.step, stopping.rest_s)
         } else {
             (1.0, tuning.least_step, tuning.rest_s)
         };
@@ -59,7 +62,7 @@ impl Round<'_> {
         let (from, trust) = if proven_only {
             (replicas.saturating_sub((replicas / 6).max(1)).max(floor), 1.25)
         } else {
-            (floor, self.tuning.target_down - if self.eager() { self.tuning.eager_reserve } else { 0.0 })
+            (floor, self.tuning.target_down - if self.eager { self.stopping().reserve } else { 0.0 })
         };
         let n = (from.max(1)..replicas).find(|n| self.would_do(&models, *n, hold_s, trust, target_s));
         let Some(n) = n else {
@@ -73,7 +76,7 @@ impl Round<'_> {
     fn floor(&self, target_s: f64) -> Result<u32, String> {
         let mut floor = self.snapshot.limits.min;
         // A stop adds to the lag that there is.
-        let allowed_s = target_s * if self.eager() { self.tuning.eager_lag } else { LAG_TO_SHRINK };
+        let allowed_s = target_s * if self.eager { self.stopping().lag } else { LAG_TO_SHRINK };
         for (group, standing) in self.view.groups.iter().zip(&self.groups) {
             if standing.counts_for_nothing() {
                 continue;
@@ -108,7 +111,14 @@ impl Round<'_> {
             return false;
         }
         let past = self.past(hold_s);
-        past.first().is_none_or(Vec::is_empty) || Queue { waits: 0.0 }.run(&past, &phase(0.0)).risk_s(0.0, f64::INFINITY) <= allowed_s
+        let steps = past.first().map_or(0, Vec::len);
+        if steps == 0 {
+            return true;
+        }
+        // A fleet that is a little too small falls behind slowly: it must have kept up in the mean, too.
+        let carried: f64 = past.iter().zip(&worst.shares).map(|(loads, share)| loads.iter().sum::<f64>() * share).sum();
+        carried / steps as f64 <= worst.speed * trust * MEAN
+            && Queue { waits: 0.0 }.run(&past, &phase(0.0)).risk_s(0.0, f64::INFINITY) <= allowed_s
     }
 
     /// The loads of the last `over_s` seconds, in workers, by group and step.

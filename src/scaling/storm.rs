@@ -2,17 +2,12 @@
 
 use super::assignment::Worst;
 use super::queue::Phase;
+use super::startup::{FIRST_S, SLOW_S, USUAL, USUAL_S};
 
 /// What an eager rebalance stops everything for, seconds.
 pub(super) const STOP_S: f64 = 8.0;
 /// The time in which most of several workers have come, each with its rebalance, seconds.
 pub(super) const MOST_S: f64 = 58.0;
-/// The first come after this time, the last but some by the second, the stragglers until the third, seconds: 88 % of starts take 10 to 50 s, the rest up to 120 s.
-const FIRST_S: f64 = 10.0;
-const USUAL_S: f64 = 40.0;
-const SLOW_S: f64 = 70.0;
-const USUAL: f64 = 0.88;
-
 /// The share of a stretch that is stopped when so many arrivals are spread over it: stops overlap.
 fn stopped(arrivals: f64, over_s: f64) -> f64 {
     1.0 - (1.0 - STOP_S / over_s).powf(arrivals)

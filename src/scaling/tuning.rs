@@ -23,32 +23,15 @@ pub struct Tuning {
     pub drain_late: f64,
     /// And within this share of it otherwise.
     pub drain: f64,
-    /// How much less of a worker is counted on where every rebalance stops all.
-    pub eager_reserve: f64,
-    /// How much further a trend is extended there: each growth is to last.
-    pub eager_ahead: f64,
-    /// A trend of less than a minute counts there when it changes the load by this share: a stop for nothing is dear.
-    pub eager_floor: f64,
-    /// How many times as far beyond a start-up it is looked ahead there: what is asked for early comes while there is room for its stops.
-    pub eager_look: f64,
-    /// Expected lag from which on the fleet grows there, as a share of the freshness target; and while workers are on their way.
-    pub eager_trigger: f64,
-    /// See `eager_trigger`.
-    pub eager_again: f64,
-    /// Lag that a rebalance may cause there at no price, as a share of the freshness target.
-    pub eager_price: f64,
-    /// For how long after the forecast lag goes on as it did at its end when a growth there is priced, seconds.
-    pub eager_tail_s: f64,
-    /// The least number there is taken whose price is this many times the lowest.
-    pub eager_near: f64,
-    /// A fleet there that is further behind does not shrink, as a share of the freshness target.
-    pub eager_lag: f64,
-    /// Not smaller there within this time after the last change, seconds.
-    pub eager_rest_s: f64,
-    /// The fleet shrinks there by this share at least.
-    pub eager_step: f64,
-    /// How much longer `hold_s` is there.
-    pub eager_hold: f64,
+    /// Where every rebalance stops all, and each worker joins when it has started.
+    pub apart: Stopping,
+    /// Where every rebalance stops all, and workers wait for each other to join together.
+    pub together: Stopping,
+    /// Where workers wait for each other: an opening is as good as the best when it costs no more than this many times as much. The earliest of those is
+    /// taken: who waits for what may come waits long.
+    pub open_soon: f64,
+    /// Lag that joins may cost at no price where a rebalance stops only what moves, but nearly all moves, as a share of the freshness target.
+    pub moving_price: f64,
     /// Of several workers asked for at once some start late: this share more is asked for.
     pub spare: f64,
     /// The fleet shrinks only to what it would have needed in this time, seconds.
@@ -74,12 +57,45 @@ pub struct Tuning {
     pub largest_step: f64,
 }
 
+/// Constants for groups whose every rebalance stops all (eager).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Stopping {
+    /// How much less of a worker is counted on.
+    pub reserve: f64,
+    /// How much further a trend is extended: each growth is to last.
+    pub ahead: f64,
+    /// A trend of less than a minute counts when it changes the load by this share: a stop for nothing is dear.
+    pub floor: f64,
+    /// How many times as far beyond a start-up it is looked ahead: what is asked for early comes while there is room for its stops.
+    pub look: f64,
+    /// Expected lag from which on the fleet grows, as a share of the freshness target; and while workers are on their way.
+    pub trigger: f64,
+    /// See `trigger`.
+    pub again: f64,
+    /// Lag that a rebalance may cause at no price, as a share of the freshness target.
+    pub price: f64,
+    /// For how long after the forecast lag goes on as it did at its end when a growth is priced, seconds.
+    pub tail_s: f64,
+    /// The least number is taken whose price is this many times the lowest.
+    pub near: f64,
+    /// A fleet that is further behind does not shrink, as a share of the freshness target.
+    pub lag: f64,
+    /// Not smaller within this time after the last change, seconds.
+    pub rest_s: f64,
+    /// The fleet shrinks by this share at least.
+    pub step: f64,
+    /// How many times as long as others it looks back before it shrinks.
+    pub hold: f64,
+}
+
 impl Tuning {
     /// For a fleet that shrinks to what the last `window_s` seconds needed: the rest after a resize keeps its proportion to it.
     pub fn shrinking_within(window_s: f64) -> Self {
         let usual = Self::default();
         let part = window_s / usual.hold_s;
-        Self { rest_s: usual.rest_s * part, eager_rest_s: usual.eager_rest_s * part, hold_s: window_s, ..usual }
+        let rests = |of: Stopping| Stopping { rest_s: of.rest_s * part, ..of };
+        let (apart, together) = (rests(usual.apart.clone()), rests(usual.together.clone()));
+        Self { rest_s: usual.rest_s * part, apart, together, hold_s: window_s, ..usual }
     }
 }
 
@@ -96,19 +112,38 @@ impl Default for Tuning {
             lag_allowed: 0.2,
             drain_late: 0.1,
             drain: 0.2,
-            eager_reserve: 0.05,
-            eager_ahead: 1.5,
-            eager_floor: 0.5,
-            eager_look: 4.0,
-            eager_trigger: 0.24,
-            eager_again: 1.0,
-            eager_price: 0.9,
-            eager_tail_s: 600.0,
-            eager_near: 1.3,
-            eager_lag: 0.15,
-            eager_rest_s: 90.0,
-            eager_step: 0.15,
-            eager_hold: 3.4,
+            apart: Stopping {
+                reserve: 0.05,
+                ahead: 1.5,
+                floor: 0.5,
+                look: 4.0,
+                trigger: 0.24,
+                again: 1.0,
+                price: 0.9,
+                tail_s: 600.0,
+                near: 1.3,
+                lag: 0.15,
+                rest_s: 90.0,
+                step: 0.15,
+                hold: 3.4,
+            },
+            together: Stopping {
+                reserve: 0.02,
+                ahead: 1.5,
+                floor: 0.5,
+                look: 2.0,
+                trigger: 0.4,
+                again: 1.0,
+                price: 0.8,
+                tail_s: 600.0,
+                near: 1.3,
+                lag: 0.15,
+                rest_s: 90.0,
+                step: 0.15,
+                hold: 1.7,
+            },
+            open_soon: 1.08,
+            moving_price: 0.4,
             spare: 0.1,
             hold_s: 90.0,
             replay_lag: 0.3,

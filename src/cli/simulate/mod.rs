@@ -71,7 +71,7 @@ pub struct SimulateArgs {
     /// A backlog is to be gone within this time.
     #[arg(long, value_parser = duration, default_value = "5m")]
     recovery_target: Duration,
-    /// What snapshots leave out.
+    /// What snapshots leave out. Without `waiting` a fleet does not hold joins back: each worker joins when it has started.
     #[arg(long, value_enum, value_delimiter = ',')]
     hide: Vec<Field>,
     /// A line of JSON instead of the table.
@@ -122,6 +122,7 @@ enum ProtocolName {
 enum Field {
     Busy,
     Ready,
+    Waiting,
     Lag,
     Produced,
     Consumed,
@@ -165,6 +166,7 @@ impl SimulateArgs {
             hidden: Hidden {
                 busy: hides(Field::Busy),
                 ready: hides(Field::Ready),
+                waiting: hides(Field::Waiting),
                 lag: hides(Field::Lag),
                 produced: hides(Field::Produced),
                 consumed: hides(Field::Consumed),

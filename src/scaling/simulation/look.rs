@@ -52,7 +52,7 @@ pub(super) fn look(world: &World<'_>) -> Snapshot {
         now_ms: world.now as i64 * 1000,
         window_ms: setting.window_s as u64 * 1000,
         replicas: world.workers.len() as u32,
-        waiting_workers: None,
+        waiting_workers: (!hidden.waiting).then(|| world.workers.iter().filter(|w| !w.member && w.ready_at <= world.now).count() as u32),
         ready_workers: (!hidden.ready).then_some(members.len() as u32),
         groups: vec![ConnectorGroup {
             trouble: None,

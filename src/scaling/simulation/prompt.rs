@@ -3,9 +3,10 @@
 //! Definition: of the rises in a trace (the load goes beyond what a fleet does that suited the minute before) the largest counts; of several nearly as large, as
 //! in bursts that recur, the first. Before it the fleet holds what a policy may that pays [`PRICE`] times what is needed. At the first decision after the load left
 //! what it was, it asks for the number with which the fewest records become late, whatever that costs: found with hindsight, by running each number with
-//! start-ups of its own draws. It holds it, and nothing that comes later than [`HORIZON_S`] counts. So it errs towards too few late records. It is no bound
+//! start-ups of its own draws; where workers wait for each other also the best of some waits. It holds it, and nothing that comes later than [`HORIZON_S`] counts. So it errs towards too few late records. It is no bound
 //! for who holds more before the rise (a burst that was expected, money saved elsewhere), or who lets a slow pod go and asks for it again.
 
+use super::super::snapshot::{Assignor, RebalanceProtocol};
 use super::clairvoyant::worst_share;
 use super::setting::Setting;
 use super::trace::Trace;
@@ -25,6 +26,9 @@ const RISE_S: usize = 120;
 const AS_LARGE: f64 = 0.8;
 /// Seconds from the decision on in which late records count.
 const HORIZON_S: usize = 300;
+/// The longest wait for others that is tried, and between two of them, seconds.
+const HOLD_S: usize = 50;
+const HOLD_STEP_S: usize = 10;
 /// A fleet whose fullest worker carries this little of the peak is large enough: more are not tried.
 const PLENTY: f64 = 0.25;
 
@@ -61,14 +65,17 @@ pub fn prompt(setting: &Setting, trace: &Trace) -> Option<Prompt> {
     let mut best = Prompt { at_s, held, asked: held, late_records: f64::INFINITY };
     let mut n = held;
     while n <= fleets.most() {
-        let mut tried = world.clone();
-        tried.resize(n);
-        while tried.now < end && tried.late < best.late_records {
-            tried.second();
-        }
-        tried.close();
-        if tried.late < best.late_records {
-            best = Prompt { asked: n, late_records: tried.late, ..best };
+        for hold_s in holds(setting) {
+            let mut tried = world.clone();
+            tried.resize(n);
+            tried.joins_held_until = at_s + hold_s;
+            while tried.now < end && tried.late < best.late_records {
+                tried.second();
+            }
+            tried.close();
+            if tried.late < best.late_records {
+                best = Prompt { asked: n, late_records: tried.late, ..best };
+            }
         }
         if best.late_records <= 0.0 || fleets.fullest(n) * peak < PLENTY {
             break;
@@ -76,6 +83,13 @@ pub fn prompt(setting: &Setting, trace: &Trace) -> Option<Prompt> {
         n += 1 + n / 24;
     }
     Some(best)
+}
+
+/// How long those who have started wait for others, where that makes a difference: once, the best for all.
+fn holds(setting: &Setting) -> Vec<usize> {
+    let dear = setting.protocol == RebalanceProtocol::Eager || setting.assignor == Assignor::Range;
+    let most = if dear && !setting.hidden.waiting { HOLD_S } else { 0 };
+    (0..=most).step_by(HOLD_STEP_S).collect()
 }
 
 /// What fleets of each size do, by the assignor's balance.

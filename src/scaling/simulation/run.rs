@@ -96,7 +96,10 @@ pub fn run(setting: &Setting, trace: &Trace, policy: &Policy) -> Outcome {
         let wanted = match policy {
             Policy::OnePerPartition => ceiling,
             Policy::Ours(tuning) => {
-                let Decision { replicas, reason, .. } = decide_with(&look(&world), &mut memory, tuning);
+                let Decision { replicas, reason, hold_joins_ms, .. } = decide_with(&look(&world), &mut memory, tuning);
+                if !setting.hidden.waiting {
+                    world.joins_held_until = world.now + hold_joins_ms.div_ceil(1000) as usize;
+                }
                 if replicas != before {
                     reasons.push((second, before, replicas, reason));
                 }

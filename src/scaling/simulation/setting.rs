@@ -34,6 +34,8 @@ pub struct Hidden {
     pub busy: bool,
     /// `ready_workers`.
     pub ready: bool,
+    /// `waiting_workers`: the fleet's workers do not wait for each other.
+    pub waiting: bool,
     /// `lag_ms`.
     pub lag: bool,
     /// `produced_records_per_s` and `produced_bytes_per_s`.

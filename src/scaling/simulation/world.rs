@@ -73,6 +73,8 @@ pub(super) struct World<'a> {
     pub queues: Vec<Queue>,
     pub workers: Vec<Worker>,
     pub rebalancing_until: usize,
+    /// Until this second nobody joins.
+    pub joins_held_until: usize,
     rng: ChaCha8Rng,
     pub late: f64,
     pub worker_s: f64,
@@ -83,8 +85,19 @@ impl<'a> World<'a> {
     pub(super) fn new(setting: &'a Setting, trace: &'a Trace) -> Self {
         let queues = vec![Queue::default(); trace.shares.len()];
         let rng = ChaCha8Rng::seed_from_u64(setting.seed);
-        let mut world =
-            Self { setting, trace, now: 0, queues, workers: Vec::new(), rebalancing_until: 0, rng, late: 0.0, worker_s: 0.0, resizes: 0 };
+        let mut world = Self {
+            setting,
+            trace,
+            now: 0,
+            queues,
+            workers: Vec::new(),
+            rebalancing_until: 0,
+            joins_held_until: 0,
+            rng,
+            late: 0.0,
+            worker_s: 0.0,
+            resizes: 0,
+        };
         for ordinal in 0..setting.workers {
             let worker = world.worker(ordinal, 0, true);
             world.workers.push(worker);
@@ -182,7 +195,7 @@ impl<'a> World<'a> {
     pub(super) fn second(&mut self) {
         let now = self.now;
         let due = |w: &Worker| !w.member && w.ready_at <= now;
-        if self.workers.iter().any(due) {
+        if now >= self.joins_held_until && self.workers.iter().any(due) {
             self.workers.iter_mut().filter(|w| due(w)).for_each(|w| w.member = true);
             self.assign();
         }
