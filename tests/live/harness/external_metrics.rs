@@ -44,8 +44,8 @@ type Source = dyn Fn(&str) -> Answer + Send + Sync;
 
 /// The running server. Dropping it takes its API away and ends it.
 pub struct ExternalMetrics<'a> {
-    plane: &'a Plane,
     asked: Arc<AtomicU64>,
+    _registered: Registered<'a>,
     _runtime: Runtime,
 }
 
@@ -71,6 +71,23 @@ impl<'a> ExternalMetrics<'a> {
             .with_state(Arc::new(Served { source: Box::new(source), asked: Arc::clone(&asked) }));
         let listener = Tls { listener, acceptor: acceptor(certificates)? };
         runtime.spawn(async move { axum::serve(listener, router).await });
+        let registered = Registered::at(plane, port, || Ok(()))?;
+        Ok(Self { asked, _registered: registered, _runtime: runtime })
+    }
+
+    /// Waits until an HPA has heard so many more answers.
+    pub fn wait_for_answers(&self, count: u64) -> anyhow::Result<()> {
+        let before = self.asked.load(Ordering::SeqCst);
+        wait_for("an HPA asks again", Duration::from_secs(60), || Ok((self.asked.load(Ordering::SeqCst) >= before + count).then_some(())))
+    }
+}
+
+/// The API server hands questions for external metrics on to a server on this machine. Dropping it ends that.
+pub struct Registered<'a>(&'a Plane);
+
+impl<'a> Registered<'a> {
+    /// Waits until the API server takes the one that listens at `port` with TLS; `check_running` says why it never will.
+    pub fn at(plane: &'a Plane, port: u16, mut check_running: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<Self> {
         // A name outside the cluster is the one kind of Service whose backend the API server lets be on loopback.
         let service = json!({
             "apiVersion": "v1", "kind": "Service", "metadata": {"name": SERVICE, "namespace": "default"},
@@ -85,27 +102,22 @@ impl<'a> ExternalMetrics<'a> {
             },
         });
         plane.apply("external-metrics", &[service, api])?;
-        let started = Self { plane, asked, _runtime: runtime };
-        wait_for("the API server to take the external metrics", Duration::from_secs(30), || {
+        let registered = Self(plane);
+        wait_for("the API server to take the external metrics", Duration::from_secs(60), || {
+            check_running()?;
             let api = plane.get(&["apiservice", API_SERVICE])?;
             let conditions = api["status"]["conditions"].as_array().cloned().unwrap_or_default();
             Ok(conditions.iter().any(|of| of["type"] == "Available" && of["status"] == "True").then_some(()))
         })?;
-        Ok(started)
-    }
-
-    /// Waits until an HPA has heard so many more answers.
-    pub fn wait_for_answers(&self, count: u64) -> anyhow::Result<()> {
-        let before = self.asked.load(Ordering::SeqCst);
-        wait_for("an HPA asks again", Duration::from_secs(60), || Ok((self.asked.load(Ordering::SeqCst) >= before + count).then_some(())))
+        Ok(registered)
     }
 }
 
-impl Drop for ExternalMetrics<'_> {
+impl Drop for Registered<'_> {
     fn drop(&mut self) {
         // A dead API would spoil the discovery of all others; the plane may be gone already.
-        let _ = self.plane.kubectl(&["delete", "apiservice", API_SERVICE, "--ignore-not-found"]);
-        let _ = self.plane.kubectl(&["delete", "service", SERVICE, "--ignore-not-found"]);
+        let _ = self.0.kubectl(&["delete", "apiservice", API_SERVICE, "--ignore-not-found"]);
+        let _ = self.0.kubectl(&["delete", "service", SERVICE, "--ignore-not-found"]);
     }
 }
 

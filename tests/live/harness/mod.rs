@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "tests/cloud uses a part of it")]
 
 pub mod api_gate;
+pub mod autoscalers;
 pub mod avro;
 pub mod certificates;
 pub mod cluster;
@@ -17,6 +18,7 @@ pub mod kubelet;
 pub mod manifests;
 pub mod plane;
 pub mod process;
+pub mod prometheus;
 pub mod registry;
 pub mod release;
 pub mod servers;

@@ -30,13 +30,20 @@ pub struct Plane {
     program: PathBuf,
     clients: Clients,
     folder: PathBuf,
-    certificates: [PathBuf; 3],
+    certificates: Files,
     port: u16,
     etcd_port: u16,
     api_server: Mutex<Option<Process>>,
     _controllers: Process,
     // Last: the others need it until they end.
     _etcd: Process,
+}
+
+struct Files {
+    ca: PathBuf,
+    /// Certificate and key.
+    server: [PathBuf; 2],
+    client: [PathBuf; 2],
 }
 
 impl Plane {
@@ -54,9 +61,13 @@ impl Plane {
             command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client, "--listen-peer-urls", &peer]);
             command.args(["--initial-advertise-peer-urls", &peer, "--initial-cluster", &format!("default={peer}")]);
         })?;
-        let files = [certificates.ca.clone(), certificates.server_cert.clone(), certificates.server_key.clone()];
+        let files = Files {
+            ca: certificates.ca.clone(),
+            server: [certificates.server_cert.clone(), certificates.server_key.clone()],
+            client: [certificates.client_cert.clone(), certificates.client_key.clone()],
+        };
         let user = json!({"token": token});
-        std::fs::write(folder.join("admin.kubeconfig"), kubeconfig(&address(port), &files[0], &user).to_string())?;
+        std::fs::write(folder.join("admin.kubeconfig"), kubeconfig(&address(port), &files.ca, &user).to_string())?;
         let mut api_server = api_server(&program, folder, &files, port, etcd_port)?;
         let clients = Clients { programs: parts.join("kubernetes-clients"), folder: folder.to_owned() };
         clients.wait_until_ready(|| api_server.check_running())?; // the controllers give up after ten seconds
@@ -85,7 +96,7 @@ impl Plane {
 
     /// The authority that signed its certificate.
     pub fn ca(&self) -> &Path {
-        &self.certificates[0]
+        &self.certificates.ca
     }
 
     /// The file with the token of a user that may do everything.
@@ -111,9 +122,22 @@ impl Plane {
         new_signing_key(&self.folder)
     }
 
+    /// For programs in the name of a user that may do everything.
+    pub fn kubeconfig_file(&self) -> PathBuf {
+        self.folder.join("admin.kubeconfig")
+    }
+
     /// What `kubectl` prints; an error when it fails, with what it says.
     pub fn kubectl(&self, arguments: &[&str]) -> anyhow::Result<String> {
         self.clients.run("kubectl", arguments)
+    }
+
+    /// Writes a StatefulSet's `spec.replicas` to a file, a line each time that the object changes.
+    pub fn watch_replicas(&self, name: &str, to: &Path) -> anyhow::Result<Process> {
+        Process::start("kubectl get --watch", self.clients.programs.join("kubectl"), to, |command| {
+            command.env("KUBECONFIG", self.kubeconfig_file()).env("HOME", &self.folder);
+            command.args(["get", "statefulset", name, "--watch", "--output", r#"jsonpath={.spec.replicas}{"\n"}"#]);
+        })
     }
 
     /// An object as JSON.
@@ -199,7 +223,7 @@ fn new_signing_key(folder: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn api_server(program: &Path, folder: &Path, certificates: &[PathBuf; 3], port: u16, etcd_port: u16) -> anyhow::Result<Process> {
+fn api_server(program: &Path, folder: &Path, certificates: &Files, port: u16, etcd_port: u16) -> anyhow::Result<Process> {
     Process::start("kube-apiserver", program, &folder.join("apiserver.out.log"), |command| {
         command.args([
             "apiserver",
@@ -213,7 +237,13 @@ fn api_server(program: &Path, folder: &Path, certificates: &[PathBuf; 3], port: 
         command.args(FEATURES);
         command.args(["--secure-port", &port.to_string(), "--etcd-servers", &format!("http://127.0.0.1:{etcd_port}")]);
         command.args(["--service-cluster-ip-range", "10.0.0.0/24", "--authorization-mode", "RBAC", "--profiling=false"]);
-        command.arg("--tls-cert-file").arg(&certificates[1]).arg("--tls-private-key-file").arg(&certificates[2]);
+        let ([server, server_key], [client, client_key]) = (&certificates.server, &certificates.client);
+        command.arg("--tls-cert-file").arg(server).arg("--tls-private-key-file").arg(server_key);
+        // What servers of further APIs, such as KEDA's, know the API server by, and the user that it asks for.
+        command.arg("--proxy-client-cert-file").arg(client).arg("--proxy-client-key-file").arg(client_key);
+        command.arg("--requestheader-client-ca-file").arg(&certificates.ca).args(["--requestheader-allowed-names", "client"]);
+        command.args(["--requestheader-username-headers", "X-Remote-User", "--requestheader-group-headers", "X-Remote-Group"]);
+        command.args(["--requestheader-extra-headers-prefix", "X-Remote-Extra-"]);
         command.arg("--cert-dir").arg(folder.join("pki")).arg("--token-auth-file").arg(folder.join("tokens.csv"));
         command.args(["--service-account-issuer", &address(port), "--service-account-key-file"]).arg(folder.join("sa.key"));
         command.arg("--service-account-signing-key-file").arg(folder.join("sa.key"));

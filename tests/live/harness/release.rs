@@ -83,6 +83,11 @@ impl<'a> Release<'a> {
         self.plane.helm(&[verb, &self.name, &chart, "--values", file]).map(drop)
     }
 
+    /// Its name, and its StatefulSet's.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// The StatefulSet.
     pub fn stateful_set(&self) -> anyhow::Result<Value> {
         self.plane.get(&["statefulset", &self.name])

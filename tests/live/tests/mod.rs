@@ -71,5 +71,10 @@ pub const ALL: &[Test] = &[
     ("kubernetes::a_fleet_sizes_itself", kubernetes::fleet::a_fleet_sizes_itself),
 ];
 
-/// Run only where `MILLRACE_LIVE_AUTOSCALER` is set: minutes of their own, for what a fleet and an HPA do is shown apart from each other by others.
-pub const LONG: &[Test] = &[("kubernetes::an_hpa_follows_a_fleet", kubernetes::autoscaler::an_hpa_follows_a_fleet)];
+/// Run only where `MILLRACE_LIVE_AUTOSCALER` is set: minutes of their own, for what a fleet and an HPA do is shown apart from each other by
+/// others. All but the first need what `kube/autoscalers` builds.
+pub const LONG: &[Test] = &[
+    ("kubernetes::an_hpa_follows_a_fleet", kubernetes::observed::an_hpa_follows_a_fleet),
+    ("kubernetes::prometheus_adapter_follows_a_fleet", kubernetes::observed::prometheus_adapter_follows_a_fleet),
+    ("kubernetes::keda_follows_a_fleet", kubernetes::observed::keda_follows_a_fleet),
+];

@@ -7,3 +7,4 @@ pub mod in_cluster;
 pub mod lease;
 pub mod manifests;
 pub mod objects;
+pub mod observed;
