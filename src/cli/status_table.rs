@@ -6,6 +6,8 @@ use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
 use comfy_table::{CellAlignment, ContentArrangement, Table};
 use serde_json::Value;
 
+use crate::fleet::JOIN_WAIT_MAX;
+
 /// What is not known.
 const UNKNOWN: &str = "–";
 /// Decisions that are listed.
@@ -74,7 +76,7 @@ fn waiting(fleet: &Value) -> Option<(String, f64)> {
     let waits = |worker: &&Value| list(&worker["report"]["connectors"]).iter().any(|connector| connector["state"] == "waiting");
     let names: Vec<&str> = list(&fleet["workers"]).iter().filter(waits).filter_map(|worker| worker["report"]["worker"].as_str()).collect();
     let left_ms = number(&fleet["joins_held_until_ms"])? - number(&fleet["now_ms"])?;
-    (!names.is_empty()).then(|| (names.join(", "), left_ms.max(0.0)))
+    (!names.is_empty()).then(|| (names.join(", "), left_ms.clamp(0.0, JOIN_WAIT_MAX.as_millis() as f64)))
 }
 
 fn workers(workers: &[Value]) -> Table {

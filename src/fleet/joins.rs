@@ -161,9 +161,12 @@ fn millis(ms: i64) -> Duration {
 }
 
 #[cfg(test)]
-#[allow(clippy::panic, reason = "tests")]
+#[allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 mod tests {
+    use super::super::identity::Identity;
     use super::*;
+    use crate::config::ScalingConfig;
+    use crate::flow::ManualClock;
 
     const S: Duration = Duration::from_secs(1);
     /// The leader's clock when it speaks.
@@ -260,6 +263,26 @@ mod tests {
     fn a_note_that_comes_again_is_no_new_one() {
         // The topic is read from its beginning once more, by a clock that is behind.
         assert_eq!(joins(100, -3_600, &[(100, hold(1, 40)), (130, hold(1, 40))]), (S * 40, JoinReason::Over));
+    }
+
+    #[test]
+    fn the_view_goes_by_what_stands_in_the_topic_for_its_own_fleet() {
+        let clock = Arc::new(ManualClock::at(SAID_MS * 1000));
+        let identity = Identity { name: "w-2".to_owned(), ordinal: Some(2) };
+        let view = FleetView::new(identity, &ScalingConfig::default(), clock.clone());
+        let (joiner, mut said) = (view.joiner(), view.join_holds());
+        let hear = |hold: &JoinHold, replayed| view.hear_state(b"leader/joins", Some(&serde_json::to_vec(hold).unwrap()), replayed);
+        hear(&JoinHold { fleet: "another".to_owned(), ..hold(9, 40) }, false);
+        assert_eq!((view.may_join(&joiner), said.has_changed().unwrap()), (Verdict::Join(JoinReason::NotHeld), false));
+        hear(&hold(3, 40), true);
+        assert!(said.has_changed().unwrap() && view.inner.lock().known.last_term() == Some(3));
+        said.mark_unchanged();
+        assert_eq!(view.status().joins_held_until_ms, Some(SAID_MS + 40_000));
+        clock.advance(S * 15);
+        assert_eq!(view.may_join(&joiner), Verdict::Wait { left: S * 25, at_most: S * 105 });
+        clock.advance(S * 25);
+        assert_eq!((view.may_join(&joiner), view.status().joins_held_until_ms), (Verdict::Join(JoinReason::Over), None));
+        assert!(!said.has_changed().unwrap() && view.join_hold().is_some_and(|hold| hold.term == 3));
     }
 
     #[test]

@@ -44,7 +44,8 @@ pub struct Reporter {
 }
 
 impl Reporter {
-    /// A reporter that asks `look` every `report_interval`, and at once when told `now`. Why the last report was not sent stands in `trouble`.
+    /// A reporter that asks `look` every `report_interval`, and at once when told `now`. Why the last report was not sent stands in
+    /// `trouble`.
     pub fn new(
         identity: Identity,
         scaling: &ScalingConfig,

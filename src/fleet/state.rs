@@ -1,4 +1,5 @@
-//! What stands in the state topic, one record a key: what connectors are wished to do, the leader's last decisions, and how long workers wait to join.
+//! What stands in the state topic, one record a key: what connectors are wished to do, the leader's last decisions, and how long workers
+//! wait to join.
 
 use serde::{Deserialize, Serialize};
 
@@ -41,8 +42,8 @@ pub struct PublishedDecision {
     /// The fleet's name; empty in an older version's.
     #[serde(default)]
     pub fleet: String,
-    /// The leader's term: of two decisions that of the higher term counts. Higher than that of every decision that the leader found, also where
-    /// the lease or the lock file was made anew and counts from 1 again.
+    /// The leader's term: of two decisions that of the higher term counts. Higher than that of every decision that the leader found, also
+    /// where the lease or the lock file was made anew and counts from 1 again.
     pub term: u64,
     /// Counts the fleet's published decisions, over terms.
     pub number: u64,

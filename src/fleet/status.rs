@@ -30,7 +30,8 @@ pub struct FleetStatus {
     pub decided: Option<Decided>,
     /// What connectors are wished to do, where somebody wished something: by `millrace connectors` or over HTTP.
     pub wishes: BTreeMap<String, DesiredConnector>,
-    /// Until when workers that have started wait, so that they join together, milliseconds since the epoch by the leader's clock; `None`: they join at once.
+    /// Until when workers that have started wait, so that they join together, milliseconds since the epoch by the leader's clock; `None`:
+    /// they join at once.
     pub joins_held_until_ms: Option<i64>,
     /// Workers whose reports come.
     pub live_workers: usize,

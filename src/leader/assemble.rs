@@ -57,7 +57,8 @@ pub(super) fn written_down(decision: &Decision, replicas_before: u32, live: &[Li
     })
 }
 
-/// Workers that are there and members: those whose connectors are all still starting are on their way, those of which one waits join together.
+/// Workers that are there and members: those whose connectors are all still starting are on their way, those of which one waits join
+/// together.
 pub(super) fn ready(live: &[LiveWorker]) -> u32 {
     count(live, started)
 }

@@ -360,6 +360,23 @@ mod tests {
     }
 
     #[test]
+    fn one_that_waits_is_started_by_whoever_comes_first() {
+        let slot = slot();
+        slot.begin_wait(2, "for others".to_owned());
+        assert!(slot.still_waits("for others, longer".to_owned()));
+        let status = slot.status();
+        assert_eq!((status.state, status.since_ms, status.message.as_deref()), (ConnectorState::Waiting, 2, Some("for others, longer")));
+        assert!(matches!(slot.take(3, false, None), Ok(None)) && slot.still_waits(String::new()), "nothing runs that a drain would end");
+        assert!(matches!(slot.take(4, true, Some("its file changed")), Ok(None)));
+        assert!(slot.is_starting() && !slot.still_waits(String::new()) && !slot.end_wait(5), "a changed file starts it");
+        slot.begin_wait(6, String::new());
+        slot.end(ConnectorState::Stopped, 7, None);
+        assert!(!slot.end_wait(8), "a stop is not undone");
+        slot.begin_wait(9, String::new());
+        assert!(slot.end_wait(10) && slot.is_starting() && !slot.end_wait(11));
+    }
+
+    #[test]
     fn one_that_only_left_its_group_late_may_begin_anew() {
         let slot = slot();
         slot.not_stopped(&NotStopped::Late("still leaving".into()), 2);

@@ -3,6 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use millrace::embedded::bigquery::Stall;
 use millrace::fleet::{JOIN_WAIT_MAX, JOINS, JoinHold, VERSION};
 use rustix::process::{Signal, kill_process};
 use serde_json::Value;
@@ -41,10 +42,11 @@ fn assignments(rig: &Rig, number: usize) -> f64 {
     rig.metric(number, "millrace_rebalances_total{connector=\"numbers\",kind=\"assigned\"}").unwrap_or_default()
 }
 
-/// A fleet of worker 0 alone, which leads and owns everything.
-fn alone() -> Rig {
+/// A fleet of worker 0 alone, which leads and owns everything. Whoever has rows on their way when it is told to give partitions back takes
+/// so many seconds for it.
+fn alone(drains_s: u32) -> Rig {
     let mut rig = Rig::new("min = 1\nmax = 4");
-    rig.by_ranges();
+    rig.by_ranges(drains_s);
     rig.start(0);
     rig.wait_until("a leader that owns everything", |rig| {
         let fleet = rig.fleet(0);
@@ -62,7 +64,7 @@ fn table(rig: &Rig, number: usize) -> String {
 
 #[test]
 fn workers_that_were_asked_for_together_join_in_one_rebalance() {
-    let mut rig = alone();
+    let mut rig = alone(6);
     let flow = rig.produce(200);
     say(&rig, TERM, 600);
     rig.wait_until("the hold", |rig| !rig.fleet(0)["joins_held_until_ms"].is_null());
@@ -81,6 +83,12 @@ fn workers_that_were_asked_for_together_join_in_one_rebalance() {
     assert_eq!(rig.get(3, "/health/ready").0, 200, "a rolling upgrade goes on");
     assert_eq!((assignments(&rig, 0), owned(&rig.fleet(0), "worker-0")), (before, 4), "nobody was stopped");
 
+    // A rebalance lasts as long as its slowest member, so that all who come meanwhile are part of it: here one whose rows BigQuery does not
+    // acknowledge.
+    rig.stall(Stall::Appends);
+    rig.wait_until("rows on their way", |rig| {
+        rig.metric(0, "millrace_memory_used_bytes{kind=\"in_flight\"}").is_some_and(|bytes| bytes > 0.0)
+    });
     say(&rig, TERM, 0);
     rig.wait_until("a partition for each", |rig| (0..4).all(|number| owned(&rig.fleet(0), &format!("worker-{number}")) == 1));
     let log = rig.log(2);
@@ -91,6 +99,7 @@ fn workers_that_were_asked_for_together_join_in_one_rebalance() {
     println!("{stops} rebalances for three arrivals");
     assert_eq!(stops, 1.0);
     drop(flow);
+    rig.stall(Stall::Off);
 
     // The first start alone: what is told to start later starts at once.
     say(&rig, TERM, 600);
@@ -106,7 +115,7 @@ fn workers_that_were_asked_for_together_join_in_one_rebalance() {
 
 #[test]
 fn one_that_waits_follows_wishes_and_ends_when_it_is_told_to() {
-    let mut rig = alone();
+    let mut rig = alone(2);
     say(&rig, TERM, 600);
     rig.wait_until("the hold", |rig| !rig.fleet(0)["joins_held_until_ms"].is_null());
     let wish =
@@ -139,7 +148,7 @@ fn one_that_waits_follows_wishes_and_ends_when_it_is_told_to() {
 
 #[test]
 fn a_leader_that_dies_holds_nobody_for_longer_than_its_successor_needs() {
-    let mut rig = alone();
+    let mut rig = alone(2);
     rig.kill(0);
     // The dead one's last word, an hour long.
     say(&rig, 1, 3_600);
@@ -156,7 +165,7 @@ fn a_leader_that_dies_holds_nobody_for_longer_than_its_successor_needs() {
 
 #[test]
 fn where_nobody_leads_they_join_when_the_longest_wait_is_over() {
-    let mut rig = alone();
+    let mut rig = alone(2);
     let _flow = rig.produce(50);
     say(&rig, TERM, 3_600);
     rig.wait_until("the hold", |rig| !rig.fleet(0)["joins_held_until_ms"].is_null());
