@@ -104,14 +104,8 @@ impl Rig {
         }
     }
 
-    /// The connector's members get partitions by ranges, so that each that joins or leaves stops all, for as long as a member needs to give
-    /// its partitions back: so many seconds at most. Before the first start.
-    pub fn by_ranges(&self, revoke_deadline_s: u32) {
-        let text = fs::read_to_string(self.path("millrace.toml")).unwrap();
-        let session = format!("\"session.timeout.ms\" = {}", revoke_deadline_s * 2_000);
-        let worker = format!("[worker]\nrevoke_deadline = \"{revoke_deadline_s}s\"\n");
-        let text = text.replace("\"session.timeout.ms\" = 4000", &session).replace("[worker]\n", &worker);
-        fs::write(self.path("millrace.toml"), text).unwrap();
+    /// The connector's members get partitions by ranges, so that each that joins or leaves stops all. Before the first start.
+    pub fn by_ranges(&self) {
         let file = fs::read_to_string(self.path("connectors/numbers.toml")).unwrap();
         let kafka = "[kafka]\n\"partition.assignment.strategy\" = \"range\"\n[value]\n";
         fs::write(self.path("connectors/numbers.toml"), file.replace("[value]\n", kafka)).unwrap();
