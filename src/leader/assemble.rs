@@ -109,7 +109,7 @@ impl Look<'_> {
             replicas: self.replicas,
             waiting_workers: self.follows_holds.then(|| waiting(self.live)),
             ready_workers: Some(ready(self.live)),
-            groups: self.connectors.iter().map(|config| self.group(config, coverage)).collect(),
+            groups: Some(self.connectors.iter().map(|config| self.group(config, coverage)).collect()),
             workers: self.live.iter().map(|worker| self.worker(&worker.report)).collect(),
             limits: Limits {
                 min: self.scaling.min,
@@ -266,7 +266,7 @@ mod tests {
         let live = [worker("w-0", 0, "running", &[0, 1]), worker("w-1", 1, "running", &[2, 3]), worker("w-2", 2, "starting", &[])];
         let snapshot = snapshot(&mut Coverage::default(), 1_000, &live);
         assert_eq!((snapshot.now_ms, snapshot.window_ms, snapshot.replicas, snapshot.ready_workers), (1_000, 15_000, 3, Some(2)));
-        let group = &snapshot.groups[0];
+        let group = &snapshot.groups.unwrap()[0];
         assert_eq!((group.state, group.assignor), (Some(GroupState::Stable), Some(Assignor::CooperativeSticky)));
         // The lag counts from where there is something to read, not from a commit that retention has overtaken.
         assert_eq!((group.partitions.len(), group.partitions[0].committed_offset), (4, Some(50)));
@@ -282,7 +282,7 @@ mod tests {
         let snapshot = snapshot(&mut Coverage::default(), 1_000, &live);
         assert_eq!((snapshot.ready_workers, snapshot.waiting_workers), (Some(1), Some(1)), "although another connector of it runs");
         assert_eq!(snapshot.workers.iter().map(|worker| worker.ready).collect::<Vec<_>>(), [Some(true), Some(false), Some(false)]);
-        assert_eq!(snapshot.groups[0].state, Some(GroupState::Stable));
+        assert_eq!(snapshot.groups.unwrap()[0].state, Some(GroupState::Stable));
         let (scaling, kafka, connectors) = (ScalingConfig::default(), BTreeMap::new(), [connector("")]);
         let look = Look {
             now_ms: 0,
@@ -302,7 +302,7 @@ mod tests {
     #[test]
     fn a_group_without_all_its_owners_rebalances_but_not_for_ever() {
         let mut coverage = Coverage::default();
-        let state = |coverage: &mut Coverage, now_ms, live: &[LiveWorker]| snapshot(coverage, now_ms, live).groups[0].state;
+        let state = |coverage: &mut Coverage, now_ms, live: &[LiveWorker]| snapshot(coverage, now_ms, live).groups.unwrap()[0].state;
         assert_eq!(state(&mut coverage, 0, &[]), None, "nobody says anything");
         let three = [worker("w-0", 0, "running", &[0, 1, 2])];
         assert_eq!(state(&mut coverage, 1_000, &three), Some(GroupState::Rebalancing));

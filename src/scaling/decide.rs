@@ -26,6 +26,12 @@ pub fn decide_with(snapshot: &Snapshot, memory: &mut Memory, tuning: &Tuning) ->
         }
         memory.fleet.asked_after(snapshot.now_ms - last);
     }
+    if snapshot.groups.is_none() {
+        // What is missing is unknown: nothing is learnt, forgotten or decided, but for the least that is allowed.
+        memory.last_ms = Some(snapshot.now_ms);
+        let wanted = snapshot.replicas.max(snapshot.limits.min.max(1));
+        return plain(snapshot, wanted, format!("stays at {wanted}: nothing is known of any connector"));
+    }
     let view = observe(snapshot, memory);
     learn(snapshot, &view, memory);
     let ready = snapshot.ready_workers.unwrap_or_else(|| at_work(&view));

@@ -16,6 +16,8 @@ const NEXT_S: f64 = 20.0;
 
 /// More workers are worth it when what they leave is at most this share of what there would be without them.
 const WORTH: f64 = 0.9;
+/// While workers are on their way the fleet grows by this part of itself at least, where every arrival stops all.
+const STEP_WHILE_COMING: u32 = 12;
 /// What a worker is left of what it had when it is relieved.
 const RELIEF: f64 = 0.9;
 /// A fleet that was resized less than this ago has not shown yet what it does, seconds.
@@ -34,13 +36,27 @@ pub(super) struct Growth {
     end_s: f64,
 }
 
+/// Why the fleet does not grow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stays {
+    /// It will do as it is, or nothing is known that asks for more.
+    Enough,
+    /// No more are allowed, or there are no more partitions.
+    Most,
+    /// More would not take anything from the worker that is worst off.
+    Useless,
+}
+
 impl Round<'_> {
-    /// The number to grow to, if the fleet as it is will not do.
-    pub(super) fn grow(&self, ceiling: u32) -> Option<u32> {
+    /// The number to grow to, or why not.
+    pub(super) fn grow(&self, ceiling: u32) -> Result<u32, Stays> {
         let replicas = self.snapshot.replicas;
         let able = self.groups.iter().any(|g| g.hold.as_ref().is_none_or(Hold::may_grow) && !g.proven_only);
-        if !able || replicas >= ceiling {
-            return None;
+        if !able {
+            return Err(Stays::Enough);
+        }
+        if replicas >= ceiling {
+            return Err(Stays::Most);
         }
         let (tuning, stopping) = (self.tuning, self.stopping());
         let target_s = self.snapshot.limits.freshness_target_ms as f64 / 1000.0;
@@ -59,11 +75,12 @@ impl Round<'_> {
             (true, _) => stopping.again,
         };
         if soon <= share * target_s {
-            return if self.stuck(target_s) { self.relieved(&growth, ceiling) } else { None };
+            return if self.stuck(target_s) { self.relieved(&growth, ceiling).ok_or(Stays::Useless) } else { Err(Stays::Enough) };
         }
-        let n = if self.eager { self.least_stopped(&growth, &stays, ceiling) } else { self.enough(&growth, ceiling) }?;
+        let n = if self.eager { self.least_stopped(&growth, &stays, ceiling) } else { self.enough(&growth, ceiling) };
+        let n = n.ok_or(Stays::Useless)?;
         let more = f64::from(n - replicas);
-        Some((n + if self.eager { 0 } else { (more * tuning.spare).floor() as u32 }).min(ceiling))
+        Ok((n + if self.eager { 0 } else { (more * tuning.spare).floor() as u32 }).min(ceiling))
     }
 
     /// Whether a group is behind and does not come nearer in time, though by its load it should: what waits may lie in few partitions, behind others that take
@@ -204,7 +221,9 @@ impl Round<'_> {
             let phases = storm::phases(&growth.now, worst, n.saturating_sub(self.ready), self.tuning.target - stopping.reserve);
             price(&growth.queue.run(&growth.loads, &phases))
         };
-        let prices: Vec<(u32, f64)> = candidates(replicas + 1, ceiling).map(|n| (n, priced(n))).collect();
+        // While others are on their way one or two more are not worth a stop of their own.
+        let least_step = if self.missing > 0 { (replicas / STEP_WHILE_COMING).max(1) } else { 1 };
+        let prices: Vec<(u32, f64)> = candidates(replicas + least_step, ceiling).map(|n| (n, priced(n))).collect();
         let least = prices.iter().map(|(_, price)| *price).fold(f64::INFINITY, f64::min);
         let (n, of_n) = prices.into_iter().find(|(_, price)| *price <= least * stopping.near + 5.0)?;
         (of_n < price(stays)).then_some(n)

@@ -109,9 +109,10 @@ pub(super) fn observe(snapshot: &Snapshot, memory: &mut Memory) -> View {
             committed: Vec::new(),
         })
         .collect();
-    memory.groups.retain(|name, _| snapshot.groups.iter().any(|g| g.connector == *name));
-    let mut groups = Vec::with_capacity(snapshot.groups.len());
-    for group in &snapshot.groups {
+    let listed = snapshot.groups.as_deref().unwrap_or_default();
+    memory.groups.retain(|name, _| listed.iter().any(|g| g.connector == *name));
+    let mut groups = Vec::with_capacity(listed.len());
+    for group in listed {
         let entry = memory.groups.entry(group.connector.clone()).or_default();
         let (mut view, committed) = observe_group(snapshot, group, entry, &owners);
         view.unknown = unknown(group, &owners);

@@ -1,5 +1,6 @@
 //! The decision in words.
 
+use super::grow::Stays;
 use super::limits::Hold;
 use super::round::Round;
 
@@ -69,18 +70,31 @@ fn joined(head: String, round: &Round<'_>) -> String {
 }
 
 pub(super) fn up(round: &Round<'_>, n: u32) -> String {
+    let models = round.models();
+    let percent = |n: u32| round.at(&models, n).demand * 100.0;
+    let (now, then) = (percent(round.ready.clamp(1, round.snapshot.replicas.max(1))), percent(n));
     joined(format!("up from {} to {n}", round.snapshot.replicas), round)
+        + &format!("; with what is expected the fullest worker then has {then:.0} % of what it can do, instead of {now:.0} %")
 }
 
 pub(super) fn down(round: &Round<'_>, n: u32) -> String {
     let text = format!("down from {} to {n}, which would have done for the last minutes", round.snapshot.replicas);
-    joined(text, round)
+    let fullest = round.at(&round.models(), n).demand * 100.0;
+    joined(text, round) + &format!("; the fullest worker then has {fullest:.0} % of what it can do")
 }
 
-pub(super) fn stays(round: &Round<'_>, why: &str) -> String {
+pub(super) fn stays(round: &Round<'_>, why: &str, stays: Stays) -> String {
+    let behind_s = round.tuning.lag_trigger * round.snapshot.limits.freshness_target_ms as f64 / 1000.0;
+    let behind = round.groups.iter().any(|g| g.hold.is_none() && g.lag_s.is_some_and(|lag| lag > behind_s));
+    let more = match stays {
+        Stays::Most if behind && round.snapshot.replicas >= round.snapshot.limits.max => "; more are not allowed",
+        Stays::Most if behind => "; there are no more partitions for more workers",
+        Stays::Useless if behind => "; more workers would not take anything from the one that is furthest behind",
+        _ => "",
+    };
     let why = if why.is_empty() { String::new() } else { format!(" ({why})") };
     let starting = if round.missing > 0 && why.is_empty() { format!(", {} still starting", round.missing) } else { String::new() };
-    joined(format!("stays at {}{starting}{why}", round.snapshot.replicas), round)
+    joined(format!("stays at {}{starting}{why}", round.snapshot.replicas), round) + more
 }
 
 pub(super) fn absent(round: &Round<'_>, why: &str) -> String {

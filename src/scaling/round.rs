@@ -17,7 +17,7 @@ const HOPELESS: f64 = 1.25;
 /// What a hot partition leaves to the others on its worker of all that is counted on.
 const LEFT_BY_HOT: f64 = 0.03;
 /// What a hopeless one is counted with.
-const COUNTED_HOPELESS: f64 = 0.5;
+const COUNTED_HOPELESS: f64 = 0.65;
 
 /// A group's part in this round.
 pub(super) struct Standing {
@@ -287,12 +287,13 @@ impl<'a> Round<'a> {
                 Err(why) => (replicas, reason::absent(self, &why)),
             };
         }
-        if let Some(n) = self.grow(ceiling) {
-            return (n, reason::up(self, n));
-        }
+        let stays = match self.grow(ceiling) {
+            Ok(n) => return (n, reason::up(self, n)),
+            Err(stays) => stays,
+        };
         match self.shrink() {
             Ok(n) => (n, reason::down(self, n)),
-            Err(why) => (replicas, reason::stays(self, &why)),
+            Err(why) => (replicas, reason::stays(self, &why, stays)),
         }
     }
 

@@ -24,9 +24,9 @@ pub struct Snapshot {
     /// does not wait, whoever has started joins.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "some_whole")]
     pub waiting_workers: Option<u32>,
-    /// One for each connector.
-    #[serde(default)]
-    pub groups: Vec<ConnectorGroup>,
+    /// One for each connector; an empty list says that there is none. Missing: nothing is known of any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub groups: Option<Vec<ConnectorGroup>>,
     /// What the workers said of themselves.
     #[serde(default)]
     pub workers: Vec<WorkerLoad>,

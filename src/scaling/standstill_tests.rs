@@ -91,7 +91,7 @@ impl Fleet {
             replicas: self.replicas,
             waiting_workers: None,
             ready_workers: Some(self.replicas),
-            groups,
+            groups: Some(groups),
             workers,
             limits,
         }

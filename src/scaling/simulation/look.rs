@@ -54,14 +54,14 @@ pub(super) fn look(world: &World<'_>) -> Snapshot {
         replicas: world.workers.len() as u32,
         waiting_workers: (!hidden.waiting).then(|| world.workers.iter().filter(|w| !w.member && w.ready_at <= world.now).count() as u32),
         ready_workers: (!hidden.ready).then_some(members.len() as u32),
-        groups: vec![ConnectorGroup {
+        groups: Some(vec![ConnectorGroup {
             trouble: None,
             connector: NAME.to_owned(),
             assignor: Some(setting.assignor),
             protocol: Some(setting.protocol),
             state: Some(if world.now < world.rebalancing_until { GroupState::Rebalancing } else { GroupState::Stable }),
             partitions,
-        }],
+        }]),
         workers,
         limits: setting.limits,
     }

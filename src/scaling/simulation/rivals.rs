@@ -26,8 +26,9 @@ impl Keda {
             return now;
         }
         self.next_ms = snapshot.now_ms + 15_000;
-        let partitions = snapshot.groups.iter().map(|g| g.partitions.len()).sum::<usize>() as f64;
-        let lag: i64 = snapshot.groups.iter().flat_map(|g| &g.partitions).filter_map(|p| Some(p.end_offset? - p.committed_offset?)).sum();
+        let partitions = snapshot.groups.iter().flatten().map(|g| g.partitions.len()).sum::<usize>() as f64;
+        let lag: i64 =
+            snapshot.groups.iter().flatten().flat_map(|g| &g.partitions).filter_map(|p| Some(p.end_offset? - p.committed_offset?)).sum();
         let lag = (lag as f64).min(partitions * self.threshold);
         let ratio = lag / (self.threshold * f64::from(now));
         let wish = if (1.0 - ratio).abs() > 0.1 { (lag / self.threshold).ceil() as u32 } else { now };
@@ -58,7 +59,7 @@ impl Flink {
         if self.changed_ms.is_some_and(|at| snapshot.now_ms - at < 60_000) {
             return now;
         }
-        let partitions: Vec<_> = snapshot.groups.iter().flat_map(|g| &g.partitions).collect();
+        let partitions: Vec<_> = snapshot.groups.iter().flatten().flat_map(|g| &g.partitions).collect();
         let rate: f64 = partitions.iter().filter_map(|p| p.produced_records_per_s).sum();
         let lag: f64 = partitions.iter().filter_map(|p| Some((p.end_offset? - p.committed_offset?) as f64)).sum();
         let (consumed, busy) = snapshot.workers.iter().fold((0.0, 0.0), |(c, b), w| {
