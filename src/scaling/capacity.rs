@@ -8,6 +8,8 @@ use super::snapshot::Snapshot;
 const BUSY_ENOUGH: f64 = 0.12;
 /// From here on the sink, not the worker, sets the pace.
 pub(super) const SINK_WAIT: f64 = 0.25;
+/// A worker that is busy for less than this share of what its records should cost says that they cost less.
+const CONTRADICTED: f64 = 0.5;
 /// How far a cost is taken towards a bound that it exceeds.
 const BOUND_STEP: f64 = 0.5;
 /// A worker that always had this much of its own consumption waiting, in seconds, was saturated.
@@ -135,8 +137,9 @@ fn costs(view: &View, memory: &mut Memory, shown: &[Shown]) {
             continue;
         }
         let observations = view.groups.iter().filter_map(|g| memory.groups.get(&g.name)).map(|m| m.observations).max().unwrap_or(0);
-        // A bound is certain, where a busy fraction is one of many noisy ones.
-        let step = if s.at_most { BOUND_STEP } else { (1.0 / (1.0 + f64::from(observations))).max(0.04) * s.busy.min(1.0) };
+        // A bound is certain, and so is what is off by far; else a busy fraction is one of many noisy ones.
+        let contradicted = s.busy < CONTRADICTED * expected;
+        let step = if s.at_most || contradicted { BOUND_STEP } else { (1.0 / (1.0 + f64::from(observations))).max(0.04) * s.busy.min(1.0) };
         let error = (s.busy - expected).clamp(-0.3 * expected, 0.3 * expected);
         for g in 0..cost.len() {
             if let Some(c) = cost[g].as_mut()

@@ -8,6 +8,9 @@ mod capacity;
 mod decide;
 mod decision;
 mod end_history;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+mod fleet_tests;
 mod forecast;
 mod gather;
 mod grow;
