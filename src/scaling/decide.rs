@@ -38,6 +38,7 @@ pub fn decide_with(snapshot: &Snapshot, memory: &mut Memory, tuning: &Tuning) ->
     let member = |w: &&WorkerLoad| w.ready != Some(false);
     let members = snapshot.workers.iter().filter(member).filter_map(|w| w.ordinal).collect();
     memory.fleet.note(snapshot.now_ms, snapshot.replicas, ready, &members);
+    memory.fleet.note_waiting(snapshot.now_ms, snapshot.waiting_workers.unwrap_or(0));
     Round::new(snapshot, &view, memory, tuning, ready).decide()
 }
 

@@ -242,3 +242,15 @@ fn a_fleet_that_falls_behind_does_not_wait_for_the_last() {
     assert_eq!(hold_ms, 0, "{lag_s:.0} s behind");
     assert!(lag_s + 8.0 < 30.0, "the stop of the join counts too: {lag_s:.0} s");
 }
+
+#[test]
+fn nobody_waits_for_ever_for_one_that_never_starts() {
+    let mut fleet = Fleet { assignor: Assignor::Range, protocol: RebalanceProtocol::Eager, ..Fleet::of(4, &[150.0; 16]) };
+    fleet.run(200);
+    (fleet.replicas, fleet.waiting_workers) = (8, Some(3));
+    let held: Vec<bool> = (0..8).map(|_| fleet.run(EVERY_S).hold_joins_ms > 0).collect();
+    assert_eq!(held, [true, true, true, true, true, true, false, false], "a minute, and then they join without it");
+    // Those who wait have started: only the one that has not counts as absent.
+    let late = fleet.run(300);
+    assert!(late.absent && late.reason.contains("1 worker has not started"), "{}", late.reason);
+}

@@ -19,6 +19,8 @@ const OPENINGS_S: [f64; 11] = [0.0, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0, 35.0, 40.
 const NEXT_S: [f64; 3] = [20.0, 40.0, 120.0];
 /// Nobody is waited for beyond this, seconds.
 const ALL_S: f64 = 130.0;
+/// Nobody who has started waits for longer, milliseconds: by then 88 % of those that were asked for are there.
+const WAIT_MOST_MS: i64 = 60_000;
 /// Part of a worker from which on it is counted as one more.
 const COUNTED: f64 = 0.7;
 /// A price below which nothing is late to speak of, in seconds of lag times seconds.
@@ -33,6 +35,10 @@ impl Round<'_> {
     pub(super) fn hold_joins_ms(&self, wanted: u32) -> u64 {
         let missing = wanted.saturating_sub(self.ready);
         if !self.waits_to_join || missing == 0 {
+            return 0;
+        }
+        // Others may never come.
+        if self.memory.fleet.waiting_since_ms.is_some_and(|at| self.snapshot.now_ms - at >= WAIT_MOST_MS) {
             return 0;
         }
         let prices = self.opening_prices(&self.growth(), wanted, 0.0, &Fleets::default());

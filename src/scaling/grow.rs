@@ -3,6 +3,7 @@
 use super::assignment::{GroupModel, Worst, likely};
 use super::gather::Fleets;
 use super::limits::Hold;
+use super::observe::GroupView;
 use super::queue::{Course, Phase, Queue};
 use super::round::{Round, Standing};
 use super::storm;
@@ -22,6 +23,8 @@ const STEP_WHILE_COMING: u32 = 12;
 const RELIEF: f64 = 0.9;
 /// A fleet that was resized less than this ago has not shown yet what it does, seconds.
 const STUCK_AFTER_S: f64 = 45.0;
+/// What a relief did not help is left alone for so long.
+const RELIEF_AGAIN_MS: i64 = 600_000;
 /// How far the long run goes beyond the forecast, seconds.
 const DRAIN_TAIL_S: f64 = 600.0;
 
@@ -49,7 +52,7 @@ pub(super) enum Stays {
 
 impl Round<'_> {
     /// The number to grow to, or why not.
-    pub(super) fn grow(&self, ceiling: u32) -> Result<u32, Stays> {
+    pub(super) fn grow(&mut self, ceiling: u32) -> Result<u32, Stays> {
         let replicas = self.snapshot.replicas;
         let able = self.groups.iter().any(|g| g.hold.as_ref().is_none_or(Hold::may_grow) && !g.proven_only);
         if !able {
@@ -75,7 +78,12 @@ impl Round<'_> {
             (true, _) => stopping.again,
         };
         if soon <= share * target_s {
-            return if self.stuck(target_s) { self.relieved(&growth, ceiling).ok_or(Stays::Useless) } else { Err(Stays::Enough) };
+            if !self.stuck(target_s) {
+                return Err(Stays::Enough);
+            }
+            let (relieved, now) = (self.relieved(&growth, ceiling), self.snapshot.now_ms);
+            self.memory.groups.values_mut().filter(|m| m.lag_slope.is_some()).for_each(|m| m.relieved_ms = Some(now));
+            return relieved.ok_or(Stays::Useless);
         }
         let n = if self.eager { self.least_stopped(&growth, &stays, ceiling) } else { self.enough(&growth, ceiling) };
         let n = n.ok_or(Stays::Useless)?;
@@ -90,11 +98,16 @@ impl Round<'_> {
         if self.missing > 0 || fleet.since_change_s(self.snapshot.now_ms) < STUCK_AFTER_S {
             return false;
         }
-        let allowed_s = self.tuning.lag_trigger * target_s;
-        let in_time_s = self.snapshot.limits.recovery_target_ms as f64 / 1000.0;
-        let stuck =
+        let (now, allowed_s) = (self.snapshot.now_ms, self.tuning.lag_trigger * target_s);
+        let in_time_s = (self.snapshot.limits.recovery_target_ms as f64 / 1000.0).max(1.0);
+        let slow =
             |g: &Standing| g.lag_s.zip(g.lag_slope).is_some_and(|(lag, slope)| lag > allowed_s && slope > -(lag - allowed_s) / in_time_s);
-        self.groups.iter().any(|g| g.hold.is_none() && !g.proven_only && stuck(g))
+        // Without records that could be read nobody can be helped.
+        let readable = |view: &GroupView| view.open_transaction.is_none() && view.total_backlog().is_none_or(|records| records > 0.0);
+        let tried = |name: &str| self.memory.groups.get(name).and_then(|m| m.relieved_ms).is_some_and(|at| now - at < RELIEF_AGAIN_MS);
+        let stuck =
+            |(view, g): (&GroupView, &Standing)| g.hold.is_none() && !g.proven_only && slow(g) && readable(view) && !tried(&view.name);
+        self.view.groups.iter().zip(&self.groups).any(stuck)
     }
 
     /// The least number that takes something from the worst worker.
@@ -158,8 +171,7 @@ impl Round<'_> {
             (course.at_s(growth.end_s), course.risk_s(growth.end_s, f64::INFINITY))
         };
         let mut best = (f64::INFINITY, replicas);
-        let mut n = replicas + 1;
-        while n <= ceiling {
+        for n in candidates(replicas + 1, ceiling) {
             let (end, after) = lag_of(n);
             if end <= tuning.lag_allowed * target_s && after <= tuning.lag_trigger * target_s {
                 return Some(n);
@@ -167,7 +179,6 @@ impl Round<'_> {
             if end.max(after) < best.0 * 0.97 {
                 best = (end.max(after), n);
             }
-            n += 1 + n / 32;
         }
         // Nothing is enough. More workers are asked for only when they bring something, soon or in the long run: where much waits for one partition it is the
         // latter, for it does not share its worker any more.
@@ -230,7 +241,8 @@ impl Round<'_> {
     }
 }
 
-/// Numbers to try: each, and from 32 on fewer.
+/// Numbers to try: each, from 32 on fewer, and the last.
 fn candidates(from: u32, to: u32) -> impl Iterator<Item = u32> {
-    std::iter::successors(Some(from), |n| Some(n + 1 + n / 32)).take_while(move |n| *n <= to)
+    let next = move |n: &u32| (*n < to).then(|| (n + 1 + n / 32).min(to));
+    std::iter::successors((from <= to).then_some(from), next)
 }

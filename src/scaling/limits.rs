@@ -89,8 +89,7 @@ pub(super) fn hold(snapshot: &Snapshot, view: &View, g: usize, ready: u32, memor
     let able = known.cost_s.filter(|c| *c > 0.0).map(|c| f64::from(ready.max(1)) / c);
     let flows = matches!((recent, able), (Some(r), Some(a)) if r > 0.75 * a);
     if !flows && group.settled {
-        let waits: Vec<f64> = at_work.iter().filter_map(|w| view.workers[*w].sink_wait).collect();
-        let wait = waits.iter().sum::<f64>() / waits.len().max(1) as f64;
+        let wait = sink_wait(view, g);
         if wait >= SINK_WAIT {
             known.sink_limited_ms = Some(now);
             return made(
@@ -127,13 +126,20 @@ pub(super) fn hold(snapshot: &Snapshot, view: &View, g: usize, ready: u32, memor
     None
 }
 
+/// The share of their time that a group's workers wait for the sink, in the mean of those that tell.
+fn sink_wait(view: &View, g: usize) -> f64 {
+    let at_work = (0..view.workers.len()).filter(|w| view.groups[g].owners.contains(&Some(*w)));
+    let (sum, count) = at_work.filter_map(|w| view.workers[w].sink_wait).fold((0.0, 0.0), |(sum, count), wait| (sum + wait, count + 1.0));
+    if count > 0.0 { sum / count } else { 0.0 }
+}
+
 /// Remembers what was consumed when records waited, and sees whether more workers consumed more.
 pub(super) fn note_futile(snapshot: &Snapshot, view: &View, g: usize, ready: u32, memory: &mut Memory) {
     let (group, now) = (&view.groups[g], snapshot.now_ms);
     let Some(known) = memory.groups.get_mut(&group.name) else { return };
     let (Some(lag), Some(consumed), Some(total)) = (group.known_lag_s(), group.consumed, group.total) else { return };
     // What the sink held up says nothing about workers.
-    let sink_holds = view.workers.iter().filter_map(|w| w.sink_wait).any(|w| w >= SINK_WAIT);
+    let sink_holds = sink_wait(view, g) >= SINK_WAIT;
     if lag < BEHIND_S || consumed > total || sink_holds {
         known.saturated = None;
         return;

@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 
 /// Longer pauses between decisions are no cadence.
 const EVERY_S_MAX: f64 = 90.0;
+/// Below it nothing is behind any more, seconds.
+const LAG_GONE_S: f64 = 3.0;
 /// The slope of a lag is taken over at least this long.
 const SLOPE_OVER_MS: i64 = 20_000;
 /// Partitions that are gone for this long are gone.
@@ -41,6 +43,9 @@ pub(super) struct GroupMemory {
     /// How fast the lag of its latest partition grew of late, seconds each second.
     #[serde(default)]
     pub lag_slope: Option<f64>,
+    /// When the fleet grew for a lag that did not come nearer.
+    #[serde(default)]
+    pub relieved_ms: Option<i64>,
     /// When the group was last not settled: rebalancing, or seen for the first time.
     pub unsettled_ms: Option<i64>,
     /// When it began to rebalance, while it does.
@@ -129,6 +134,9 @@ pub(super) struct FleetMemory {
     /// Since when there are fewer.
     #[serde(default)]
     pub fewer_since_ms: Option<i64>,
+    /// Since when somebody waits to join, at every look.
+    #[serde(default)]
+    pub waiting_since_ms: Option<i64>,
     /// Seconds between decisions: the longest of late, forgotten slowly. Whoever asks seldom must be answered further ahead.
     #[serde(default)]
     pub every_s: f64,
@@ -141,6 +149,9 @@ impl GroupMemory {
             (self.lag_mark, self.lag_slope) = (None, None);
             return;
         };
+        if lag <= LAG_GONE_S {
+            self.relieved_ms = None;
+        }
         match self.lag_mark {
             None => self.lag_mark = Some((now_ms, lag)),
             Some((at, before)) if now_ms - at >= SLOPE_OVER_MS => {
@@ -180,6 +191,11 @@ impl FleetMemory {
             self.resizes.pop_front();
         }
         self.note_missing(now_ms, replicas, ready, members);
+    }
+
+    /// Notes whether somebody waits to join.
+    pub(super) fn note_waiting(&mut self, now_ms: i64, waiting: u32) {
+        self.waiting_since_ms = (waiting > 0).then(|| self.waiting_since_ms.unwrap_or(now_ms));
     }
 
     /// Every worker that is missing has a clock of its own: one that never comes must not hide behind those that were asked for later.

@@ -237,7 +237,7 @@ fn observe_group(
             (Some(offsets), None) => Some(offsets),
             (None, w) => w.map(|w| (w, window_s)),
         };
-        committed_rates.push(slope(&m.commits, now).map(|(r, _)| r));
+        committed_rates.push(commit_rate(&m.commits, now));
         if let Some((r, over_s)) = current {
             known += 1;
             total += r;
@@ -320,6 +320,17 @@ fn slope(ring: &VecDeque<(i64, i64)>, now: i64) -> Option<(f64, f64)> {
     let (first_ms, first) = *ring.iter().rev().find(|(at, _)| last_ms - at >= RATE_OVER_MS)?;
     let over_s = (last_ms - first_ms) as f64 / 1000.0;
     (over_s <= 120.0).then(|| ((last - first) as f64 / over_s, over_s))
+}
+
+/// Records/s committed: between two moments at which the commit moved, for commits that come seldom say nothing over a shorter stretch; of none that is overdue.
+fn commit_rate(ring: &VecDeque<(i64, i64)>, now: i64) -> Option<f64> {
+    let (plain, _) = slope(ring, now)?;
+    let mut moves = (1..ring.len()).rev().filter(|i| ring[*i].1 > ring[*i - 1].1).map(|i| ring[i]);
+    let between = moves.next().and_then(|last| moves.find(|before| last.0 - before.0 >= RATE_OVER_MS).map(|before| (before, last)));
+    match between {
+        Some((before, last)) if now - last.0 <= last.0 - before.0 => Some((last.1 - before.1) as f64 * 1000.0 / (last.0 - before.0) as f64),
+        _ => Some(plain),
+    }
 }
 
 /// Seconds since the first record that is not committed was produced: interpolated in the history of end offsets, as kafka-lag-exporter does; beyond it by the rate.

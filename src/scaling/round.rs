@@ -67,7 +67,9 @@ pub(super) struct Round<'a> {
 impl<'a> Round<'a> {
     pub(super) fn new(snapshot: &'a Snapshot, view: &'a View, memory: &'a mut Memory, tuning: &'a Tuning, ready: u32) -> Self {
         let missing = snapshot.replicas.saturating_sub(ready);
-        let overdue = memory.fleet.overdue(snapshot.now_ms, snapshot.limits.startup_deadline_ms()).min(missing);
+        // Who waits to join has started.
+        let to_start = missing.saturating_sub(snapshot.waiting_workers.unwrap_or(0));
+        let overdue = memory.fleet.overdue(snapshot.now_ms, snapshot.limits.startup_deadline_ms()).min(to_start);
         let speeds = view
             .workers
             .iter()
@@ -180,11 +182,16 @@ impl<'a> Round<'a> {
         (0..self.groups.len()).map(|g| self.model(g, self.groups[g].expected.max(self.groups[g].load).max(1e-6))).collect()
     }
 
+    /// The share of a group's load that is left when hot partitions are counted with their part.
+    pub(super) fn kept(&self, models: &[GroupModel], g: usize) -> f64 {
+        let level = self.groups[g].expected.max(self.groups[g].load).max(1e-6);
+        models[g].demand.iter().sum::<f64>() / level
+    }
+
     /// The loads to come, in workers, by group and step; what hot partitions get beyond their part is left out.
     pub(super) fn loads(&self, models: &[GroupModel]) -> Vec<Vec<f64>> {
         let path = |(g, standing): (usize, &Standing)| {
-            let level = standing.expected.max(standing.load).max(1e-6);
-            let kept = models[g].demand.iter().sum::<f64>() / level;
+            let kept = self.kept(models, g);
             standing.outlook.path.iter().map(|r| r * standing.cost_s.unwrap_or(0.0) * kept).collect()
         };
         self.groups.iter().enumerate().map(path).collect()

@@ -110,7 +110,7 @@ impl Round<'_> {
         if ahead.risk_s(20.0, f64::INFINITY) > allowed_s {
             return false;
         }
-        let past = self.past(hold_s);
+        let past = self.past(models, hold_s);
         let steps = past.first().map_or(0, Vec::len);
         if steps == 0 {
             return true;
@@ -121,14 +121,14 @@ impl Round<'_> {
             && Queue { waits: 0.0 }.run(&past, &phase(0.0)).risk_s(0.0, f64::INFINITY) <= allowed_s
     }
 
-    /// The loads of the last `over_s` seconds, in workers, by group and step.
-    fn past(&self, over_s: f64) -> Vec<Vec<f64>> {
+    /// The loads of the last `over_s` seconds, in workers, by group and step; what hot partitions get beyond their part is left out, as of those to come.
+    fn past(&self, models: &[GroupModel], over_s: f64) -> Vec<Vec<f64>> {
         let steps = (over_s / super::forecast::STEP_S) as i64;
         let at = |history: &std::collections::VecDeque<super::memory::Sample>, ms: i64| {
             history.iter().rev().take_while(|s| s.at_ms >= ms).last().or(history.back()).map_or(0.0, |s| s.rate)
         };
         let group = |(g, view): (usize, &super::observe::GroupView)| {
-            let cost = self.groups[g].cost_s.unwrap_or(0.0);
+            let cost = self.groups[g].cost_s.unwrap_or(0.0) * self.kept(models, g);
             let history = self.memory.groups.get(&view.name).map(|m| &m.history);
             let load = |i: i64| history.map_or(0.0, |h| at(h, self.snapshot.now_ms - i * 5000)) * cost;
             (0..steps).rev().map(load).collect()
