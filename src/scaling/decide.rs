@@ -29,8 +29,9 @@ pub fn decide_with(snapshot: &Snapshot, memory: &mut Memory, tuning: &Tuning) ->
     if snapshot.groups.is_none() {
         // What is missing is unknown: nothing is learnt, forgotten or decided, but for the least that is allowed.
         memory.last_ms = Some(snapshot.now_ms);
-        let wanted = snapshot.replicas.max(snapshot.limits.min.max(1));
-        return plain(snapshot, wanted, format!("stays at {wanted}: nothing is known of any connector"));
+        let replicas = snapshot.replicas;
+        let stays = || plain(snapshot, replicas, format!("stays at {replicas}: nothing is known of any connector"));
+        return at_least(replicas, snapshot.limits.min.max(1)).unwrap_or_else(stays);
     }
     let view = observe(snapshot, memory);
     learn(snapshot, &view, memory);

@@ -16,7 +16,7 @@ use super::startup::{started, starts_within};
 /// The moments that are weighed, seconds from now.
 const OPENINGS_S: [f64; 11] = [0.0, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0, 35.0, 40.0, 50.0, 60.0];
 /// How long after one opening the next comes: for those who start later. The last is as good as never.
-const NEXT_S: [f64; 3] = [20.0, 40.0, 120.0];
+pub(super) const NEXT_S: [f64; 3] = [20.0, 40.0, 120.0];
 /// Nobody is waited for beyond this, seconds.
 const ALL_S: f64 = 130.0;
 /// Nobody who has started waits for longer, milliseconds: by then 88 % of those that were asked for are there.

@@ -1,7 +1,7 @@
 //! Growing: at once, and at once as far as the next minutes need.
 
 use super::assignment::{GroupModel, Worst, likely};
-use super::gather::Fleets;
+use super::gather::{Fleets, NEXT_S};
 use super::limits::Hold;
 use super::observe::GroupView;
 use super::queue::{Course, Phase, Queue};
@@ -12,8 +12,6 @@ use super::storm;
 const BOUND_COUNTED: f64 = 0.6;
 /// How much less of a worker is counted on, where every rebalance stops all, while it is asked whether the fleet as it is will do.
 const EAGER_LESS: f64 = 0.05;
-/// When those who start later than the others join, after them, seconds.
-const NEXT_S: f64 = 20.0;
 
 /// More workers are worth it when what they leave is at most this share of what there would be without them.
 const WORTH: f64 = 0.9;
@@ -144,7 +142,7 @@ impl Round<'_> {
             let fleets = Fleets::default();
             let prices = self.opening_prices(growth, self.snapshot.replicas, 0.0, &fleets);
             let best_s = prices.into_iter().min_by(|a, b| a.1.total_cmp(&b.1)).map_or(0.0, |(opening_s, _)| opening_s);
-            return self.opened(growth, self.snapshot.replicas, (best_s, NEXT_S), &fleets);
+            return self.opened(growth, self.snapshot.replicas, (best_s, NEXT_S[0]), &fleets);
         }
         if self.missing == 0 {
             return growth.queue.run(&growth.loads, &[Phase { from_s: 0.0, worst, trust, pause_s: 0.0 }]);

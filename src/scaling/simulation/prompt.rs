@@ -3,7 +3,8 @@
 //! Definition: of the rises in a trace (the load goes beyond what a fleet does that suited the minute before) the largest counts; of several nearly as large, as
 //! in bursts that recur, the first. Before it the fleet holds what a policy may that pays [`PRICE`] times what is needed. At the first decision after the load left
 //! what it was, it asks for the number with which the fewest records become late, whatever that costs: found with hindsight, by running each number with
-//! start-ups of its own draws; where workers wait for each other also the best of some waits. It holds it, and nothing that comes later than [`HORIZON_S`] counts. So it errs towards too few late records. It is no bound
+//! start-ups of its own draws; where workers wait for each other also the best of some waits. It holds it, and nothing that comes later than
+//! [`HORIZON_S`] counts. So it errs towards too few late records. It is no bound
 //! for who holds more before the rise (a burst that was expected, money saved elsewhere), or who lets a slow pod go and asks for it again.
 
 use super::super::snapshot::{Assignor, RebalanceProtocol};
