@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use millrace::datagen::STOCK_UPDATE_SCHEMA;
+use millrace::embedded::ports::free_ports;
 use millrace::embedded::registry::{EmbeddedRegistry, RegistrySettings};
 
-use super::process::{Process, free_port, wait_for};
+use super::process::{Process, wait_for};
 
 /// `[errors]` for records that are all good.
 pub const SKIP: &str = "bad_records = \"skip\"";
@@ -41,7 +42,7 @@ impl Fleet {
     /// `more` is added to the end of `millrace.toml`.
     pub fn new(folder: &Path, bootstrap: &str, registry: &Registry, sink: &str, memory: &str, more: &str) -> Result<Self> {
         std::fs::create_dir_all(folder.join("connectors"))?;
-        let listen = free_port()?;
+        let [listen] = free_ports()?;
         let text = format!(
             "[kafka]\n\"bootstrap.servers\" = \"{bootstrap}\"\n\n[registry]\nurls = [\"{}\"]\n\n\
              [bigquery]\nproject = \"bench\"\ncredentials = \"none\"\nrest_endpoint = \"{sink}/bigquery/v2\"\ngrpc_endpoint = \"{sink}\"\n\n\
@@ -83,7 +84,7 @@ impl Fleet {
     pub fn second(&self) -> Result<Self> {
         let folder = self.folder.join("second");
         std::fs::create_dir_all(&folder)?;
-        let listen = free_port()?;
+        let [listen] = free_ports()?;
         let text = std::fs::read_to_string(self.folder.join("millrace.toml"))?;
         std::fs::write(
             folder.join("millrace.toml"),

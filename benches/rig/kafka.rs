@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Result;
+use millrace::embedded::ports::free_ports;
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
@@ -11,7 +12,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 
 use super::kafka_node::{CLUSTER_ID, common_properties, java_arguments, library};
 use super::load::LOAD;
-use super::process::{Process, free_port, wait_for};
+use super::process::{Process, wait_for};
 
 /// Bytes a second that no client here reaches.
 const UNLIMITED: u64 = 1 << 40;
@@ -26,7 +27,7 @@ pub struct Kafka {
 impl Kafka {
     pub fn start(folder: &Path) -> Result<Self> {
         let lib = library()?;
-        let (port, controller) = (free_port()?, free_port()?);
+        let [port, controller] = free_ports()?;
         let own = folder.join("kafka");
         std::fs::create_dir_all(&own)?;
         let properties = own.join("server.properties");

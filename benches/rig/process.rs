@@ -138,11 +138,6 @@ pub fn wait_for<T>(what: &str, within: Duration, mut look: impl FnMut() -> Resul
     }
 }
 
-/// A loopback port that is free now.
-pub fn free_port() -> Result<u16> {
-    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
-}
-
 /// The middle one of an odd number of figures, the upper middle one of an even number.
 pub fn median(mut figures: Vec<f64>) -> f64 {
     figures.sort_by(f64::total_cmp);

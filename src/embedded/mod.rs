@@ -6,6 +6,7 @@
 pub mod bigquery;
 pub mod broker;
 mod error;
+pub mod ports;
 pub mod registry;
 
 pub use error::EmbeddedError;

@@ -197,7 +197,7 @@ async fn silence_ends_at_the_timeout_and_nobody_listening_at_once() {
     let start = Instant::now();
     assert!(matches!(silent.fetch(&SchemaKey::Id(7)).await, Err(SchemaError::Unavailable(_))));
     assert!(start.elapsed() < Duration::from_secs(5));
-    let port = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+    let [port] = crate::embedded::ports::free_ports().unwrap();
     let (gone, _) = source(&format!("http://127.0.0.1:{port}"));
     assert!(matches!(gone.fetch(&SchemaKey::Id(7)).await, Err(SchemaError::Unavailable(m)) if m.contains("refused")));
 }

@@ -79,8 +79,8 @@ async fn an_unanswered_append_may_be_durable_and_the_next_one_reconnects() {
 
 #[tokio::test]
 async fn what_never_left_is_surely_not_durable() {
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let appender = connect(&config(None, Some(format!("http://{port}")))).await.appender();
+    let [port] = millrace::embedded::ports::free_ports().unwrap();
+    let appender = connect(&config(None, Some(format!("http://127.0.0.1:{port}")))).await.appender();
     let failure = appender.append(append(&table("t"), &layout("L"), &[b"1"])).await.unwrap_err();
     assert_eq!((failure.class, failure.maybe_durable), (ErrorClass::Transient, false), "{failure}");
 }

@@ -27,7 +27,7 @@ impl Workers {
         }
         let (mut processes, mut urls) = (Vec::new(), Vec::new());
         for number in 0..count {
-            let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            let [port] = millrace::embedded::ports::free_ports().unwrap();
             let config = folder.path().join(format!("{number}.toml"));
             std::fs::write(&config, format!("{fleet}[worker]\nmemory = \"32 MiB\"\nlisten = \"127.0.0.1:{port}\"\n")).unwrap();
             let log = folder.path().join(format!("{number}.log"));

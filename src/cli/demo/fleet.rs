@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::embedded::ports::free_ports;
+
 /// How often a worker may end by itself before the demo gives up.
 const MAX_CRASHES: usize = 10;
 
@@ -226,9 +228,11 @@ fn end(child: &mut Child) {
 
 /// The port that a worker had before, so that whoever watches it goes on; another where that is taken by now.
 fn port(before: Option<u16>) -> Result<u16> {
-    let before = before.and_then(|port| std::net::TcpListener::bind(("127.0.0.1", port)).ok());
-    let probe = before.map_or_else(|| std::net::TcpListener::bind("127.0.0.1:0"), Ok).context("a free port")?;
-    Ok(probe.local_addr().context("a free port")?.port())
+    if let Some(port) = before.filter(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok()) {
+        return Ok(port);
+    }
+    let [port] = free_ports().context("a free port")?;
+    Ok(port)
 }
 
 fn last_line(log: &std::path::Path) -> String {

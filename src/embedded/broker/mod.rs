@@ -218,9 +218,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn records_pass_the_relay_of_three_brokers_on_the_ports_asked_for() {
-        let probe = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = probe.local_addr().unwrap().port();
-        drop(probe);
+        let [port, ..] = crate::embedded::ports::free_ports::<3>().unwrap();
         let broker = EmbeddedBroker::start(BrokerSettings { brokers: 3, port, ..BrokerSettings::default() }).await.unwrap();
         assert!(broker.bootstrap_servers().starts_with(&format!("127.0.0.1:{port},")), "{}", broker.bootstrap_servers());
         broker.create_topic("t", 3).await.unwrap();

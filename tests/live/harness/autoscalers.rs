@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use millrace::embedded::ports::free_ports;
 use serde_json::json;
 
 use super::certificates::Certificates;
 use super::external_metrics::Registered;
 use super::plane::Plane;
-use super::process::{Process, free_ports};
+use super::process::Process;
 use super::servers::{Servers, parts};
 
 /// KEDA's namespace, as its own manifests have it.

@@ -8,6 +8,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use millrace::embedded::ports::free_ports;
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
@@ -16,7 +17,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::certificates::Certificates;
 use super::kafka_node::{CLUSTER_ID, common_properties, java_arguments};
-use super::process::{Process, free_ports, wait_for};
+use super::process::{Process, wait_for};
 use super::registry::block;
 use super::tokens::{AUDIENCE, ISSUER};
 use super::wire::Wire;

@@ -7,9 +7,10 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use millrace::embedded::ports::free_ports;
 use serde_json::{Value, json};
 
-use super::process::{Process, bound, free_ports, wait_for};
+use super::process::{Process, bound, wait_for};
 use super::registry::get;
 
 /// The project of all tests.

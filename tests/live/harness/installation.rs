@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use millrace::embedded::ports::free_ports;
 use toml::{Table, Value};
 
 use super::emulator::PROJECT;
-use super::process::{Process, free_ports};
+use super::process::Process;
 use super::servers::Servers;
 use super::worker::Worker;
 

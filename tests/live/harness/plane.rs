@@ -7,10 +7,11 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use millrace::embedded::ports::free_ports;
 use serde_json::{Value, json};
 
 use super::certificates::Certificates;
-use super::process::{Process, free_ports, wait_for};
+use super::process::{Process, wait_for};
 
 /// What is needed of the controller manager.
 const CONTROLLERS: [&str; 6] = [

@@ -1,7 +1,6 @@
 //! Child processes that never outlive the test, and the two ways to wait for something.
 
 use std::fs::File;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -111,16 +110,4 @@ pub fn wait_for<T>(what: &str, within: Duration, mut look: impl FnMut() -> anyho
         }
         std::thread::sleep(Duration::from_millis(100));
     }
-}
-
-/// Loopback ports that are free now, all different.
-pub fn free_ports<const N: usize>() -> anyhow::Result<[u16; N]> {
-    let mut ports = [0; N];
-    let mut held = Vec::with_capacity(N); // held together, so that none is given twice
-    for port in &mut ports {
-        let listener = TcpListener::bind(("127.0.0.1", 0))?;
-        *port = listener.local_addr()?.port();
-        held.push(listener);
-    }
-    Ok(ports)
 }

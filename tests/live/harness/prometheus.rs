@@ -7,9 +7,10 @@ use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
+use millrace::embedded::ports::free_ports;
 use serde_json::{Value, json};
 
-use super::process::{Process, free_ports, wait_for};
+use super::process::{Process, wait_for};
 use super::registry::get;
 
 /// The chart's `podMonitor.interval`.

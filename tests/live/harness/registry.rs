@@ -4,10 +4,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use millrace::embedded::ports::free_ports;
 use serde_json::{Value, json};
 
 use super::certificates::Certificates;
-use super::process::{Process, free_ports, wait_for};
+use super::process::{Process, wait_for};
 
 /// A running registry.
 pub struct Registry {

@@ -4,12 +4,13 @@
 use std::time::Duration;
 
 use apache_avro::types::Value;
+use millrace::embedded::ports::free_ports;
 use serde_json::json;
 
 use super::columns::{Field, NULLABLE, decimal, field, logical, read_back, record, text, times};
 use crate::harness::emulator::{PROJECT, Reader};
 use crate::harness::installation::Installation;
-use crate::harness::process::{Process, free_ports, wait_for};
+use crate::harness::process::{Process, wait_for};
 use crate::harness::registry::get;
 use crate::harness::servers::{Servers, parts};
 

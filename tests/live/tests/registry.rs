@@ -5,13 +5,14 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use apache_avro::Schema;
 use apache_avro::types::Value;
+use millrace::embedded::ports::free_ports;
 use serde_json::json;
 
 use crate::harness::avro::{encode, framed, small, small_schema};
 use crate::harness::gate::{Behind, Gate};
 use crate::harness::installation::{Installation, avro_connector};
 use crate::harness::journal::{Outgoing, Producer, reconcile_exactly};
-use crate::harness::process::{free_ports, wait_for};
+use crate::harness::process::wait_for;
 use crate::harness::servers::Servers;
 
 const WITHIN: Duration = Duration::from_secs(60);
