@@ -22,6 +22,7 @@ pub fn one_fleet_through_all_of_them(servers: &Servers) -> anyhow::Result<()> {
     away::brokers_cut_off(&mut stage)?;
     away::a_broker_killed(&mut stage)?;
     away::all_brokers_away_for_a_minute(&mut stage)?;
+    processes::a_worker_and_the_leader_killed_alone(&mut stage)?;
     processes::workers_and_the_leader_killed_every_few_seconds(&mut stage)?;
     processes::a_worker_stopped_for_longer_than_its_session(&mut stage)?;
     stage.reconcile()

@@ -9,8 +9,13 @@ use anyhow::{Context, bail, ensure};
 use super::stage::{RATE, Stage, WORKERS};
 use crate::harness::process::wait_for;
 
-/// What is promised after a worker's death, at a session of 10 s.
-const MOVED_WITHIN: Duration = Duration::from_secs(15);
+/// `session.timeout.ms` of the installation: how long a broker waits for a member that says nothing.
+const SESSION: Duration = Duration::from_secs(10);
+/// From a session's end until records flow again.
+const REJOINED_WITHIN: Duration = Duration::from_secs(5);
+/// What is promised after a worker's death.
+const MOVED_WITHIN: Duration = SESSION.saturating_add(REJOINED_WITHIN);
+const DEATHS: u32 = 3;
 const JUMP_S: i64 = 3600;
 
 /// Compiles `parts/clock_jump.c` for preloading.
@@ -45,23 +50,44 @@ fn now_ms() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
 }
 
-/// SIGKILL to a worker, the leader, a worker: 4 s apart, each started again at once.
-pub fn workers_and_the_leader_killed_every_few_seconds(stage: &mut Stage<'_>) -> anyhow::Result<()> {
-    let mut died = Instant::now();
-    for turn in 0..3 {
-        let victim = match turn {
-            1 => wait_for("a leader", Duration::from_secs(20), || {
-                let leads = |number: &usize| stage.fleet[*number].metric("millrace_leader", &[]).is_ok_and(|leads| leads == 1.0);
-                Ok((0..WORKERS).find(leads))
-            })?,
-            _ => turn,
-        };
+/// SIGKILL to a worker and to the leader, each while the group is at rest, each started again at once.
+pub fn a_worker_and_the_leader_killed_alone(stage: &mut Stage<'_>) -> anyhow::Result<()> {
+    for leads in [false, true] {
+        stage.at_rest()?;
+        let victim = one_that(stage, leads)?;
         stage.kill(victim)?;
-        died = Instant::now();
+        let died = Instant::now();
+        stage.join(victim)?;
+        stage.flows(if leads { "the leader killed" } else { "a worker killed" }, died, MOVED_WITHIN)?;
+    }
+    Ok(())
+}
+
+/// SIGKILL to a worker, the leader, a worker: 4 s apart, each started again at once.
+///
+/// A broker counts the session of a member that dies while it waits for a rebalance (or for the assignment that a dead member was to
+/// make) from the end of that rebalance on, so deaths in a row can cost a session each. Apache Kafka:
+/// `ClassicGroupMember.hasSatisfiedHeartbeat`, and `GroupMetadataManager.propagateAssignment`, which begins the sessions anew.
+pub fn workers_and_the_leader_killed_every_few_seconds(stage: &mut Stage<'_>) -> anyhow::Result<()> {
+    stage.at_rest()?;
+    let first = Instant::now();
+    for turn in 0..DEATHS {
+        let died = Instant::now();
+        let victim = if turn == 1 { one_that(stage, true)? } else { turn as usize };
+        stage.kill(victim)?;
         stage.join(victim)?;
         std::thread::sleep(Duration::from_secs(4).saturating_sub(died.elapsed()));
     }
-    stage.flows("workers and the leader killed", died, MOVED_WITHIN)
+    stage.flows("workers and the leader killed", first, SESSION * DEATHS + REJOINED_WITHIN)
+}
+
+/// A worker that leads, or one that does not.
+fn one_that(stage: &Stage<'_>, leads: bool) -> anyhow::Result<usize> {
+    wait_for("a leader", Duration::from_secs(20), || {
+        let led: Vec<bool> =
+            stage.fleet.iter().map(|worker| worker.metric("millrace_leader", &[]).is_ok_and(|value| value == 1.0)).collect();
+        Ok(if led.contains(&true) { led.iter().position(|found| *found == leads) } else { None })
+    })
 }
 
 /// SIGSTOP until others have its partitions; then it wakes and believes that they are its own.

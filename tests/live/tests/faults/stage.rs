@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use millrace::embedded::bigquery::{Cell, EmbeddedBigQuery, Settings};
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::groups::GroupInfo;
 
 use crate::harness::avro::{Stock, framed, stock_schema};
 use crate::harness::cluster::Cluster;
@@ -161,6 +162,18 @@ impl<'a> Stage<'a> {
     pub fn settled(&mut self) -> anyhow::Result<()> {
         wait_for("all partitions are owned", START_WITHIN, || {
             Ok((self.sum("millrace_assigned_partitions", &[])? == f64::from(PARTITIONS)).then_some(()))
+        })
+    }
+
+    /// Waits until the workers own all partitions, nobody else is in their group, and no rebalance is under way.
+    pub fn at_rest(&mut self) -> anyhow::Result<()> {
+        self.settled()?;
+        let group = format!("connect-{TOPIC}");
+        wait_for("a group at rest", START_WITHIN, || {
+            // A broker that is asked for a group while it moves answers with an error.
+            let Ok(found) = self.probe.fetch_group_list(Some(&group), Duration::from_secs(5)) else { return Ok(None) };
+            let at_rest = |group: &GroupInfo| group.state() == "Stable" && group.members().len() == WORKERS;
+            Ok(found.groups().iter().any(at_rest).then_some(()))
         })
     }
 
