@@ -1,11 +1,17 @@
 //! What one worker can do, learnt while it works: by its busy fraction, or by what it consumed while records waited.
 
 use super::memory::Memory;
-use super::observe::View;
+use super::observe::{GroupView, View};
 use super::snapshot::Snapshot;
 
 /// Below it a busy fraction is mostly overhead and says little about the cost of a record.
 const BUSY_ENOUGH: f64 = 0.12;
+/// Below it a busy fraction says nothing at all.
+const HARDLY_BUSY: f64 = 0.004;
+/// How much of a rough cost is taken from one look.
+const ROUGH_STEP: f64 = 0.1;
+/// Records of a group whose workers say nothing wait when they are this old, seconds.
+const WAITING_S: f64 = 6.0;
 /// From here on the sink, not the worker, sets the pace.
 pub(super) const SINK_WAIT: f64 = 0.25;
 /// A worker that is busy for less than this share of what its records should cost says that they cost less.
@@ -59,13 +65,40 @@ pub(super) fn learn(snapshot: &Snapshot, view: &View, memory: &mut Memory) {
             shown.push(Shown { place, busy, at_most: false, consumed });
         } else if settled {
             prove(view, memory, place, &consumed);
+            if let Some(busy) = worker.busy.filter(|b| *b >= HARDLY_BUSY) {
+                let known = view.groups.iter().zip(&consumed).filter(|(_, c)| **c > 0.0).map(|(g, _)| g.name.as_str());
+                rough(memory, known, busy / sum);
+            }
             if worker.busy.is_some() {
                 shown.push(Shown { place, busy: BUSY_ENOUGH, at_most: true, consumed });
             }
         }
     }
+    if view.workers.is_empty() {
+        by_commits(snapshot, view, memory);
+    }
     costs(view, memory, &shown);
     speeds(view, memory, &shown);
+}
+
+/// A first idea of what a record of these groups costs, in worker-seconds.
+fn rough<'a>(memory: &mut Memory, groups: impl Iterator<Item = &'a str>, cost_s: f64) {
+    for group in groups {
+        if let Some(known) = memory.groups.get_mut(group) {
+            known.rough_cost_s = Some(known.rough_cost_s.map_or(cost_s, |old| old + (cost_s - old) * ROUGH_STEP));
+        }
+    }
+}
+
+/// Without a word from any worker: what is committed while records wait longer and longer is all that they can do.
+fn by_commits(snapshot: &Snapshot, view: &View, memory: &mut Memory) {
+    let workers = f64::from(snapshot.ready_workers.unwrap_or(snapshot.replicas).max(1));
+    let Some(consumed) = view.groups.iter().map(|g| g.consumed).sum::<Option<f64>>().filter(|sum| *sum > 0.0) else { return };
+    let short = |g: &&GroupView| {
+        let waits = g.known_lag_s().is_some_and(|lag| lag > WAITING_S);
+        waits && g.settled && g.consumed.zip(g.total).is_some_and(|(consumed, produced)| consumed < produced)
+    };
+    rough(memory, view.groups.iter().filter(short).map(|g| g.name.as_str()), workers / consumed);
 }
 
 /// Whether records of this worker waited all the time.

@@ -16,22 +16,16 @@ pub fn decide(snapshot: &Snapshot, memory: &mut Memory) -> Decision {
 
 /// The same with other constants: for the simulation that chose them.
 pub fn decide_with(snapshot: &Snapshot, memory: &mut Memory, tuning: &Tuning) -> Decision {
+    if !memory.is_newer(snapshot.now_ms) {
+        return within_limits(snapshot, "holds", "the snapshot is not newer than the last one");
+    }
     if let Some(last) = memory.last_ms {
-        if snapshot.now_ms <= last {
-            return plain(
-                snapshot,
-                snapshot.replicas,
-                format!("holds at {}: the snapshot is not newer than the last one", snapshot.replicas),
-            );
-        }
         memory.fleet.asked_after(snapshot.now_ms - last);
     }
     if snapshot.groups.is_none() {
-        // What is missing is unknown: nothing is learnt, forgotten or decided, but for the least that is allowed.
+        // What is missing is unknown: nothing is learnt, forgotten or decided.
         memory.last_ms = Some(snapshot.now_ms);
-        let replicas = snapshot.replicas;
-        let stays = || plain(snapshot, replicas, format!("stays at {replicas}: nothing is known of any connector"));
-        return at_least(replicas, snapshot.limits.min.max(1)).unwrap_or_else(stays);
+        return within_limits(snapshot, "stays", "nothing is known of any connector");
     }
     let view = observe(snapshot, memory);
     learn(snapshot, &view, memory);
@@ -59,13 +53,15 @@ pub fn at_least(replicas: u32, min: u32) -> Option<Decision> {
     (replicas < min).then(|| Decision { action: Action::Up, ..undecided(min, reason()) })
 }
 
-fn plain(snapshot: &Snapshot, replicas: u32, reason: String) -> Decision {
-    let action = match replicas.cmp(&snapshot.replicas) {
-        std::cmp::Ordering::Less => Action::Down,
-        std::cmp::Ordering::Equal => Action::Hold,
-        std::cmp::Ordering::Greater => Action::Up,
-    };
-    Decision { action, ..undecided(replicas, reason) }
+/// The number as it is but for what is allowed, which needs no look at the load.
+fn within_limits(snapshot: &Snapshot, word: &str, why: &str) -> Decision {
+    let (replicas, limits) = (snapshot.replicas, snapshot.limits);
+    let most = limits.max.max(limits.min).max(1);
+    if replicas > most {
+        return Decision { action: Action::Down, ..undecided(most, format!("down from {replicas} to {most}: the most that is allowed")) };
+    }
+    let stays = || undecided(replicas, format!("{word} at {replicas}: {why}"));
+    at_least(replicas, limits.min.max(1)).unwrap_or_else(stays)
 }
 
 fn undecided(replicas: u32, reason: String) -> Decision {

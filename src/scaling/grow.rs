@@ -244,3 +244,17 @@ fn candidates(from: u32, to: u32) -> impl Iterator<Item = u32> {
     let next = move |n: &u32| (*n < to).then(|| (n + 1 + n / 32).min(to));
     std::iter::successors((from <= to).then_some(from), next)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::candidates;
+
+    #[test]
+    fn the_most_that_are_allowed_are_tried_too() {
+        assert_eq!(candidates(3, 6).collect::<Vec<_>>(), [3, 4, 5, 6]);
+        for to in 33..400 {
+            assert_eq!(candidates(30, to).last(), Some(to));
+        }
+        assert_eq!(candidates(7, 6).count(), 0);
+    }
+}

@@ -8,6 +8,8 @@ use super::standstill::note_still;
 
 /// A group that waits for longer than this is behind, seconds.
 const BEHIND_S: f64 = 6.0;
+/// One that does not fall further behind is limited only when it is this share of the freshness target behind.
+const FAR_BEHIND: f64 = 0.5;
 /// How long more workers are known not to help.
 const FUTILE_MS: i64 = 600_000;
 
@@ -68,7 +70,7 @@ pub(super) fn hold(snapshot: &Snapshot, view: &View, g: usize, ready: u32, memor
         let since = known.rebalancing_since_ms.map_or(0, |at| (now - at) / 1000);
         return made(Kind::Moving, format!("rebalancing for {since} s"));
     }
-    if known.cost_s.is_none() && known.proven_per_s == 0.0 && total > 0.0 {
+    if known.cost_s.or(known.rough_cost_s).is_none() && known.proven_per_s == 0.0 && total > 0.0 {
         return made(Kind::Unknown, "what a worker can do is not known yet".to_owned());
     }
     let lag = group.known_lag_s()?;
@@ -102,11 +104,16 @@ pub(super) fn hold(snapshot: &Snapshot, view: &View, g: usize, ready: u32, memor
         if consumed == Some(0.0) && total > 0.0 {
             return made(Kind::Limited, format!("consumes nothing and is {lag:.0} s behind: more workers would not change that"));
         }
+        // What was busy or not over a window of which most was before the lag says nothing about it; and what is only not committed yet is not behind.
+        let behind_for_long = lag * 1000.0 >= snapshot.window_ms as f64;
+        let target_s = snapshot.limits.freshness_target_ms as f64 / 1000.0;
+        let falls_behind = |c: f64| c < total * 0.95 || (lag > FAR_BEHIND * target_s && c < total * 1.02);
         let busiest = at_work.iter().map(|w| view.workers[*w].busy).try_fold(0.0_f64, |most, b| b.map(|b| most.max(b)));
         if let Some(busiest) = busiest
             && !at_work.is_empty()
             && busiest < NOT_BUSY
-            && consumed.is_some_and(|c| c < total * 1.02)
+            && behind_for_long
+            && consumed.is_some_and(falls_behind)
         {
             return made(
                 Kind::Limited,

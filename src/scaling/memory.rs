@@ -4,8 +4,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
+use super::regret::Regret;
+
 /// Longer pauses between decisions are no cadence.
 const EVERY_S_MAX: f64 = 90.0;
+/// So many snapshots that are older than the last one, but in order, are no mistake: the clock was set back.
+const OLDER_IN_A_ROW: u32 = 3;
 /// Below it nothing is behind any more, seconds.
 const LAG_GONE_S: f64 = 3.0;
 /// The slope of a lag is taken over at least this long.
@@ -18,6 +22,9 @@ const FEWER_FOR_MS: i64 = 60_000;
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Memory {
     pub(super) last_ms: Option<i64>,
+    /// The newest of the snapshots that came since and are older, and how many they were, each newer than the one before.
+    #[serde(default)]
+    pub(super) older: Option<(i64, u32)>,
     pub(super) groups: BTreeMap<String, GroupMemory>,
     pub(super) workers: BTreeMap<String, WorkerMemory>,
     pub(super) fleet: FleetMemory,
@@ -33,6 +40,9 @@ pub(super) struct GroupMemory {
     pub history: VecDeque<Sample>,
     /// Worker-seconds that a record costs; its inverse is what one worker can consume each second.
     pub cost_s: Option<f64>,
+    /// The same by workers that were nearly idle, for as long as nothing better is known.
+    #[serde(default)]
+    pub rough_cost_s: Option<f64>,
     /// How many observations the cost rests on.
     pub observations: u32,
     /// The most that one worker consumed without falling behind, in records/s: a bound while the cost is unknown.
@@ -137,6 +147,9 @@ pub(super) struct FleetMemory {
     /// Since when somebody waits to join, at every look.
     #[serde(default)]
     pub waiting_since_ms: Option<i64>,
+    /// Shrinks that were undone.
+    #[serde(default)]
+    pub regret: Regret,
     /// Seconds between decisions: the longest of late, forgotten slowly. Whoever asks seldom must be answered further ahead.
     #[serde(default)]
     pub every_s: f64,
@@ -167,6 +180,25 @@ impl Memory {
     /// Workers that were asked for at the last snapshot.
     pub fn replicas(&self) -> Option<u32> {
         self.fleet.replicas
+    }
+
+    /// Whether a snapshot of this time is newer than those before it. One that is late is not; when several in a row are older and each is newer than the
+    /// one before, the clock was set back, and all that was known is forgotten.
+    pub(super) fn is_newer(&mut self, now_ms: i64) -> bool {
+        if self.last_ms.is_none_or(|last| now_ms > last) {
+            self.older = None;
+            return true;
+        }
+        self.older = match self.older {
+            Some((before, count)) if now_ms > before => Some((now_ms, count + 1)),
+            Some(older) if now_ms == older.0 => Some(older),
+            _ => Some((now_ms, 1)),
+        };
+        let set_back = self.older.is_some_and(|(_, count)| count >= OLDER_IN_A_ROW);
+        if set_back {
+            *self = Self::default();
+        }
+        set_back
     }
 }
 
@@ -263,6 +295,15 @@ mod tests {
         assert_eq!(fleet.note_partitions(129_000, Some(4)), Some(12));
         assert_eq!(fleet.note_partitions(130_000, Some(4)), Some(4));
         assert_eq!(fleet.note_partitions(135_000, Some(20)), Some(20), "more count at once");
+    }
+
+    #[test]
+    fn a_late_snapshot_is_left_out_and_a_clock_that_was_set_back_begins_anew() {
+        let mut memory = Memory { last_ms: Some(1_000_000), ..Memory::default() };
+        let told = [900_000, 990_000, 990_000, 1_005_000].map(|now_ms| memory.is_newer(now_ms));
+        assert_eq!(told, [false, false, false, true]);
+        assert_eq!([10, 5_000, 10_000].map(|now_ms| memory.is_newer(now_ms)), [false, false, true]);
+        assert_eq!(memory, Memory::default());
     }
 
     #[test]

@@ -20,6 +20,7 @@ mod numbers;
 mod observe;
 mod queue;
 mod reason;
+mod regret;
 mod round;
 mod season;
 mod shrink;
@@ -28,6 +29,7 @@ mod snapshot;
 mod standstill;
 mod startup;
 mod storm;
+mod surge;
 mod tuning;
 
 pub use decide::{at_least, decide, decide_with};

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::memory::{GroupMemory, Memory, PartitionMemory, Sample};
 use super::snapshot::{Assignor, ConnectorGroup, GroupState, PartitionLoad, RebalanceProtocol, Snapshot, WorkerLoad};
+use super::surge::{Recent, recent};
 
 /// Rates are taken over at least this long: shorter differences of end offsets are noise.
 const RATE_OVER_MS: i64 = 4_500;
@@ -48,6 +49,8 @@ pub(super) struct GroupView {
     pub owners: Vec<Option<usize>>,
     /// Records/s now, all partitions.
     pub total: Option<f64>,
+    /// The same over the last seconds, where looks are further apart than that.
+    pub recent: Option<Recent>,
     /// Records/s consumed, all workers.
     pub consumed: Option<f64>,
     /// The partition that an open transaction holds.
@@ -205,11 +208,12 @@ fn observe_group(
         lag_s: Vec::new(),
         owners: Vec::new(),
         total: None,
+        recent: None,
         consumed: None,
         open_transaction: None,
     };
     let (mut committed_rates, mut total, mut span_s) = (Vec::new(), 0.0, window_s);
-    let mut known = 0;
+    let (mut known, mut current_rates) = (0, BTreeMap::new());
     for (place, p) in partitions.iter().enumerate() {
         let topic = if place > 0 && partitions[place - 1].topic != p.topic {
             view.topics[place - 1] + 1
@@ -242,6 +246,7 @@ fn observe_group(
             known += 1;
             total += r;
             span_s = over_s;
+            current_rates.insert((p.topic.as_str(), p.partition), r);
             let before = memory.last_ms_of_fine();
             let dt_s = before.map_or(0.0, |at| (now - at) as f64 / 1000.0);
             let weight = if before.is_none() { 1.0 } else { 1.0 - (-dt_s / 30.0).exp() };
@@ -278,6 +283,7 @@ fn observe_group(
         };
         view.total = Some(total + rest);
         memory.note_load(now, span_s, total + rest);
+        view.recent = recent(group, |topic, partition| current_rates.get(&(topic, partition)).copied(), span_s);
     }
     (view, committed_rates)
 }

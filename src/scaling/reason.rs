@@ -79,7 +79,8 @@ pub(super) fn up(round: &Round<'_>, n: u32) -> String {
 
 pub(super) fn down(round: &Round<'_>, n: u32) -> String {
     let text = format!("down from {} to {n}, which would have done for the last minutes", round.snapshot.replicas);
-    let fullest = round.at(&round.models(), n).demand * 100.0;
+    // What comes later is answered later: by now's load.
+    let fullest = round.at(&round.present_models(), n).demand * 100.0;
     joined(text, round) + &format!("; the fullest worker then has {fullest:.0} % of what it can do")
 }
 

@@ -15,7 +15,7 @@ const HOT: f64 = 0.95;
 /// From here on a partition is hopeless: others may share its worker, it is late anyway, they need not be.
 const HOPELESS: f64 = 1.25;
 /// What a hot partition leaves to the others on its worker of all that is counted on.
-const LEFT_BY_HOT: f64 = 0.03;
+const LEFT_BY_HOT: f64 = 0.01;
 /// What a hopeless one is counted with.
 const COUNTED_HOPELESS: f64 = 0.65;
 
@@ -101,8 +101,8 @@ impl<'a> Round<'a> {
         let (group, now) = (&self.view.groups[g], self.snapshot.now_ms);
         note_futile(self.snapshot, self.view, g, self.ready, self.memory);
         let hold = hold(self.snapshot, self.view, g, self.ready, self.memory);
-        let fallback = self.memory.groups.values().filter_map(|m| m.cost_s).reduce(f64::max);
-        let none = Outlook { path: vec![0.0; STEPS], period_s: None };
+        let fallback = self.memory.groups.values().filter_map(|m| m.cost_s.or(m.rough_cost_s)).reduce(f64::max);
+        let none = Outlook { path: vec![0.0; STEPS], period_s: None, noise: 0.0 };
         let counts = |hold: &Option<Hold>| !hold.as_ref().is_some_and(Hold::counts_for_nothing);
         let stopping = self.stopping();
         let often = self.memory.fleet.resizes.len() as f64 > self.tuning.resizes_per_hour;
@@ -122,15 +122,16 @@ impl<'a> Round<'a> {
             };
         };
         let proven = (memory.proven_per_s > 0.0).then(|| 1.0 / memory.proven_per_s);
-        let cost_s = memory.cost_s.or(proven).or(fallback);
-        let proven_only = memory.cost_s.is_none();
+        let measured = memory.cost_s.or(memory.rough_cost_s);
+        let cost_s = measured.or(proven).or(fallback);
+        let proven_only = measured.is_none();
         let rate = group.total.unwrap_or_else(|| group.rates.iter().sum());
         let (ahead_s, patience) = match group.eager {
             true => (self.tuning.ahead_s * stopping.ahead, Patience::ShortOnlyFrom(stopping.floor)),
             false if often => (self.tuning.ahead_s, Patience::ShortOnlyFrom(self.tuning.often_floor)),
             false => (self.tuning.ahead_s, Patience::None),
         };
-        let mut outlook = outlook(memory, now, ahead_s, patience);
+        let mut outlook = outlook(memory, now, group.recent, ahead_s, patience);
         if proven_only || group.total.is_none() {
             outlook.path.iter_mut().for_each(|r| *r = rate);
         }
@@ -180,6 +181,11 @@ impl<'a> Round<'a> {
     /// All groups at the peaks of their outlooks, and at least at what they get now.
     pub(super) fn models(&self) -> Vec<GroupModel> {
         (0..self.groups.len()).map(|g| self.model(g, self.groups[g].expected.max(self.groups[g].load).max(1e-6))).collect()
+    }
+
+    /// All groups as they are now.
+    pub(super) fn present_models(&self) -> Vec<GroupModel> {
+        (0..self.groups.len()).map(|g| self.model(g, self.groups[g].load.max(1e-6))).collect()
     }
 
     /// The share of a group's load that is left when hot partitions are counted with their part.
@@ -295,11 +301,17 @@ impl<'a> Round<'a> {
             };
         }
         let stays = match self.grow(ceiling) {
-            Ok(n) => return (n, reason::up(self, n)),
+            Ok(n) => {
+                self.note_growth();
+                return (n, reason::up(self, n));
+            }
             Err(stays) => stays,
         };
         match self.shrink() {
-            Ok(n) => (n, reason::down(self, n)),
+            Ok(n) => {
+                self.note_shrink(n);
+                (n, reason::down(self, n))
+            }
             Err(why) => (replicas, reason::stays(self, &why, stays)),
         }
     }

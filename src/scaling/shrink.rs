@@ -1,14 +1,31 @@
 //! Shrinking: late, rarely, and only to what the last minutes and the next ones need.
 
 use super::assignment::GroupModel;
+use super::forecast::STEP_S;
+use super::observe::GroupView;
 use super::queue::{Phase, Queue};
-use super::round::Round;
+use super::round::{Round, Standing};
 use super::standstill::NOBODY_MS;
 
 /// How full the worst worker may have been in the mean, as a share of what is counted on.
 const MEAN: f64 = 1.04;
+/// The same over a stretch of an even load that is longer than what is looked back upon.
+const EVEN_MEAN: f64 = 1.0;
+/// A load is even while the means of its minutes differ by no more than this share from the mean of those after them, or by chance.
+const EVEN: f64 = 0.08;
+/// Three standard deviations of the difference of two such means, in those of the noise from look to look.
+const BY_CHANCE: f64 = 1.7;
+/// The longest such stretch that is looked at, and the shortest that says more than the last minutes, seconds.
+const EVEN_MOST_S: f64 = 900.0;
+const EVEN_LEAST_S: f64 = 240.0;
 /// A fleet that is further behind does not shrink, as a share of the freshness target.
 const LAG_TO_SHRINK: f64 = 0.35;
+/// Workers that are less busy leave nothing waiting.
+const CALM_BUSY: f64 = 0.6;
+/// They take what comes: so much of it in one window, by chance.
+const KEEPS_UP: f64 = 0.95;
+/// And what is not committed is no older than this share of the freshness target.
+const CALM_LAG: f64 = 0.5;
 
 impl Round<'_> {
     /// The number to shrink to, or why not; an empty reason when there is nothing to gain.
@@ -64,7 +81,11 @@ impl Round<'_> {
         } else {
             (floor, self.tuning.target_down - if self.eager { self.stopping().reserve } else { 0.0 })
         };
-        let n = (from.max(1)..replicas).find(|n| self.would_do(&models, *n, hold_s, trust, target_s));
+        let regretted = self.regretted().unwrap_or(0);
+        if regretted >= replicas {
+            return Err("fewer were not enough for this load a while ago".to_owned());
+        }
+        let n = (from.max(regretted).max(1)..replicas).find(|n| self.would_do(&models, *n, hold_s, trust, target_s));
         let Some(n) = n else {
             return Err(if floor >= replicas { "a connector's need is unknown".to_owned() } else { String::new() });
         };
@@ -87,16 +108,26 @@ impl Round<'_> {
             if let Some(why) = group.unknown.as_ref().filter(|_| !lasts) {
                 return Err(format!("{}: {why}", group.name));
             }
+            let calm = standing.hold.is_none() && self.calm(group, standing, target_s);
             if standing.hold.is_some() {
                 let last = known.and_then(|m| m.last_need);
                 floor = floor.max(last.unwrap_or(self.snapshot.replicas));
             } else if !standing.lag_known {
                 return Err(format!("the lag of {} is unknown", group.name));
-            } else if let Some(lag) = standing.lag_s.filter(|lag| *lag > allowed_s) {
+            } else if let Some(lag) = standing.lag_s.filter(|lag| *lag > allowed_s && !calm) {
                 return Err(format!("{} is {lag:.0} s behind", group.name));
             }
         }
         Ok(floor)
+    }
+
+    /// Whether a group's workers are far from busy and take what comes: then what is not committed does not wait for them, but for the next commit.
+    fn calm(&self, group: &GroupView, standing: &Standing, target_s: f64) -> bool {
+        let owns = |place: &usize| group.owners.contains(&Some(*place));
+        let idle = |place: usize| self.view.workers[place].busy.is_some_and(|busy| busy < CALM_BUSY);
+        let keeps_up = group.consumed.zip(group.total).is_some_and(|(consumed, produced)| consumed >= KEEPS_UP * produced);
+        let told = !self.view.workers.is_empty() && (0..self.view.workers.len()).filter(owns).all(idle);
+        told && keeps_up && group.settled && standing.lag_s.is_none_or(|lag| lag <= CALM_LAG * target_s)
     }
 
     /// Whether n workers would have done in the last `hold_s` seconds and will do in the next minutes.
@@ -117,13 +148,35 @@ impl Round<'_> {
         }
         // A fleet that is a little too small falls behind slowly: it must have kept up in the mean, too.
         let carried: f64 = past.iter().zip(&worst.shares).map(|(loads, share)| loads.iter().sum::<f64>() * share).sum();
-        carried / steps as f64 <= worst.speed * trust * MEAN
+        let able = worst.speed * trust;
+        carried / steps as f64 <= able * MEAN
+            && self.even_mean(models, &worst.shares).is_none_or(|mean| mean <= able * EVEN_MEAN)
             && Queue { waits: 0.0 }.run(&past, &phase(0.0)).risk_s(0.0, f64::INFINITY) <= allowed_s
     }
 
+    /// What a worker with these shares would have carried in the mean since the load became as it is; none when that is not long ago.
+    ///
+    /// The last minutes alone say too little where a load is noisy: by chance they are often low, and the fleet would shrink to what it grew from.
+    fn even_mean(&self, models: &[GroupModel], shares: &[f64]) -> Option<f64> {
+        let past = self.past(models, EVEN_MOST_S);
+        let steps = past.first().map_or(0, Vec::len);
+        let carried: Vec<f64> = (0..steps).map(|i| past.iter().zip(shares).map(|(loads, share)| loads[i] * share).sum()).collect();
+        let (whole, noise) = self.groups.iter().fold((0.0, 0.0), |(whole, noise), g| (whole + g.load, noise + g.load * g.outlook.noise));
+        let even = EVEN.max(BY_CHANCE * noise / f64::max(whole, 1e-9));
+        let (mut sum, mut count) = (0.0, 0.0);
+        for minute in carried.rchunks_exact((60.0 / STEP_S) as usize) {
+            let mean = minute.iter().sum::<f64>() / minute.len() as f64;
+            if count > 0.0 && (mean - sum / count).abs() > even * sum / count {
+                break;
+            }
+            (sum, count) = (sum + mean, count + 1.0);
+        }
+        (count * 60.0 >= EVEN_LEAST_S).then(|| sum / count)
+    }
+
     /// The loads of the last `over_s` seconds, in workers, by group and step; what hot partitions get beyond their part is left out, as of those to come.
-    fn past(&self, models: &[GroupModel], over_s: f64) -> Vec<Vec<f64>> {
-        let steps = (over_s / super::forecast::STEP_S) as i64;
+    pub(super) fn past(&self, models: &[GroupModel], over_s: f64) -> Vec<Vec<f64>> {
+        let steps = (over_s / STEP_S) as i64;
         let at = |history: &std::collections::VecDeque<super::memory::Sample>, ms: i64| {
             history.iter().rev().take_while(|s| s.at_ms >= ms).last().or(history.back()).map_or(0.0, |s| s.rate)
         };
