@@ -4,11 +4,11 @@
 #   section NAME "NEED ..." COMMAND ...   declares one, after those that it needs: it starts when they have passed; with a question mark
 #                                         (NEED?) when that one has ended, however it ended. A need that is not declared is there already.
 #   run_sections                          runs all, goes on after a failure, and returns whether all passed
-#   summary                               a line for each: outcome, time, CPU
+#   summary                               what failed, in few lines; then a line for each: outcome, time, CPU
 #
 # Those that are declared first begin first, `sections_at_once` of them side by side (8 unless that is set).
 #
-# What each prints is kept and shown in one piece when it ends. MILLRACE_SKIP="NAME ..." leaves sections out, as if they had passed. An
+# What each prints is kept and shown in one piece when it ends, and what failed in it once more at its end. MILLRACE_SKIP="NAME ..." leaves sections out, as if they had passed. An
 # interrupt (Ctrl-C, SIGTERM, SIGHUP) ends all that run, by their process groups, and removes their temporary files.
 
 set -m # each section gets a process group of its own
@@ -71,7 +71,24 @@ ended() { # name, exit code
   section_outcome[$1]="$outcome in $((SECONDS - section_begun[$1])) s, CPU $(cpu_seconds < "$sections_folder/$1.times") s"
   printf '\n=== %s:%s\n' "$1" "${section_command[$1]}"
   cat "$sections_folder/$1.out"
+  [ "$2" = 0 ] || failures "$1"
   printf '=== %s %s\n\n' "$1" "${section_outcome[$1]}"
+}
+
+# Of each test that failed the name and the cause, of compilers the errors: few enough lines for who sees only the last ones.
+failures() { # name of a section
+  local shown
+  shown=$(awk '
+    /^---- .* ----$/ { # one test: what a panic says, else its first lines
+      print; left = 10; waits = / stdout ----$/; next
+    }
+    /^failures:$/ { left = 0 }
+    /^error(\[|:)/ && left == 0 { left = 4; waits = 0 }
+    waits && / panicked at / { waits = 0 }
+    /^ +[0-9]+: |^ +at |^stack backtrace:|^note: |^$/ { next }
+    left > 0 && !waits { print substr($0, 1, 400); left-- }
+  ' "$sections_folder/$1.out" | head -n 30)
+  printf '=== what failed in %s\n%s\n' "$1" "${shown:-no test and no compiler says so: the last lines above}"
 }
 
 cpu_seconds() { # reads what bash's `times` prints; the last line is of all processes that ended
@@ -80,6 +97,9 @@ cpu_seconds() { # reads what bash's `times` prints; the last line is of all proc
 
 summary() {
   local name cpu
+  for name in "${section_names[@]}"; do
+    [[ ${section_outcome[$name]} != FAILED* ]] || failures "$name"
+  done
   printf '\n=== summary\n'
   for name in "${section_names[@]}"; do
     printf '%-12s %s\n' "$name" "${section_outcome[$name]}"

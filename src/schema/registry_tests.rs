@@ -66,7 +66,7 @@ fn config(urls: &[&str], more: &str) -> RegistryConfig {
 
 fn source(url: &str) -> (RegistrySource, Arc<ManualClock>) {
     let clock = Arc::new(ManualClock::default());
-    (RegistrySource::with_clock(&config(&[url], "timeout = '2s'"), None, Arc::clone(&clock) as Arc<dyn Clock>).unwrap(), clock)
+    (RegistrySource::with_clock(&config(&[url], "timeout = '20s'"), None, Arc::clone(&clock) as Arc<dyn Clock>).unwrap(), clock)
 }
 
 const INT: &str = r#"{"type":"record","name":"R","fields":[{"name":"a","type":"int"}]}"#;
@@ -87,7 +87,7 @@ async fn a_schema_is_fetched_once_for_all_who_ask() {
 async fn a_fetch_whose_caller_went_away_still_ends() {
     let (fake, url) = Fake::start().await;
     fake.has("/schemas/ids/7", INT, &[]);
-    *fake.delay.lock() = Duration::from_millis(100);
+    *fake.delay.lock() = Duration::from_secs(1);
     let (source, _) = source(&url);
     assert!(tokio::time::timeout(Duration::from_millis(20), source.fetch(&SchemaKey::Id(7))).await.is_err());
     source.fetch(&SchemaKey::Id(7)).await.unwrap();
@@ -196,7 +196,7 @@ async fn silence_ends_at_the_timeout_and_nobody_listening_at_once() {
     let silent = RegistrySource::new(&config(&[&url], "timeout = '200ms'"), None).unwrap();
     let start = Instant::now();
     assert!(matches!(silent.fetch(&SchemaKey::Id(7)).await, Err(SchemaError::Unavailable(_))));
-    assert!(start.elapsed() < Duration::from_secs(5));
+    assert!(start.elapsed() < Duration::from_secs(30));
     // Port 1 is nobody's.
     let (gone, _) = source("http://127.0.0.1:1");
     assert!(matches!(gone.fetch(&SchemaKey::Id(7)).await, Err(SchemaError::Unavailable(m)) if m.contains("refused")));

@@ -9,6 +9,9 @@ mod evolution;
 mod fake_grpc;
 mod fake_rest;
 mod fleet_evolution;
+#[allow(dead_code, reason = "each folder uses its part of it")]
+#[path = "../machine/mod.rs"]
+mod machine;
 mod tables;
 mod worker_processes;
 

@@ -7,6 +7,9 @@
 
 #[path = "../live/harness/mod.rs"]
 mod harness;
+#[allow(dead_code, reason = "each folder uses its part of it")]
+#[path = "../machine/mod.rs"]
+mod machine;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

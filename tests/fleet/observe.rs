@@ -2,9 +2,10 @@
 
 use std::collections::VecDeque;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::rig::Rig;
+use crate::machine::Watch;
 
 const GAUGE: &str = "millrace_workers_desired";
 
@@ -36,7 +37,7 @@ impl Hpa {
     }
 
     fn follow_until(&mut self, rig: &mut Rig, what: &str, done: impl Fn(usize, usize) -> bool) {
-        let begun = Instant::now();
+        let begun = Watch::start();
         loop {
             let wanted = self.turn(rig);
             let running = rig.running().len();

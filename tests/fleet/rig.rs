@@ -17,12 +17,15 @@ use rdkafka::producer::{BaseRecord, Producer};
 use rustix::process::{Pid, Signal};
 use serde_json::Value;
 
+use crate::machine::Watch;
 use crate::program::{Parts, WorkerProcess};
 
 pub const PARTITIONS: i32 = 4;
 /// Bytes of every record's value: `{"n":100000}` and so on.
 pub const RECORD_BYTES: f64 = 12.0;
 const LIMIT: Duration = Duration::from_secs(90);
+/// A worker that is killed is missed soon, and a machine that stands still for some seconds costs nobody its partitions.
+const SESSION: &str = "\"session.timeout.ms\" = 7000";
 
 /// A fleet's surroundings, and its workers by number.
 pub struct Rig {
@@ -52,7 +55,7 @@ impl Rig {
         fs::write(rig.path("connectors/numbers.toml"), Parts::connector_toml("numbers", "50ms")).unwrap();
         fs::write(rig.path("replicas"), "1\n").unwrap();
         let scaling = format!("[scaling]\nreport_interval = \"400ms\"\ndecide_interval = \"700ms\"\n{}", scaling(&rig));
-        fs::write(rig.path("millrace.toml"), rig.parts.millrace_toml("\"session.timeout.ms\" = 4000", worker, &scaling)).unwrap();
+        fs::write(rig.path("millrace.toml"), rig.parts.millrace_toml(SESSION, worker, &scaling)).unwrap();
         rig
     }
 
@@ -209,7 +212,7 @@ impl Rig {
     }
 
     pub fn wait_until(&self, what: &str, mut done: impl FnMut(&Self) -> bool) {
-        let begun = Instant::now();
+        let begun = Watch::start();
         while !done(self) {
             assert!(begun.elapsed() < LIMIT, "not within {LIMIT:?}: {what}; {}", self.log_ends());
             thread::sleep(Duration::from_millis(100));
@@ -217,7 +220,8 @@ impl Rig {
     }
 
     fn log_ends(&self) -> String {
-        self.workers.iter().flatten().map(WorkerProcess::log_end).collect::<Vec<_>>().join("\n")
+        let lines = 24 / self.running().len().max(1);
+        self.workers.iter().flatten().map(|worker| worker.log_end(lines.max(3))).collect::<Vec<_>>().join("\n")
     }
 
     /// Produces so many records a second, evenly over the partitions, until it is stopped.

@@ -11,6 +11,7 @@ use rustix::process::{Signal, kill_process};
 use serde_json::Value;
 
 use super::rig::{PARTITIONS, Rig};
+use crate::machine::Watch;
 
 /// `watchdog::Limits::default().stand_still`, with what a look, the last words and two busy cores may add.
 const DEAD_WITHIN: Duration = Duration::from_secs(45);
@@ -42,13 +43,14 @@ fn take_notice(tid: i32) {
     unsafe { libc::waitpid(tid, &raw mut status, libc::WNOHANG | libc::__WALL) };
 }
 
-fn end_of(rig: &mut Rig, number: usize, traced: &[i32], since: Instant) -> (ExitStatus, Duration) {
+/// How it ended, and how long after its threads were stopped at the least.
+fn end_of(rig: &mut Rig, number: usize, traced: &[i32], (since, worked): (Instant, Watch)) -> (ExitStatus, Duration) {
     loop {
         traced.iter().for_each(|tid| take_notice(*tid));
         if let Some(status) = rig.ended(number) {
             return (status, since.elapsed());
         }
-        assert!(since.elapsed() < DEAD_WITHIN, "worker {number} still runs; {}", rig.log(number));
+        assert!(worked.elapsed() < DEAD_WITHIN, "worker {number} still runs; {}", rig.log(number));
         thread::sleep(Duration::from_millis(100));
     }
 }
@@ -79,13 +81,14 @@ fn a_thread_that_stands_still_ends_the_process_and_nothing_else_does() {
         assert!(!found.is_empty(), "worker {number} has no thread {thread}");
         assert_eq!(rig.get(number, "/health/live").0, 200);
         found.iter().for_each(|tid| stop_thread(*tid));
-        traced.push(found);
+        traced.push((found, (Instant::now(), Watch::start())));
     }
     let since = Instant::now();
     kill_process(rig.pid(SLEEPER), Signal::STOP).unwrap();
     rig.stall(Stall::Appends);
     for (number, (thread, words)) in VICTIMS.iter().enumerate() {
-        let (status, after) = end_of(&mut rig, number, &traced[number], since);
+        let (found, since) = &traced[number];
+        let (status, after) = end_of(&mut rig, number, found, *since);
         let log = rig.log(number);
         println!("{thread}: {status} after {after:?}");
         assert_eq!(status.code(), Some(70), "{thread}: {status}; {log}");
@@ -130,7 +133,9 @@ fn a_stalled_sink_is_said(rig: &Rig) {
     assert!(now["since_ms"].as_i64().unwrap() > 0);
     let (code, ready) = rig.get(STALLED, "/health/ready");
     assert!(code == 503 && ready.contains("connector `numbers` is stalled: records wait"), "{code}: {ready}");
-    assert_eq!(rig.metric(STALLED, "millrace_connector_stalled{connector=\"numbers\"}"), Some(1.0));
-    assert!(rig.metric(STALLED, "millrace_connector_stalled_seconds{connector=\"numbers\"}").unwrap() >= 30.0);
+    rig.wait_until("its gauges", |rig| {
+        rig.metric(STALLED, "millrace_connector_stalled{connector=\"numbers\"}") == Some(1.0)
+            && rig.metric(STALLED, "millrace_connector_stalled_seconds{connector=\"numbers\"}").is_some_and(|seconds| seconds >= 30.0)
+    });
     assert_eq!(rig.get(STALLED, "/health/live").0, 200);
 }

@@ -12,7 +12,8 @@ use millrace::record::TopicPartition;
 use rdkafka::mocking::MockCluster;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
-use super::rig::{Pipeline, Protocol, Seen, Worker, join, produce, producer, settings, wait_until};
+use super::rig::{Pipeline, Protocol, SESSION, Seen, Worker, join, produce, producer, settings, wait_until};
+use crate::machine::Watch;
 
 const PARTITIONS: i32 = 8;
 const ROUNDS: usize = 120;
@@ -115,7 +116,7 @@ fn closing_does_not_wait_for_queues_that_nobody_reads() {
     let (pipeline, control) = join(settings(&brokers, "unread", &["unread"], Protocol::CooperativeSticky));
     wait_until("all four", Duration::from_secs(20), || pipeline.state.lock().slots.len() == 4);
     thread::sleep(Duration::from_millis(500));
-    let begun = Instant::now();
+    let begun = Watch::start();
     control.close(Duration::from_secs(20)).unwrap();
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
     assert!(pipeline.state.lock().slots.is_empty());
@@ -137,7 +138,7 @@ fn commit_errors_are_typed() {
     let (pipeline, control) = join(settings(&brokers, "typed", &["typed"], Protocol::CooperativeSticky));
     wait_until("both", Duration::from_secs(20), || pipeline.state.lock().slots.len() == 2);
     let next = |partition, offset| NextOffset::plain(TopicPartition::new("typed", partition), offset);
-    let limit = Duration::from_secs(3);
+    let limit = Duration::from_secs(20);
     assert_eq!(control.commit(&[next(0, 3), next(1, 4)], limit), Ok(vec![]));
     let foreign = control.commit(&[next(0, 5), next(7, 1)], limit).unwrap();
     assert!(matches!(foreign.as_slice(), [(p, GroupError::Fenced(_))] if p.partition == 7), "{foreign:?}");
@@ -164,14 +165,15 @@ fn commit_errors_are_typed() {
     assert!(matches!(rebalancing, GroupError::Rebalancing(_)), "{rebalancing:?}");
     let generation = injected(RDKafkaRespErr::RD_KAFKA_RESP_ERR_ILLEGAL_GENERATION);
     assert!(matches!(generation, GroupError::Rebalancing(_)), "{generation:?}");
-    cluster.broker_round_trip_time(1, Duration::from_secs(5)).unwrap();
-    let begun = Instant::now();
+    let silence = Duration::from_secs(5);
+    cluster.broker_round_trip_time(1, silence).unwrap();
+    let begun = Watch::start();
     let late = control.commit(&[next(0, 7)], Duration::from_millis(300));
     assert!(matches!(late, Err(GroupError::TimedOut(_))), "{late:?}");
-    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < silence / 2, "not by the broker's time: {:?}", begun.elapsed());
     cluster.broker_round_trip_time(1, Duration::ZERO).unwrap();
-    assert!(control.since_last_poll() < Duration::from_secs(1));
-    assert_eq!(control.session_timeout(), Duration::from_secs(3));
+    wait_until("polls go on", Duration::from_secs(20), || control.since_last_poll() < Duration::from_secs(1));
+    assert_eq!(control.session_timeout(), SESSION);
     control.close(Duration::from_secs(20)).unwrap();
 }
 
@@ -222,12 +224,14 @@ fn a_parked_thread_wakes_promptly() {
     let control =
         start_group(settings(&brokers, "wake", &["wake"], Protocol::CooperativeSticky), Arc::clone(&pipeline) as Arc<dyn GroupListener>)
             .unwrap();
-    let deadline = Instant::now() + Duration::from_secs(20);
+    // Far longer than a wake-up takes on any machine: who waits it out was not woken.
+    let park_max = Duration::from_secs(60);
+    let begun = Instant::now();
     while pipeline.take() == 0 {
-        assert!(Instant::now() < deadline);
-        thread::park_timeout(Duration::from_secs(5));
+        assert!(begun.elapsed() < park_max, "never woken at all");
+        thread::park_timeout(park_max);
     }
-    let mut slowest = Duration::ZERO;
+    let mut took = Vec::new();
     for n in 0..30 {
         while pipeline.take() > 0 {}
         let brokers = brokers.clone();
@@ -239,13 +243,15 @@ fn a_parked_thread_wakes_promptly() {
         });
         let parked = Instant::now();
         while pipeline.take() == 0 {
-            assert!(parked.elapsed() < Duration::from_secs(10), "never woken in round {n}");
-            thread::park_timeout(Duration::from_secs(5));
+            assert!(parked.elapsed() < park_max, "never woken in round {n}");
+            thread::park_timeout(park_max);
         }
         let woken = Instant::now();
-        slowest = slowest.max(woken.saturating_duration_since(sender.join().unwrap()));
+        took.push(woken.saturating_duration_since(sender.join().unwrap()));
     }
-    assert!(slowest < Duration::from_millis(1_500), "the slowest wake-up took {slowest:?}: the park's own limit is 5 s");
+    took.sort_unstable();
+    assert!(*took.last().unwrap() < park_max / 2, "one was not woken: {took:?}");
+    assert!(took[took.len() / 2] < Duration::from_millis(1_500), "wake-ups took {took:?}");
     pipeline.idle.store(true, Ordering::Relaxed);
     control.close(Duration::from_secs(20)).unwrap();
 }
@@ -256,11 +262,11 @@ async fn check_says_what_it_tried() {
     cluster.create_topic("checked", 3, 1).unwrap();
     cluster.create_topic("checked.dead", 1, 1).unwrap();
     let good = settings(&cluster.bootstrap_servers(), "checked", &["checked"], Protocol::CooperativeSticky);
-    let tried = check_connector(&good, Some("checked.dead"), Duration::from_secs(5)).await;
+    let tried = check_connector(&good, Some("checked.dead"), Duration::from_secs(30)).await;
     assert!(tried.iter().all(|t| t.outcome.is_ok()), "{tried:#?}");
     assert!(tried.iter().any(|t| t.what == "offsets of group checked"), "{tried:#?}");
     let nobody = settings("127.0.0.1:1", "checked", &["checked"], Protocol::CooperativeSticky);
-    let begun = Instant::now();
+    let begun = Watch::start();
     let tried = check_connector(&nobody, Some("checked.dead"), Duration::from_secs(2)).await;
     assert!(tried.iter().any(|t| t.what == "reach the brokers" && t.outcome.is_err()), "{tried:#?}");
     assert!(begun.elapsed() < Duration::from_secs(10));
@@ -270,12 +276,12 @@ async fn check_says_what_it_tried() {
 fn a_member_that_never_reached_a_broker_says_so_and_closes() {
     let mut nowhere = settings("127.0.0.1:1", "nowhere", &["t"], Protocol::CooperativeSticky);
     nowhere.partitions_max = None;
-    let begun = Instant::now();
+    let begun = Watch::start();
     let (pipeline, control) = join(nowhere);
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
     wait_until("an error", Duration::from_secs(10), || !pipeline.state.lock().errors.is_empty());
     assert!(pipeline.state.lock().errors.iter().any(|e| e.contains("127.0.0.1:1")), "{:?}", pipeline.state.lock().errors);
-    let begun = Instant::now();
+    let begun = Watch::start();
     control.close(Duration::from_secs(20)).unwrap();
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
 }
@@ -296,7 +302,7 @@ fn metadata_goes_with_the_offset_and_comes_back_with_the_assignment() {
     };
     let (pipeline, control) = join(noted());
     wait_until("all three", Duration::from_secs(20), || pipeline.state.lock().slots.len() == 3);
-    let limit = Duration::from_secs(3);
+    let limit = Duration::from_secs(20);
     assert!(pipeline.state.lock().metadata.values().all(Option::is_none));
     let long = "ü".repeat(2_000);
     assert_eq!(control.commit(&[place(0, 3, "m r1 3 7"), place(1, 4, &long), place(2, 2, "gone soon")], limit), Ok(vec![]));
@@ -324,17 +330,18 @@ fn a_commit_waits_for_one_without_an_answer() {
     let (pipeline, control) = join(late.clone());
     wait_until("the partition", Duration::from_secs(20), || pipeline.state.lock().slots.len() == 1);
     let next = |offset| [NextOffset::plain(TopicPartition::new("late", 0), offset)];
-    assert_eq!(control.commit(&next(1), Duration::from_secs(3)), Ok(vec![]));
-    cluster.broker_round_trip_time(1, Duration::from_millis(700)).unwrap();
+    assert_eq!(control.commit(&next(1), Duration::from_secs(20)), Ok(vec![]));
+    let round_trip = Duration::from_secs(5);
+    cluster.broker_round_trip_time(1, round_trip).unwrap();
     let first = control.commit(&next(2), Duration::from_millis(100));
     assert!(matches!(first, Err(GroupError::TimedOut(_))), "{first:?}");
     let begun = Instant::now();
     let second = control.commit(&next(3), Duration::from_millis(100));
     assert!(matches!(second, Err(GroupError::TimedOut(_))), "not sent beside the first: {second:?}");
-    assert_eq!(control.commit(&next(4), Duration::from_secs(5)), Ok(vec![]));
-    assert!(begun.elapsed() > Duration::from_millis(700), "{:?}", begun.elapsed());
+    assert_eq!(control.commit(&next(4), Duration::from_secs(20)), Ok(vec![]));
+    assert!(begun.elapsed() > round_trip, "{:?}", begun.elapsed());
     cluster.broker_round_trip_time(1, Duration::ZERO).unwrap();
-    let committed = LagClient::new(&late).unwrap().query(&[TopicPartition::new("late", 0)], Duration::from_secs(5)).unwrap();
+    let committed = LagClient::new(&late).unwrap().query(&[TopicPartition::new("late", 0)], Duration::from_secs(20)).unwrap();
     assert_eq!(committed[0].committed, Some(4));
     pipeline.state.lock().slots.clear();
     control.close(Duration::from_secs(20)).unwrap();

@@ -5,5 +5,8 @@
 
 mod group;
 mod hold;
+#[allow(dead_code, reason = "each folder uses its part of it")]
+#[path = "../machine/mod.rs"]
+mod machine;
 mod records;
 mod rig;

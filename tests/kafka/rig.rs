@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use millrace::config::{KafkaValue, StartAt};
 use millrace::kafka::{
@@ -17,6 +17,8 @@ use rdkafka::ClientConfig;
 use rdkafka::error::KafkaError;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
+use crate::machine::Watch;
+
 /// How the group shares partitions.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Protocol {
@@ -25,15 +27,23 @@ pub enum Protocol {
     Consumer,
 }
 
+/// The mock cluster waits for a second less where a group that is there changes, and for 3 s where a group begins: a session that ends
+/// meanwhile ends the member without a word.
+pub const SESSION: Duration = Duration::from_secs(6);
+
+fn session() -> KafkaValue {
+    KafkaValue::Int(SESSION.as_millis() as i64)
+}
+
 pub fn settings(brokers: &str, group: &str, topics: &[&str], protocol: Protocol) -> GroupSettings {
     let text = |v: &str| KafkaValue::Text(v.to_owned());
     let mut kafka: std::collections::BTreeMap<String, KafkaValue> = [("bootstrap.servers".to_owned(), text(brokers))].into();
     match protocol {
         Protocol::CooperativeSticky => {
-            kafka.insert("session.timeout.ms".to_owned(), KafkaValue::Int(3_000));
+            kafka.insert("session.timeout.ms".to_owned(), session());
         }
         Protocol::Range => {
-            kafka.insert("session.timeout.ms".to_owned(), KafkaValue::Int(3_000));
+            kafka.insert("session.timeout.ms".to_owned(), session());
             kafka.insert("partition.assignment.strategy".to_owned(), text("range"));
         }
         Protocol::Consumer => {
@@ -192,7 +202,7 @@ impl Worker {
 
     /// Leaves cleanly and gives back what was seen.
     pub fn close(mut self) -> Vec<Seen> {
-        let begun = Instant::now();
+        let begun = Watch::start();
         self.control.close(Duration::from_secs(20)).unwrap();
         assert!(begun.elapsed() < Duration::from_secs(15), "closing took {:?}", begun.elapsed());
         self.stop.store(true, Ordering::Relaxed);
@@ -239,7 +249,7 @@ pub fn produce(producer: &BaseProducer, topic: &str, partitions: i32, from: usiz
 }
 
 pub fn wait_until(what: &str, limit: Duration, mut done: impl FnMut() -> bool) {
-    let begun = Instant::now();
+    let begun = Watch::start();
     while !done() {
         assert!(begun.elapsed() < limit, "not within {limit:?}: {what}");
         thread::sleep(Duration::from_millis(20));

@@ -6,6 +6,9 @@
 #![allow(clippy::expect_used, reason = "tests")]
 
 mod harness;
+#[allow(dead_code, reason = "each folder uses its part of it")]
+#[path = "../machine/mod.rs"]
+mod machine;
 mod tests;
 
 fn main() -> std::process::ExitCode {

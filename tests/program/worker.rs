@@ -35,7 +35,7 @@ impl WorkerProcess {
             if let Some(address) = worker.logged("\"address\"").and_then(|line| address_in(&line)) {
                 break address;
             }
-            assert!(begun.elapsed() < START_WITHIN, "no address within {START_WITHIN:?}; {}", worker.log_end());
+            assert!(begun.elapsed() < START_WITHIN, "no address within {START_WITHIN:?}; {}", worker.log_end(24));
             std::thread::sleep(Duration::from_millis(50));
         };
         worker
@@ -65,11 +65,11 @@ impl WorkerProcess {
         let status = loop {
             match self.ended() {
                 Some(status) => break status,
-                None => assert!(begun.elapsed() < END_WITHIN, "it did not end within {END_WITHIN:?}; {}", self.log_end()),
+                None => assert!(begun.elapsed() < END_WITHIN, "it did not end within {END_WITHIN:?}; {}", self.log_end(24)),
             }
             std::thread::sleep(Duration::from_millis(50));
         };
-        assert!(status.success(), "{status}; {}", self.log_end());
+        assert!(status.success(), "{status}; {}", self.log_end(24));
     }
 
     /// Everything that it printed.
@@ -82,11 +82,12 @@ impl WorkerProcess {
         self.log().lines().find(|line| line.contains(text)).map(str::to_owned)
     }
 
-    /// The last lines, for messages.
-    pub fn log_end(&self) -> String {
+    /// The last lines, for messages, long ones cut.
+    pub fn log_end(&self, count: usize) -> String {
+        const WIDTH: usize = 300;
         let log = self.log();
-        let lines: Vec<&str> = log.lines().collect();
-        format!("{} ends with:\n{}", self.log.display(), lines[lines.len().saturating_sub(20)..].join("\n"))
+        let lines: Vec<String> = log.lines().map(|line| line.chars().take(WIDTH).collect()).collect();
+        format!("{} ends with:\n{}", self.log.display(), lines[lines.len().saturating_sub(count)..].join("\n"))
     }
 
     /// Status code and body of a path. HTTP 1.0: the body comes in one piece.

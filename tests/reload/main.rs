@@ -2,6 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 #[allow(dead_code, reason = "each folder uses its part of it")]
+#[path = "../machine/mod.rs"]
+mod machine;
+#[allow(dead_code, reason = "each folder uses its part of it")]
 #[path = "../program/mod.rs"]
 mod program;
 mod rig;

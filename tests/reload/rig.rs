@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use millrace::embedded::bigquery::Cell;
 use rdkafka::ClientConfig;
@@ -15,10 +15,11 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::producer::{BaseRecord, Producer};
 use serde_json::Value;
 
+use crate::machine::Watch;
 use crate::program::{Parts, WorkerProcess};
 
 pub const PARTITIONS: i32 = 4;
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// Everything around one worker.
 pub struct Rig {
@@ -149,7 +150,7 @@ impl Rig {
     }
 
     pub fn wait_until(&self, what: &str, mut done: impl FnMut(&Self) -> bool) {
-        let begun = Instant::now();
+        let begun = Watch::start();
         while !done(self) {
             assert!(begun.elapsed() < LIMIT, "not within {LIMIT:?}: {what}; {}", self.log_end());
             thread::sleep(Duration::from_millis(50));
@@ -157,7 +158,7 @@ impl Rig {
     }
 
     fn log_end(&self) -> String {
-        self.worker.as_ref().map(WorkerProcess::log_end).unwrap_or_default()
+        self.worker.as_ref().map(|worker| worker.log_end(24)).unwrap_or_default()
     }
 
     /// Produces the numbers 0, 1, 2, ... to each of these topics, about 500 a second, until it is stopped.

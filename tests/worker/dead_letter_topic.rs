@@ -1,12 +1,13 @@
 //! The dead-letter topic is down: the partitions that have dead letters hold and say so, the others go on, and no letter is written twice.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use millrace::embedded::bigquery::Settings;
 use millrace::pipeline::ConnectorState;
 use rdkafka::message::Message;
 
 use super::rig::{Rig, SOON, header, json_connector, metric};
+use crate::machine::Watch;
 
 #[test]
 fn only_the_partitions_concerned_hold_within_5_s_and_go_on_by_themselves() {
@@ -28,7 +29,7 @@ fn only_the_partitions_concerned_hold_within_5_s_and_go_on_by_themselves() {
         rig.produce("letters", 0, key, b"{ bad", &[]);
     }
     rig.produce_ids("letters", 0, 15..20);
-    let produced = Instant::now();
+    let produced = Watch::start();
     let held = |partition: i32| {
         let status = connector.status();
         status.partitions.iter().find(|p| p.partition == partition).and_then(|p| p.hold.clone())

@@ -1,12 +1,13 @@
 //! Each class of fault once, alone, against a running worker: what it does about it, what it says, and that no row is lost by it.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use millrace::embedded::bigquery::{FaultClass, Settings};
 use millrace::pipeline::ConnectorState;
 
 use super::fault_table::{Expected, expected};
 use super::rig::{Rig, Running, SOON, json_connector, metric, wait_until};
+use crate::machine::Watch;
 
 /// A topic and a table for each class.
 fn name(class: FaultClass) -> String {
@@ -91,7 +92,7 @@ fn one_append(rig: &Rig, connector: &Running<'_>, class: FaultClass) {
         faults.fire_next(class, Some(&format!("d.{table}")));
     }
     rig.produce_ids(&table, 0, 3..10);
-    let (mut said, mut looks, begun) = (None, 0, Instant::now());
+    let (mut said, mut looks, begun) = (None, 0, Watch::start());
     loop {
         let status = connector.status();
         let partition = status.partitions.iter().find(|partition| partition.topic == table);
@@ -151,7 +152,7 @@ fn each_fault_of_a_rest_call_alone() {
     let mut said = std::collections::BTreeMap::new();
     let done = |class: FaultClass| (0..5).all(|id| rig.ids(&name(class)).contains_key(&id));
     let waits_long = |class: FaultClass| matches!(expected(class), Expected::RestLongHold(_));
-    let (begun, mut left) = (Instant::now(), classes.clone());
+    let (begun, mut left) = (Watch::start(), classes.clone());
     while let Some(class) = left.first().copied() {
         assert!(begun.elapsed() < Duration::from_secs(60), "every row but those of tables that hold for long: not {left:?}");
         for partition in connector.status().partitions {

@@ -8,6 +8,9 @@ mod dead_letter_topic;
 mod exactly_once;
 mod fault_table;
 mod faults;
+#[allow(dead_code, reason = "each folder uses its part of it")]
+#[path = "../machine/mod.rs"]
+mod machine;
 mod rig;
 mod states;
 mod table_again;

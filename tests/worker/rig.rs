@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use millrace::bigquery;
@@ -18,6 +18,8 @@ use rdkafka::message::{Header, Headers, Message, OwnedHeaders, OwnedMessage};
 use rdkafka::mocking::{MockCluster, MockCoordinator};
 use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+
+use crate::machine::Watch;
 
 /// The tests' turn: two cores do not carry several workers.
 static TURN: Mutex<()> = Mutex::new(());
@@ -56,7 +58,7 @@ impl Rig {
             "registry": { "urls": [registry.url()] },
             "bigquery": {
                 "project": "p", "credentials": "none", "rest_endpoint": bigquery.rest_url(), "grpc_endpoint": bigquery.grpc_url(),
-                "append_timeout": "2s", "visibility_delay": "1s"
+                "append_timeout": "10s", "visibility_delay": "1s"
             },
         });
         Self { mock, bigquery, registry, runtime, producer, fleet, _turn: turn }
@@ -163,7 +165,7 @@ impl Rig {
         }
         consumer.assign(&from).unwrap();
         let mut found = Vec::new();
-        let begun = Instant::now();
+        let begun = Watch::start();
         while found.len() < count && begun.elapsed() < SOON {
             found.extend(consumer.poll(Duration::from_millis(200)).and_then(Result::ok).map(|message| message.detach()));
         }
@@ -193,7 +195,7 @@ impl Running<'_> {
 
     pub fn wait_for_state(&self, state: ConnectorState, within: Duration) -> ConnectorStatus {
         let mut last = self.status();
-        let begun = Instant::now();
+        let begun = Watch::start();
         while last.state != state {
             assert!(begun.elapsed() < within, "not {} within {within:?}: {last:#?}", state.as_str());
             std::thread::sleep(Duration::from_millis(20));
@@ -204,7 +206,7 @@ impl Running<'_> {
 
     /// Waits until a partition of this topic holds for this cause: before, it may hold for its plan.
     pub fn wait_for_hold(&self, topic: &str, cause: &str) -> HoldStatus {
-        let begun = Instant::now();
+        let begun = Watch::start();
         loop {
             let status = self.status();
             let holds =
@@ -242,7 +244,7 @@ pub fn metric(name: &str, labels: &[(&str, &str)]) -> f64 {
 }
 
 pub fn wait_until(what: &str, within: Duration, mut done: impl FnMut() -> bool) {
-    let begun = Instant::now();
+    let begun = Watch::start();
     while !done() {
         assert!(begun.elapsed() < within, "not within {within:?}: {what}");
         std::thread::sleep(Duration::from_millis(20));

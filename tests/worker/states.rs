@@ -1,11 +1,12 @@
 //! What a connector's state says of its group and its brokers.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use millrace::embedded::bigquery::Settings;
 use millrace::pipeline::ConnectorState;
 
 use super::rig::{Rig, SOON, json_connector, metric};
+use crate::machine::Watch;
 
 /// Brokers away while partitions are owned: said within seconds, not called running or stalled, over when they are back.
 #[test]
@@ -18,7 +19,7 @@ fn brokers_that_are_away_are_said_and_forgotten_when_they_are_back() {
     let labels = [("connector", "away")];
     connector.wait_for_state(ConnectorState::Running, SOON);
     assert_eq!(metric("millrace_brokers_unreachable", &labels), 0.0);
-    let down = Instant::now();
+    let down = Watch::start();
     rig.mock.broker_down(1).unwrap();
     let status = connector.wait_for_state(ConnectorState::Unreachable, Duration::from_secs(15));
     println!("said after {:?}", down.elapsed());
@@ -39,7 +40,7 @@ fn a_second_member_of_a_group_with_one_partition_is_idle(protocol: &str) {
     let mut rig = Rig::new(1, Settings::default());
     rig.set("kafka", "group.protocol", protocol);
     if protocol == "classic" {
-        rig.set("kafka", "session.timeout.ms", 4000);
+        rig.set("kafka", "session.timeout.ms", 10_000);
     }
     let topic = format!("one-{protocol}");
     rig.topic(&topic, 1, 1);
@@ -48,7 +49,7 @@ fn a_second_member_of_a_group_with_one_partition_is_idle(protocol: &str) {
     first.wait_for_state(ConnectorState::Running, SOON);
     let second = rig.start(&topic, &toml);
     let both = || [first.status().state, second.status().state];
-    super::rig::wait_until("one runs, one is idle", Duration::from_secs(20), || {
+    super::rig::wait_until("one runs, one is idle", SOON, || {
         let states = both();
         states.contains(&ConnectorState::Running) && states.contains(&ConnectorState::Idle)
     });

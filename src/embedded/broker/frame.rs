@@ -1,6 +1,7 @@
 //! Frames of the Kafka protocol (a length of four bytes, then that many): reading them, and the broker addresses inside answers.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 
@@ -8,6 +9,9 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 /// learned a mock broker's own port would drop its connection and go past the relay. Fetch names brokers beside the same error only, which
 /// this relay never asks for: an answer that holds records is not touched.
 const NAMES_BROKERS: [i16; 3] = [0, 3, 10];
+
+/// JoinGroup.
+pub(super) const JOIN: i16 = 11;
 
 /// A frame larger than this is no Kafka traffic.
 const MAX_FRAME_BYTES: usize = 256 * 1024 * 1024;
@@ -34,6 +38,21 @@ impl RequestHead {
 /// The number that ties an answer (a whole frame) to its request.
 pub(super) fn correlation_of_answer(frame: &[u8]) -> Option<i32> {
     Some(i32::from_be_bytes(frame.get(4..8)?.try_into().ok()?))
+}
+
+/// The session that a JoinGroup (a whole frame, of the versions before 6 that the mock cluster speaks) asks for.
+pub(super) fn session_of_join(frame: &[u8]) -> Option<Duration> {
+    if RequestHead::of(frame)?.api != JOIN {
+        return None;
+    }
+    // The client's id and the group, each behind its length; a client without an id says -1.
+    let mut at = 12;
+    for _ in 0..2 {
+        let length = i16::from_be_bytes(frame.get(at..at + 2)?.try_into().ok()?);
+        at += 2 + usize::try_from(length).unwrap_or_default();
+    }
+    let session_ms = i32::from_be_bytes(frame.get(at..at + 4)?.try_into().ok()?);
+    Some(Duration::from_millis(u64::try_from(session_ms).ok()?))
 }
 
 /// Reads one frame, its length included, into `frame`; `false` at the end of the connection.
@@ -97,6 +116,18 @@ mod tests {
         rewrites.apply(&mut answer);
         assert_eq!(&answer[11..15], &9092u32.to_be_bytes());
         assert_eq!(&answer[15..19], &40000u32.to_be_bytes());
+    }
+
+    #[test]
+    fn a_join_says_how_long_its_session_is() {
+        let join = |api: u8, client: &[u8]| {
+            let head = [&[0, 0, 0, 99, 0, api, 0, 5, 0, 0, 0, 7], client, b"\0\x05group".as_slice()].concat();
+            [&head[..], &6_000_i32.to_be_bytes(), &300_000_i32.to_be_bytes()].concat()
+        };
+        assert_eq!(session_of_join(&join(11, b"\0\x02me")), Some(Duration::from_secs(6)));
+        assert_eq!(session_of_join(&join(11, b"\xFF\xFF")), Some(Duration::from_secs(6)));
+        assert_eq!(session_of_join(&join(14, b"\0\x02me")), None);
+        assert_eq!(session_of_join(&join(11, b"\0\x02me")[..20]), None);
     }
 
     #[tokio::test]

@@ -193,13 +193,13 @@ mod tests {
         let consumer: BaseConsumer = ClientConfig::new()
             .set("bootstrap.servers", servers)
             .set("group.id", group)
-            .set("session.timeout.ms", "4000")
+            .set("session.timeout.ms", "30000")
             .set("auto.offset.reset", "earliest")
             .set("enable.auto.commit", "false")
             .create()
             .unwrap();
         consumer.subscribe(&[topic]).unwrap();
-        let deadline = std::time::Instant::now() + Duration::from_secs(30);
+        let deadline = std::time::Instant::now() + Duration::from_secs(120);
         let mut got = Vec::new();
         while got.len() < count && std::time::Instant::now() < deadline {
             if let Some(Ok(message)) = consumer.poll(Duration::from_millis(100)) {

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 
 use super::cluster::Cluster;
 use super::faults::{FaultDice, Strike};
-use super::frame::{PortRewrites, RequestHead, correlation_of_answer, read_frame};
+use super::frame::{JOIN, PortRewrites, RequestHead, correlation_of_answer, read_frame, session_of_join};
 use super::sessions::{self, HEARTBEAT, Sessions};
 
 /// What all connections work with.
@@ -33,7 +33,7 @@ enum OnAnswer {
 }
 
 /// JoinGroup, SyncGroup: answered when the whole group has joined, when its leader has assigned.
-const JOINS: [i16; 2] = [11, 14];
+const JOINS: [i16; 2] = [JOIN, 14];
 
 /// Requests of one connection that are not answered yet, as far as they matter. At most as many as a client has in flight.
 #[derive(Default)]
@@ -41,7 +41,7 @@ struct Pending {
     on_answer: HashMap<i32, OnAnswer>,
     /// While a join waits the connection is never cut: the mock cluster does not notice, and its assertion ends the whole process when the
     /// member joins again.
-    joins: HashSet<i32>,
+    joins: HashMap<i32, LooksLeft>,
     /// It carried heartbeats of a member of a group of the new protocol.
     member: bool,
     /// While a heartbeat waits for its answer, and until that has surely reached the client, the connection is not cut either: the mock
@@ -49,6 +49,18 @@ struct Pending {
     heartbeats: HashSet<i32>,
     heard_at: Option<Instant>,
 }
+
+/// How often a join is looked at until it is taken for lost; `None` for ever.
+///
+/// The mock cluster elects a leader a second before the sessions of those who wait for it are over. Where it stood still for that second it
+/// may throw a waiting member out first, without an answer, and librdkafka waits for that for minutes. Looks, not time: after a standstill
+/// the mock cluster gets its turn before the join is given up.
+type LooksLeft = Option<u32>;
+
+/// Between two looks at joins.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// Beyond the session, in which the mock cluster surely looks at its members, once a second.
+const SESSION_SURELY_OVER: Duration = Duration::from_secs(3);
 
 /// How long an answer may take to the client.
 const ANSWER_ARRIVES: Duration = Duration::from_millis(50);
@@ -89,11 +101,26 @@ async fn connection(client: TcpStream, mock_port: u16, shared: Shared) {
     tokio::select! {
         _ = requests(from_client, &mut to_mock, mock_port, &pending, &shared) => {}
         _ = answers(&mut from_mock, to_client, &pending, &shared) => {}
+        () = a_lost_join(&pending) => {}
     }
     // The mock cluster forgets what a member owns when its connection closes, and gives it to others while the member works on. For a
     // broker a connection means nothing, a session does: so long the mock cluster does not hear of the end.
     if let Some(sessions) = shared.sessions.filter(|_| pending.into_inner().member) {
         tokio::time::sleep(sessions.linger()).await;
+    }
+}
+
+/// Ends when a join has surely lost its answer: the client, cut off, joins again, and the mock cluster knows nothing of it any more.
+async fn a_lost_join(pending: &Mutex<Pending>) {
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        let mut pending = pending.lock();
+        for looks in pending.joins.values_mut().flatten() {
+            *looks = looks.saturating_sub(1);
+        }
+        if pending.joins.values().any(|looks| *looks == Some(0)) {
+            return;
+        }
     }
 }
 
@@ -121,7 +148,9 @@ async fn requests(
                 pending.member = true;
             }
             if JOINS.contains(&head.api) {
-                pending.joins.insert(head.correlation);
+                let session = session_of_join(&frame).map(|session| session + SESSION_SURELY_OVER);
+                let looks = session.and_then(|session| u32::try_from(session.as_millis() / LOOK_EVERY.as_millis()).ok());
+                pending.joins.insert(head.correlation, looks);
             }
             pending.may_cut(Instant::now())
         };

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
 use super::played::Control;
-use super::{Stage, stage, value};
+use super::{STUCK_AFTER, Stage, stage, value};
 use crate::flow::BudgetKind;
 use crate::pipeline::events::{ShardEvent, ShardHandle};
 use crate::pipeline::half_started::HalfStarted;
@@ -48,7 +48,7 @@ fn a_start_that_succeeds_is_left_alone() {
     let shards = half.complete();
     let began = Instant::now();
     while progress.head().unwrap_or(0) < 50 {
-        assert!(began.elapsed() < Duration::from_secs(20), "it takes no records: {:?}", progress.head());
+        assert!(began.elapsed() < STUCK_AFTER, "it takes no records: {:?}", progress.head());
         std::thread::sleep(Duration::from_millis(5));
     }
     assert!(!log.closed.load(SeqCst) && !progress.is_gone());
@@ -86,14 +86,14 @@ fn rows_of_an_assignment_that_is_over_do_not_wait_for_the_fence() {
     let began = Instant::now();
     while in_flight(&stage) == 0 {
         stage.turn();
-        assert!(began.elapsed() < Duration::from_secs(20), "no batch was closed");
+        assert!(began.elapsed() < STUCK_AFTER, "no batch was closed");
         std::thread::sleep(Duration::from_millis(1));
     }
     std::thread::sleep(Duration::from_millis(300));
     assert!(in_flight(&stage) > 0, "they wait");
     stage.progress.set_gone();
     while in_flight(&stage) > 0 {
-        assert!(began.elapsed() < Duration::from_secs(20), "{} bytes wait for the fence", in_flight(&stage));
+        assert!(began.elapsed() < STUCK_AFTER, "{} bytes wait for the fence", in_flight(&stage));
         std::thread::sleep(Duration::from_millis(5));
     }
     assert!(fence.is_up() && stage.sink.rows.lock().is_empty(), "and nothing of them was sent");

@@ -38,7 +38,8 @@ use servers::Servers;
 pub type Test = (&'static str, fn(&Servers) -> anyhow::Result<()>);
 
 /// Runs the tests that the command line asks for, one after another; `ignored` ones only with `--ignored` or `--include-ignored`. A test
-/// that fails is shown with the end of its workers' output.
+/// that fails is shown when it ends with much of its workers' output, and at the end of all by its cause and little of that: the last lines
+/// of a long output are what everybody sees.
 pub fn run(tests: &'static [Test], ignored: bool) -> ExitCode {
     let mut arguments = Arguments::from_args();
     // One at a time: the tests kill brokers and workers, and measure times, on as little as two cores. It also keeps them on this thread,
@@ -52,7 +53,11 @@ pub fn run(tests: &'static [Test], ignored: bool) -> ExitCode {
             let started = Instant::now();
             let outcome = test(&servers);
             eprintln!("    {name}: {:.1} s", started.elapsed().as_secs_f64());
-            outcome.map_err(|error| Failed::from(format!("{error:#}\n{}", servers.worker_output(name))))
+            outcome.map_err(|error| {
+                eprintln!("    {name}: FAILED: {error:#}\n{}", servers.worker_output(name, 20, 40));
+                let cause: Vec<String> = format!("{error:#}").lines().take(16).map(str::to_owned).collect();
+                Failed::from(format!("{}\n{}", cause.join("\n"), servers.worker_output(name, 3, 5)))
+            })
         };
         Trial::test(name, check).with_ignored_flag(ignored)
     };

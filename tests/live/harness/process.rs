@@ -3,9 +3,11 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
+
+use crate::machine::Watch;
 
 /// A child with its output in a file. Dropping it kills it; so does the end of the thread that started it, however that ends.
 pub struct Process {
@@ -67,7 +69,7 @@ impl Process {
 
     /// The last lines it printed.
     pub fn log_end(&self) -> String {
-        last_lines(&self.log)
+        last_lines(&self.log, 25)
     }
 }
 
@@ -79,13 +81,15 @@ impl Drop for Process {
     }
 }
 
-/// The last 40 lines of a file; of one that cannot be read, why.
-pub fn last_lines(file: &Path) -> String {
+/// The last lines of a file, long ones cut; of one that cannot be read, why.
+pub fn last_lines(file: &Path, count: usize) -> String {
+    const WIDTH: usize = 300;
     match std::fs::read(file) {
         Ok(bytes) => {
             let text = String::from_utf8_lossy(&bytes);
             let lines: Vec<&str> = text.lines().collect();
-            lines[lines.len().saturating_sub(40)..].join("\n")
+            let cut = |line: &&str| line.chars().take(WIDTH).collect::<String>();
+            lines[lines.len().saturating_sub(count)..].iter().map(cut).collect::<Vec<_>>().join("\n")
         }
         Err(error) => error.to_string(),
     }
@@ -98,14 +102,14 @@ pub fn bound(program: &Path) -> Command {
     command
 }
 
-/// Asks `look` until it returns something, ten times a second at most.
+/// Asks `look` until it returns something, ten times a second at most. Time for which the machine stood still is not part of `within`.
 pub fn wait_for<T>(what: &str, within: Duration, mut look: impl FnMut() -> anyhow::Result<Option<T>>) -> anyhow::Result<T> {
-    let deadline = Instant::now() + within;
+    let began = Watch::start();
     loop {
         if let Some(found) = look()? {
             return Ok(found);
         }
-        if Instant::now() > deadline {
+        if began.elapsed() > within {
             bail!("{what}: not within {within:?}");
         }
         std::thread::sleep(Duration::from_millis(100));

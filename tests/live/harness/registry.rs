@@ -91,6 +91,19 @@ pub fn get(url: &str) -> anyhow::Result<(u16, String)> {
     })
 }
 
+/// As [`get`], of a server that is there: asked again when its answer is late, for a busy machine's sake. Whoever hangs up or refuses is not.
+pub fn get_again(url: &str) -> anyhow::Result<(u16, String)> {
+    const TIMES: usize = 6;
+    let late = |error: &anyhow::Error| error.downcast_ref::<reqwest::Error>().is_some_and(reqwest::Error::is_timeout);
+    for _ in 1..TIMES {
+        match get(url) {
+            Err(error) if late(&error) => {}
+            answer => return answer,
+        }
+    }
+    get(url).with_context(|| format!("asked {TIMES} times"))
+}
+
 /// Runs a future on this thread.
 pub fn block<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(future)

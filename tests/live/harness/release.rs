@@ -129,15 +129,17 @@ impl<'a> Release<'a> {
         wait_for("another leader", within, || Ok(self.leader()?.filter(|leader| leader != former)))
     }
 
-    /// `GET /fleet` of the first pod that answers.
+    /// `GET /fleet` of the first pod that answers; all are asked until one does.
     pub fn fleet(&self) -> anyhow::Result<Value> {
-        for ordinal in 0..20 {
-            let Ok(url) = self.kubelet.url(&format!("{}-{ordinal}", self.name)) else { continue };
-            if let Ok((200, body)) = get(&format!("{url}/fleet")) {
-                return Ok(serde_json::from_str(&body)?);
+        wait_for("no worker answers GET /fleet", Duration::from_secs(30), || {
+            for ordinal in 0..20 {
+                let Ok(url) = self.kubelet.url(&format!("{}-{ordinal}", self.name)) else { continue };
+                if let Ok((200, body)) = get(&format!("{url}/fleet")) {
+                    return Ok(Some(serde_json::from_str(&body)?));
+                }
             }
-        }
-        anyhow::bail!("no worker answers GET /fleet")
+            Ok(None)
+        })
     }
 
     /// What the fleet says it decided last, for messages.

@@ -1,6 +1,6 @@
 //! The servers that all tests of a run share: each is started by the first test that asks for it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use anyhow::{Context, bail};
@@ -74,13 +74,16 @@ impl Servers {
         once(&self.tokens, || TokenIssuer::make(&self.folder("tokens")?))
     }
 
-    /// The last lines of every worker of a test.
-    pub fn worker_output(&self, test: &str) -> String {
+    /// The last `lines` of the `most` workers of a test that said something last, in the order of their names.
+    pub fn worker_output(&self, test: &str, most: usize, lines: usize) -> String {
         let Ok(entries) = self.folder(test).and_then(|folder| Ok(std::fs::read_dir(folder)?)) else { return String::new() };
         let mut logs: Vec<PathBuf> =
             entries.flatten().map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|e| e == "log")).collect();
+        logs.sort_by_key(|log| std::cmp::Reverse(log.metadata().and_then(|of| of.modified()).ok()));
+        logs.truncate(most);
         logs.sort();
-        logs.iter().map(|log| format!("--- {}\n{}\n", log.display(), last_lines(log))).collect()
+        let name = |log: &Path| log.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        logs.iter().map(|log| format!("--- {}\n{}\n", name(log), last_lines(log, lines))).collect()
     }
 
     /// A folder of this run, made if it is not there.

@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 use serde_json::Value;
 
 use super::process::{Process, wait_for};
-use super::registry::get;
+use super::registry::{get, get_again};
 
 /// A running `millrace run`. Dropping it kills it.
 pub struct Worker {
@@ -49,7 +49,7 @@ impl Worker {
 
     /// Status code and body of a path.
     pub fn get(&self, path: &str) -> anyhow::Result<(u16, String)> {
-        get(&format!("{}{path}", self.url))
+        get_again(&format!("{}{path}", self.url))
             .with_context(|| format!("{path} of the worker; its output closes with:\n{}", self.process.log_end()))
     }
 

@@ -32,7 +32,7 @@ pub fn one_is_killed_while_records_flow(servers: &Servers) -> anyhow::Result<()>
     kafka.kill_broker(victim)?;
     std::thread::sleep(Duration::from_secs(7)); // leaders move after broker.session.timeout.ms, 4 s
     let moved = worker.metric(DURABLE, &[])?;
-    worker.wait_for_metric(DURABLE, &[], moved + 500.0, Duration::from_secs(15)).context("while the broker is away")?;
+    worker.wait_for_metric(DURABLE, &[], moved + 500.0, Duration::from_secs(60)).context("while the broker is away")?;
     kafka.restart_broker(victim)?;
     std::thread::sleep(Duration::from_secs(3));
     let journal = stream.stop()?;

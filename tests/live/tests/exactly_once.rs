@@ -1,7 +1,7 @@
 //! `guarantee = "exactly-once"` on Apache Kafka: workers are killed, and paused for longer than their session, while records flow; every
 //! record is one row. Once on the BigQuery emulator that others wrote, once on the embedded one with lost answers and ended connections.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use millrace::embedded::bigquery::{Cell, EmbeddedBigQuery, FaultClass, Settings};
@@ -12,6 +12,7 @@ use crate::harness::journal::{Journal, Producer, Stream, reconcile_exactly};
 use crate::harness::process::wait_for;
 use crate::harness::servers::Servers;
 use crate::harness::worker::Worker;
+use crate::machine::Watch;
 
 const PARTITIONS: i32 = 4;
 const RATE: u32 = 400;
@@ -102,7 +103,7 @@ fn blows(servers: &Servers, name: &str, installation: &Installation, connector: 
         }
         std::thread::sleep(Duration::from_secs(2));
         let mut struck = fleet.remove(0);
-        let began = Instant::now();
+        let began = Watch::start();
         let pause = blow % 2 == 1;
         if pause {
             struck.process().signal("STOP")?;

@@ -1,6 +1,6 @@
 //! Several workers of one group: one is killed, one joins, one leaves, under both group protocols.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -10,6 +10,7 @@ use crate::harness::installation::{Installation, avro_connector, patient};
 use crate::harness::journal::{Producer, Stream, reconcile, rows};
 use crate::harness::process::wait_for;
 use crate::harness::servers::Servers;
+use crate::machine::Watch;
 
 const PARTITIONS: i32 = 4;
 const RATE: u32 = 200;
@@ -56,7 +57,7 @@ fn killed_joined_left(servers: &Servers, name: &str, installation: &Installation
 
     // Killed: the records that every partition had at that moment must be durable within the limit, so all four flow again.
     first.process().kill()?;
-    let killed = Instant::now();
+    let killed = Watch::start();
     let probe: BaseConsumer = kafka.client().create()?;
     let ends: Vec<i64> =
         (0..PARTITIONS).map(|p| Ok(probe.fetch_watermarks(name, p, Duration::from_secs(5))?.1)).collect::<anyhow::Result<_>>()?;

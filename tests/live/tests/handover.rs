@@ -3,9 +3,10 @@
 //!
 //! What is measured: for each partition, the longest time in which no row of it was stored. That is never less than the time in which
 //! nobody read it: what was taken before is stored after it was taken, and sent at once when the partition goes. So the drain is included.
+//! Time for which the machine stood still is left out.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, ensure};
 use millrace::embedded::bigquery::{Cell, EmbeddedBigQuery, Settings};
@@ -16,6 +17,7 @@ use crate::harness::journal::{Journal, Producer, Stream};
 use crate::harness::process::wait_for;
 use crate::harness::servers::Servers;
 use crate::harness::worker::Worker;
+use crate::machine::{Watch, stood_still_between};
 
 const PROJECT: &str = "test";
 const PARTITIONS: i32 = 8;
@@ -125,7 +127,7 @@ fn leave_and_join(servers: &Servers, name: &str, mut installation: Installation)
 /// Until these workers own all partitions, each its share.
 fn settle(fleet: &mut [Worker], connector: &str) -> anyhow::Result<()> {
     let share = f64::from(PARTITIONS) / fleet.len() as f64;
-    let since = Instant::now();
+    let since = Watch::start();
     wait_for("every worker has its share", SETTLED_WITHIN, || {
         for worker in fleet.iter_mut() {
             worker.process().check_running()?;
@@ -184,7 +186,8 @@ fn report(name: &str, changes: &[Change], end: &Change, rows: &[Landed]) -> anyh
         let until_ms = changes.get(index + 1).unwrap_or(end).at_ms;
         let gaps = moments.iter().filter_map(|(partition, moments)| {
             let gaps = moments.windows(2).filter(|pair| pair[1] > change.at_ms && pair[0] < until_ms);
-            Some((gaps.map(|pair| pair[1] - pair[0]).max()?, *partition))
+            let worked = |pair: &[i64]| pair[1] - pair[0] - stood_still_between(pair[0], pair[1]).as_millis() as i64;
+            Some((gaps.map(worked).max()?, *partition))
         });
         let (gap, partition) = gaps.max().with_context(|| format!("no rows after {}", change.what))?;
         eprintln!("    {name}: {}: no partition unread for more than {gap} ms (partition {partition})", change.what);

@@ -121,7 +121,7 @@ pub fn a_registry_that_is_down_holds(servers: &Servers) -> anyhow::Result<()> {
     let mut worker = installation.start()?;
     let held = [("connector", "down"), ("cause", "schema_source_unavailable")];
     worker.wait_for_metric("millrace_held_partitions", &held, 2.0, WITHIN)?;
-    let told = wait_for("health tells", Duration::from_secs(10), || {
+    let told = wait_for("health tells", WITHIN, || {
         let (_, ready) = worker.get("/health/ready")?;
         Ok(ready.contains("schema_source_unavailable").then_some(ready))
     })?;
@@ -136,7 +136,5 @@ pub fn a_registry_that_is_down_holds(servers: &Servers) -> anyhow::Result<()> {
     let _gate = Gate::open(port, Behind::Server(registry.port()))?;
     reconcile_exactly(reader, "down.rows", "id", &journal, Duration::from_secs(90)).context("after the registry came back")?;
     ensure!(worker.metric("millrace_dead_letters_total", &[])? == 0.0, "a dead letter");
-    wait_for("no hold", Duration::from_secs(10), || {
-        Ok((worker.metric("millrace_held_partitions", &[("connector", "down")])? == 0.0).then_some(()))
-    })
+    wait_for("no hold", WITHIN, || Ok((worker.metric("millrace_held_partitions", &[("connector", "down")])? == 0.0).then_some(())))
 }

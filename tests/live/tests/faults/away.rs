@@ -1,12 +1,13 @@
 //! Who is away: BigQuery, the network to the brokers, one broker, all of them.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::ensure;
 
 use super::stage::{Stage, TOPIC};
 use crate::harness::process::wait_for;
 use crate::harness::wire::Mode;
+use crate::machine::Watch;
 
 /// What is promised after a broker's return, and holds for the network to it too.
 const BACK_WITHIN: Duration = Duration::from_secs(10);
@@ -20,7 +21,7 @@ pub fn bigquery_cut_off(stage: &mut Stage<'_>) -> anyhow::Result<()> {
         std::thread::sleep(Duration::from_secs(span));
         stage.all_live()?;
         stage.sink.set(Mode::Pass);
-        stage.flows(what, Instant::now(), BACK_WITHIN)?;
+        stage.flows(what, Watch::start(), BACK_WITHIN)?;
     }
     Ok(())
 }
@@ -31,7 +32,7 @@ pub fn brokers_cut_off(stage: &mut Stage<'_>) -> anyhow::Result<()> {
     std::thread::sleep(LONGER_THAN_A_SESSION);
     stage.all_live()?;
     stage.brokers.set(Mode::Pass);
-    stage.flows("packets to the brokers dropped", Instant::now(), BACK_WITHIN)
+    stage.flows("packets to the brokers dropped", Watch::start(), BACK_WITHIN)
 }
 
 pub fn a_broker_killed(stage: &mut Stage<'_>) -> anyhow::Result<()> {
@@ -40,13 +41,13 @@ pub fn a_broker_killed(stage: &mut Stage<'_>) -> anyhow::Result<()> {
     std::thread::sleep(Duration::from_secs(5));
     stage.all_live()?;
     stage.kafka.restart_broker(victim)?;
-    stage.flows("a broker killed and started again", Instant::now(), BACK_WITHIN)
+    stage.flows("a broker killed and started again", Watch::start(), BACK_WITHIN)
 }
 
 /// As workers see it when all brokers are gone: connections break, new ones are refused. Said meanwhile, and no reason for a restart.
 pub fn all_brokers_away_for_a_minute(stage: &mut Stage<'_>) -> anyhow::Result<()> {
     stage.brokers.set(Mode::Reset);
-    let away = Instant::now();
+    let away = Watch::start();
     wait_for("every worker says that the brokers are unreachable", Duration::from_secs(20), || {
         for worker in &stage.fleet {
             let (code, body) = worker.get("/health/ready")?;
@@ -63,7 +64,7 @@ pub fn all_brokers_away_for_a_minute(stage: &mut Stage<'_>) -> anyhow::Result<()
         worker.process().check_running()?;
     }
     stage.brokers.set(Mode::Pass);
-    stage.flows("all brokers away for a minute", Instant::now(), BACK_WITHIN)?;
+    stage.flows("all brokers away for a minute", Watch::start(), BACK_WITHIN)?;
     ensure!(stage.sum("millrace_connector_stalled", &[])? == 0.0, "a connector stalls");
     Ok(())
 }

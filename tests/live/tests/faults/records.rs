@@ -1,7 +1,7 @@
 //! Records that cannot become rows, letters that nobody takes, schemas that cannot be had, and every error that BigQuery has for an append.
 
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::ensure;
 use millrace::embedded::bigquery::FaultClass;
@@ -10,6 +10,7 @@ use super::stage::{DEAD, PARTITIONS, Stage, TOPIC};
 use crate::harness::journal::{Outgoing, Producer};
 use crate::harness::process::wait_for;
 use crate::harness::wire::Mode;
+use crate::machine::Watch;
 
 /// Holds are looked at again after a growing wait; these are short ones.
 const RELEASED_WITHIN: Duration = Duration::from_secs(20);
@@ -22,7 +23,7 @@ pub fn poison_in_each_partition_and_a_topic_that_refuses(stage: &mut Stage<'_>) 
         producer.send("poison", &Outgoing { partition: Some(partition), value: Some(b"poison"), ..Outgoing::default() })?;
     }
     producer.journal()?;
-    let poisoned = Instant::now();
+    let poisoned = Watch::start();
     let held = [("connector", TOPIC), ("cause", "dead_letter_topic")];
     wait_for("every partition holds for its letter", Duration::from_secs(15), || {
         Ok((stage.sum("millrace_held_partitions", &held)? == f64::from(PARTITIONS)).then_some(()))
@@ -30,7 +31,7 @@ pub fn poison_in_each_partition_and_a_topic_that_refuses(stage: &mut Stage<'_>) 
     eprintln!("    every partition holds {:.1} s after its poison", poisoned.elapsed().as_secs_f64());
     stage.all_live()?;
     stage.kafka.create_topic(DEAD, 1, &[])?;
-    stage.flows("a dead-letter topic that refused", Instant::now(), RELEASED_WITHIN)?;
+    stage.flows("a dead-letter topic that refused", Watch::start(), RELEASED_WITHIN)?;
     // Rows behind a letter may land before the broker has acknowledged it.
     wait_for("each letter is counted", RELEASED_WITHIN, || {
         Ok((stage.sum("millrace_dead_letters_total", &[])? >= f64::from(PARTITIONS)).then_some(()))
@@ -50,7 +51,7 @@ pub fn a_registry_that_does_not_answer(stage: &mut Stage<'_>) -> anyhow::Result<
     })?;
     stage.all_live()?;
     stage.registry.set(Mode::Pass);
-    stage.flows("a registry that did not answer", Instant::now(), RELEASED_WITHIN)
+    stage.flows("a registry that did not answer", Watch::start(), RELEASED_WITHIN)
 }
 
 /// Every documented error of an append, one after the other, as appends come. None is a dead letter, none needs a restart.
@@ -69,7 +70,7 @@ pub fn each_error_of_an_append(stage: &mut Stage<'_>) -> anyhow::Result<()> {
     }
     // For those that strike a connection when it opens.
     (0..2).for_each(|_| faults.fire_next(FaultClass::ConnectionDrain, Some("faults.rows")));
-    let since = Instant::now();
+    let since = Watch::start();
     wait_for("every error was met", Duration::from_secs(90), || {
         let fired = faults.fired();
         Ok(of_appends.iter().all(|class| fired.contains_key(class)).then_some(()))
@@ -80,7 +81,7 @@ pub fn each_error_of_an_append(stage: &mut Stage<'_>) -> anyhow::Result<()> {
     })?;
     eprintln!("    {} errors of appends met in {:.1} s", of_appends.len(), since.elapsed().as_secs_f64());
     // A hold is looked at again after 30 s at most.
-    stage.flows("each error of an append", Instant::now(), Duration::from_secs(35))?;
+    stage.flows("each error of an append", Watch::start(), Duration::from_secs(35))?;
     ensure!(stage.sum("millrace_dead_letters_total", &[])? == f64::from(PARTITIONS), "an error of BigQuery's became a dead letter");
     Ok(())
 }

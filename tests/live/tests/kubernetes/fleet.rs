@@ -11,7 +11,7 @@ use crate::harness::avro::{Stock, framed, stock_schema};
 use crate::harness::installation::{avro_connector, patient};
 use crate::harness::journal::{Producer, Stream, reconcile};
 use crate::harness::plane::Plane;
-use crate::harness::registry::get;
+use crate::harness::registry::get_again;
 use crate::harness::release::Release;
 use crate::harness::servers::Servers;
 
@@ -126,7 +126,7 @@ fn upgrade(life: &Life<'_>, connector: &str) -> anyhow::Result<()> {
     for (pod, _) in &pods {
         let url = life.release.kubelet.url(pod)?;
         let taken = || {
-            Ok(get(&format!("{url}/metrics"))?
+            Ok(get_again(&format!("{url}/metrics"))?
                 .1
                 .lines()
                 .any(|line| line.starts_with("millrace_connector_reloads_total{") && !line.ends_with(" 0"))

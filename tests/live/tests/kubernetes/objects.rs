@@ -1,10 +1,12 @@
 //! What the API server says to the chart's objects, and to a worker that wants more than its Role lists.
 
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 
 use crate::harness::plane::Plane;
+use crate::harness::process::wait_for;
 use crate::harness::servers::Servers;
 
 const RELEASE: &str = "rights";
@@ -30,8 +32,14 @@ pub fn the_chart_is_accepted_and_its_role_is_narrow(servers: &Servers) -> anyhow
     let (scale, lease) = (format!("{STATEFUL_SETS}/{RELEASE}/scale"), format!("{LEASES}/{RELEASE}-leader"));
     for path in [&scale, &lease] {
         worker.ask("GET", path, None).with_context(|| format!("GET {path}, which the Role allows"))?;
-        let object = worker.ask("GET", path, None)?;
-        worker.ask("PUT", path, Some(&object)).with_context(|| format!("PUT {path}, which the Role allows"))?;
+        // Its controller may write in between: then the version that was read is refused, and read anew.
+        wait_for(&format!("PUT {path}, which the Role allows"), Duration::from_secs(60), || {
+            let object = worker.ask("GET", path, None)?;
+            match worker.ask("PUT", path, Some(&object)) {
+                Err(error) if error.to_string().contains("Conflict") => Ok(None),
+                answer => answer.map(Some),
+            }
+        })?;
     }
     let whole = plane.kubectl(&["get", "--raw", &format!("{STATEFUL_SETS}/{RELEASE}")])?;
     let refused = [
