@@ -17,7 +17,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::certificates::Certificates;
 use super::kafka_node::{CLUSTER_ID, common_properties, java_arguments};
-use super::process::{Process, wait_for};
+use super::process::{Process, STARTS_WITHIN, wait_for};
 use super::registry::block;
 use super::tokens::{AUDIENCE, ISSUER};
 use super::wire::Wire;
@@ -67,7 +67,7 @@ impl Cluster {
             })?);
         }
         for mut format in formats {
-            if !format.wait(Duration::from_secs(60))?.success() {
+            if !format.wait(STARTS_WITHIN)?.success() {
                 bail!("cannot format the storage: {}", format.log_end());
             }
         }
@@ -131,7 +131,7 @@ impl Cluster {
 
     fn wait_for_brokers(&self) -> anyhow::Result<()> {
         let consumer: BaseConsumer = self.client().create()?;
-        wait_for("three brokers in the cluster", Duration::from_secs(240), || {
+        wait_for("three brokers in the cluster", STARTS_WITHIN, || {
             for broker in self.lock()?.iter_mut().flatten() {
                 broker.check_running()?;
             }
@@ -177,7 +177,7 @@ impl Cluster {
 
     fn wait_for_leaders(&self, topic: &str, partitions: usize) -> anyhow::Result<()> {
         let consumer: BaseConsumer = self.client().create()?;
-        wait_for(&format!("leaders of {topic}"), Duration::from_secs(30), || {
+        wait_for(&format!("leaders of {topic}"), Duration::from_secs(120), || {
             let Ok(metadata) = consumer.fetch_metadata(Some(topic), Duration::from_secs(5)) else { return Ok(None) };
             let ready =
                 metadata.topics().iter().any(|t| t.partitions().len() == partitions && t.partitions().iter().all(|p| p.leader() >= 0));
@@ -188,7 +188,7 @@ impl Cluster {
     /// The broker that leads a partition.
     pub fn leader(&self, topic: &str, partition: i32) -> anyhow::Result<usize> {
         let consumer: BaseConsumer = self.client().create()?;
-        let metadata = consumer.fetch_metadata(Some(topic), Duration::from_secs(10))?;
+        let metadata = consumer.fetch_metadata(Some(topic), Duration::from_secs(60))?;
         let found = metadata.topics().iter().flat_map(|t| t.partitions()).find(|p| p.id() == partition);
         Ok(usize::try_from(found.with_context(|| format!("{topic} has no partition {partition}"))?.leader())?)
     }
@@ -207,7 +207,7 @@ impl Cluster {
         let consumer: BaseConsumer = self.client().set("group.id", group).create()?;
         let mut asked = TopicPartitionList::new();
         asked.add_partition(topic, partition);
-        let found = consumer.committed_offsets(asked, Duration::from_secs(10))?;
+        let found = consumer.committed_offsets(asked, Duration::from_secs(60))?;
         Ok(found.elements().first().and_then(|e| e.offset().to_raw()).filter(|offset| *offset >= 0))
     }
 }

@@ -4,13 +4,12 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 use std::sync::Mutex;
-use std::time::Duration;
 
 use anyhow::{Context, bail};
 use millrace::embedded::ports::free_ports;
 use serde_json::{Value, json};
 
-use super::process::{Process, bound, wait_for};
+use super::process::{Process, STARTS_WITHIN, bound, wait_for};
 use super::registry::get;
 
 /// The project of all tests.
@@ -39,7 +38,7 @@ impl Emulator {
                 .env("HOME", folder);
         })?;
         let datasets = format!("http://127.0.0.1:{rest_port}/bigquery/v2/projects/{PROJECT}/datasets");
-        wait_for("the emulator answers", Duration::from_secs(90), || {
+        wait_for("the emulator answers", STARTS_WITHIN, || {
             process.check_running()?;
             Ok(get(&datasets).ok().filter(|(status, _)| *status == 200))
         })?;

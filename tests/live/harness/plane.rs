@@ -4,14 +4,13 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
-use std::time::Duration;
 
 use anyhow::{Context, bail};
 use millrace::embedded::ports::free_ports;
 use serde_json::{Value, json};
 
 use super::certificates::Certificates;
-use super::process::{Process, wait_for};
+use super::process::{Process, STARTS_WITHIN, wait_for};
 
 /// What is needed of the controller manager.
 const CONTROLLERS: [&str; 6] = [
@@ -24,7 +23,6 @@ const CONTROLLERS: [&str; 6] = [
 ];
 /// On by default from Kubernetes 1.35 on: an HPA that follows every step (`tolerance`).
 const FEATURES: [&str; 2] = ["--feature-gates", "HPAConfigurableTolerance=true"];
-const STARTS_WITHIN: Duration = Duration::from_secs(90);
 
 /// A running control plane.
 pub struct Plane {

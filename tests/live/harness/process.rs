@@ -9,6 +9,9 @@ use anyhow::{Context, bail};
 
 use crate::machine::Watch;
 
+/// How long a server may take until it answers: no promise of anybody's, and several times what two busy cores need.
+pub const STARTS_WITHIN: Duration = Duration::from_secs(240);
+
 /// A child with its output in a file. Dropping it kills it; so does the end of the thread that started it, however that ends.
 pub struct Process {
     name: String,

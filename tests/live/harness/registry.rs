@@ -8,7 +8,7 @@ use millrace::embedded::ports::free_ports;
 use serde_json::{Value, json};
 
 use super::certificates::Certificates;
-use super::process::{Process, wait_for};
+use super::process::{Process, STARTS_WITHIN, wait_for};
 
 /// A running registry.
 pub struct Registry {
@@ -39,7 +39,7 @@ impl Registry {
                 .env("APICURIO_STORAGE_SQL_KIND", "h2")
                 .env("QUARKUS_LOG_LEVEL", "WARN");
         })?;
-        wait_for("the registry answers", Duration::from_secs(90), || {
+        wait_for("the registry answers", STARTS_WITHIN, || {
             process.check_running()?;
             Ok(get(&format!("{}/subjects", address(port))).ok().filter(|(status, _)| *status == 200))
         })?;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use serde_json::Value;
 
-use super::process::{Process, wait_for};
+use super::process::{Process, STARTS_WITHIN, wait_for};
 use super::registry::{get, get_again};
 
 /// A running `millrace run`. Dropping it kills it.
@@ -35,7 +35,7 @@ impl Worker {
             command.arg("run").arg("--config").arg(config).arg("--connectors").arg(connectors);
         })?;
         let mut worker = Self { process, url: format!("http://127.0.0.1:{port}") };
-        wait_for("a live worker", Duration::from_secs(30), || {
+        wait_for("a live worker", STARTS_WITHIN, || {
             worker.process.check_running()?;
             Ok(get(&format!("{}/health/live", worker.url)).ok().filter(|(status, _)| *status == 200))
         })?;

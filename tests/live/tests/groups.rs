@@ -60,7 +60,7 @@ fn killed_joined_left(servers: &Servers, name: &str, installation: &Installation
     let killed = Watch::start();
     let probe: BaseConsumer = kafka.client().create()?;
     let ends: Vec<i64> =
-        (0..PARTITIONS).map(|p| Ok(probe.fetch_watermarks(name, p, Duration::from_secs(5))?.1)).collect::<anyhow::Result<_>>()?;
+        (0..PARTITIONS).map(|p| Ok(probe.fetch_watermarks(name, p, Duration::from_secs(60))?.1)).collect::<anyhow::Result<_>>()?;
     let mut reached = Vec::new();
     let flows = wait_for("all partitions flow again", MOVED_WITHIN, || {
         std::thread::sleep(Duration::from_millis(300)); // the emulator answers one question at a time, and rows are to come in meanwhile
