@@ -149,7 +149,8 @@ fn one_that_waits_follows_wishes_and_ends_when_it_is_told_to() {
     wish(&rig, "paused");
     rig.wait_until("a pause", |rig| state(rig, 1) == "paused");
     say(&rig, TERM, 0);
-    rig.wait_until("a member that takes nothing", |rig| state(rig, 2) == "paused" && owned(&rig.fleet(2), "worker-2") == 1);
+    // Which of three gets two of four partitions is up to the ids that the broker gives its members.
+    rig.wait_until("a member that takes nothing", |rig| state(rig, 2) == "paused" && owned(&rig.fleet(2), "worker-2") > 0);
 }
 
 #[test]
