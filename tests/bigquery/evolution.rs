@@ -197,6 +197,7 @@ struct Steady {
 impl Steady {
     async fn write(self: Arc<Self>, worker: Arc<Worker>) {
         let layout = LayoutHistory::new().include(&[column("id", ColumnType::Int64)]).unwrap();
+        let _watched = Watch::start();
         let mut due = tokio::time::Instant::now() + OTHER_TABLE_EVERY * worker.number as u32 / WORKERS as u32;
         let mut sent = Vec::new();
         for id in 0.. {
@@ -204,13 +205,13 @@ impl Steady {
                 break;
             }
             sleep_until(due).await;
-            let (begun, late) = (Watch::start(), due.elapsed().min(OTHER_TABLE_EVERY));
+            let since_due = Watch::started(due.elapsed());
             let (this, worker, rows) = (self.clone(), worker.clone(), append(&table("other"), &layout, &[&ints(&[(1, id)])]));
             sent.push(tokio::spawn(async move {
                 if let Err(failure) = worker.appender.append(rows).await {
                     panic!("the other table's append failed: {failure}");
                 }
-                this.latencies.lock().push(late + begun.elapsed());
+                this.latencies.lock().push(since_due.elapsed());
                 *this.total.lock() += 1;
             }));
             due += OTHER_TABLE_EVERY;

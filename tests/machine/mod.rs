@@ -66,6 +66,13 @@ impl Watch {
         Self { began: Instant::now(), stood }
     }
 
+    /// As if it had been started so long ago; another must have been by then.
+    pub fn started(ago: Duration) -> Self {
+        let now_ms = now_ms();
+        let stood = stood_still().saturating_sub(stood_still_between(now_ms - ago.as_millis() as i64, now_ms));
+        Self { began: Instant::now() - ago, stood }
+    }
+
     /// Time in which the machine worked.
     pub fn elapsed(&self) -> Duration {
         let stood = stood_still().saturating_sub(self.stood);

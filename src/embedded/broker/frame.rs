@@ -20,6 +20,7 @@ const MAX_FRAME_BYTES: usize = 256 * 1024 * 1024;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RequestHead {
     pub(super) api: i16,
+    pub(super) version: i16,
     pub(super) correlation: i32,
 }
 
@@ -27,7 +28,8 @@ impl RequestHead {
     /// Of a whole frame, length included.
     pub(super) fn of(frame: &[u8]) -> Option<Self> {
         let api = i16::from_be_bytes(frame.get(4..6)?.try_into().ok()?);
-        Some(Self { api, correlation: i32::from_be_bytes(frame.get(8..12)?.try_into().ok()?) })
+        let version = i16::from_be_bytes(frame.get(6..8)?.try_into().ok()?);
+        Some(Self { api, version, correlation: i32::from_be_bytes(frame.get(8..12)?.try_into().ok()?) })
     }
 
     pub(super) fn answer_names_brokers(self) -> bool {
@@ -53,6 +55,22 @@ pub(super) fn session_of_join(frame: &[u8]) -> Option<Duration> {
     }
     let session_ms = i32::from_be_bytes(frame.get(at..at + 4)?.try_into().ok()?);
     Some(Duration::from_millis(u64::try_from(session_ms).ok()?))
+}
+
+/// The answer (a whole frame) to a JoinGroup of these versions that says UNKNOWN_MEMBER_ID: with whom it was a member it is no more.
+pub(super) fn refused_join(correlation: i32, version: i16) -> Vec<u8> {
+    const UNKNOWN_MEMBER_ID: i16 = 25;
+    let mut frame = [&[0; 4], &correlation.to_be_bytes()[..]].concat();
+    if version >= 2 {
+        frame.extend(0_i32.to_be_bytes()); // throttle_time_ms
+    }
+    frame.extend(UNKNOWN_MEMBER_ID.to_be_bytes());
+    frame.extend((-1_i32).to_be_bytes()); // generation_id
+    frame.extend([0; 6]); // protocol_name, leader, member_id: empty
+    frame.extend(0_i32.to_be_bytes()); // members
+    let length = u32::try_from(frame.len() - 4).unwrap_or_default();
+    frame[..4].copy_from_slice(&length.to_be_bytes());
+    frame
 }
 
 /// Reads one frame, its length included, into `frame`; `false` at the end of the connection.
@@ -128,6 +146,14 @@ mod tests {
         assert_eq!(session_of_join(&join(11, b"\xFF\xFF")), Some(Duration::from_secs(6)));
         assert_eq!(session_of_join(&join(14, b"\0\x02me")), None);
         assert_eq!(session_of_join(&join(11, b"\0\x02me")[..20]), None);
+    }
+
+    #[test]
+    fn a_refused_join_is_a_whole_frame_of_its_version() {
+        let old = refused_join(7, 1);
+        assert_eq!(old, [&[0, 0, 0, 20, 0, 0, 0, 7, 0, 25, 255, 255, 255, 255][..], &[0; 10]].concat());
+        let new = refused_join(7, 5);
+        assert_eq!((new.len(), &new[..12], &new[12..]), (28, &[0, 0, 0, 24, 0, 0, 0, 7, 0, 0, 0, 0][..], &old[8..]));
     }
 
     #[tokio::test]

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 
 use super::cluster::Cluster;
 use super::faults::{FaultDice, Strike};
-use super::frame::{JOIN, PortRewrites, RequestHead, correlation_of_answer, read_frame, session_of_join};
+use super::frame::{JOIN, PortRewrites, RequestHead, correlation_of_answer, read_frame, refused_join, session_of_join};
 use super::sessions::{self, HEARTBEAT, Sessions};
 
 /// What all connections work with.
@@ -41,7 +41,7 @@ struct Pending {
     on_answer: HashMap<i32, OnAnswer>,
     /// While a join waits the connection is never cut: the mock cluster does not notice, and its assertion ends the whole process when the
     /// member joins again.
-    joins: HashMap<i32, LooksLeft>,
+    joins: HashMap<i32, Option<WaitingJoin>>,
     /// It carried heartbeats of a member of a group of the new protocol.
     member: bool,
     /// While a heartbeat waits for its answer, and until that has surely reached the client, the connection is not cut either: the mock
@@ -50,12 +50,16 @@ struct Pending {
     heard_at: Option<Instant>,
 }
 
-/// How often a join is looked at until it is taken for lost; `None` for ever.
+/// A JoinGroup that waits for its answer.
 ///
 /// The mock cluster elects a leader a second before the sessions of those who wait for it are over. Where it stood still for that second it
-/// may throw a waiting member out first, without an answer, and librdkafka waits for that for minutes. Looks, not time: after a standstill
-/// the mock cluster gets its turn before the join is given up.
-type LooksLeft = Option<u32>;
+/// may throw a waiting member out first, without an answer, and librdkafka waits for that for minutes.
+#[derive(Clone, Copy)]
+struct WaitingJoin {
+    version: i16,
+    /// How often it is looked at until it is taken for lost. Looks, not time: after a standstill the mock cluster gets its turn first.
+    looks_left: u32,
+}
 
 /// Between two looks at joins.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -94,14 +98,16 @@ async fn connection(client: TcpStream, mock_port: u16, shared: Shared) {
     let Ok(mock) = TcpStream::connect(("127.0.0.1", mock_port)).await else { return };
     let _ = client.set_nodelay(true);
     let _ = mock.set_nodelay(true);
-    let (from_client, to_client) = client.into_split();
+    let (from_client, mut to_client) = client.into_split();
     let (mut from_mock, mut to_mock) = mock.into_split();
     let pending = Mutex::<Pending>::default();
     // The first direction that ends, for whatever reason, ends both: that is what a broken connection is.
     tokio::select! {
         _ = requests(from_client, &mut to_mock, mock_port, &pending, &shared) => {}
-        _ = answers(&mut from_mock, to_client, &pending, &shared) => {}
-        () = a_lost_join(&pending) => {}
+        _ = answers(&mut from_mock, &mut to_client, &pending, &shared) => {}
+        (correlation, version) = a_lost_join(&pending) => {
+            let _ = to_client.write_all(&refused_join(correlation, version)).await;
+        }
     }
     // The mock cluster forgets what a member owns when its connection closes, and gives it to others while the member works on. For a
     // broker a connection means nothing, a session does: so long the mock cluster does not hear of the end.
@@ -110,16 +116,18 @@ async fn connection(client: TcpStream, mock_port: u16, shared: Shared) {
     }
 }
 
-/// Ends when a join has surely lost its answer: the client, cut off, joins again, and the mock cluster knows nothing of it any more.
-async fn a_lost_join(pending: &Mutex<Pending>) {
+/// Waits until a join has surely lost its answer: the correlation and the version of the request. The client is told what a broker would
+/// tell, that it is no member any more, and then cut off: the mock cluster reads nothing more from this connection.
+async fn a_lost_join(pending: &Mutex<Pending>) -> (i32, i16) {
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
         let mut pending = pending.lock();
-        for looks in pending.joins.values_mut().flatten() {
-            *looks = looks.saturating_sub(1);
-        }
-        if pending.joins.values().any(|looks| *looks == Some(0)) {
-            return;
+        for (correlation, join) in &mut pending.joins {
+            let Some(join) = join else { continue };
+            join.looks_left = join.looks_left.saturating_sub(1);
+            if join.looks_left == 0 {
+                return (*correlation, join.version);
+            }
         }
     }
 }
@@ -148,9 +156,9 @@ async fn requests(
                 pending.member = true;
             }
             if JOINS.contains(&head.api) {
-                let session = session_of_join(&frame).map(|session| session + SESSION_SURELY_OVER);
-                let looks = session.and_then(|session| u32::try_from(session.as_millis() / LOOK_EVERY.as_millis()).ok());
-                pending.joins.insert(head.correlation, looks);
+                let looks = |session: Duration| u32::try_from((session + SESSION_SURELY_OVER).as_millis() / LOOK_EVERY.as_millis()).ok();
+                let join = session_of_join(&frame).and_then(looks).map(|looks_left| WaitingJoin { version: head.version, looks_left });
+                pending.joins.insert(head.correlation, join);
             }
             pending.may_cut(Instant::now())
         };
@@ -174,7 +182,7 @@ async fn requests(
     Ok(())
 }
 
-async fn answers(from: &mut OwnedReadHalf, mut to: OwnedWriteHalf, pending: &Mutex<Pending>, shared: &Shared) -> std::io::Result<()> {
+async fn answers(from: &mut OwnedReadHalf, to: &mut OwnedWriteHalf, pending: &Mutex<Pending>, shared: &Shared) -> std::io::Result<()> {
     let Shared { rewrites, dice, sessions, .. } = shared;
     let mut frame = Vec::new();
     while read_frame(from, &mut frame).await? {

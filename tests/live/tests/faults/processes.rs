@@ -59,8 +59,8 @@ pub fn a_worker_and_the_leader_killed_alone(stage: &mut Stage<'_>) -> anyhow::Re
     for leads in [false, true] {
         stage.at_rest()?;
         let victim = one_that(stage, leads)?;
-        stage.kill(victim)?;
         let died = Watch::start();
+        stage.kill(victim)?;
         stage.join(victim)?;
         stage.flows(if leads { "the leader killed" } else { "a worker killed" }, died, MOVED_WITHIN)?;
     }
