@@ -3,6 +3,7 @@
 //! Each broker has four listeners: plaintext, SASL_SSL (SCRAM-SHA-512, PLAIN, OAUTHBEARER), TLS that wants a client's certificate, and
 //! plaintext that is advertised at another port, where a test may put a [`Wire`].
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
@@ -209,6 +210,22 @@ impl Cluster {
         asked.add_partition(topic, partition);
         let found = consumer.committed_offsets(asked, Duration::from_secs(60))?;
         Ok(found.elements().first().and_then(|e| e.offset().to_raw()).filter(|offset| *offset >= 0))
+    }
+
+    /// The generations of a classic group that its members took up so far, by the brokers' logs: number, and how many members. One follows
+    /// another by a rebalance.
+    pub fn generations(&self, group: &str) -> anyhow::Result<BTreeMap<u32, u32>> {
+        let begin = format!("Stabilized group {group} generation ");
+        let mut found = BTreeMap::new();
+        for broker in 1..=3 {
+            let log = std::fs::read_to_string(self.folder.join(broker.to_string()).join("out.log"))?;
+            for said in log.lines().filter_map(|line| line.split_once(&begin)).map(|(_, said)| said) {
+                let numbers = said.strip_suffix(" members.").and_then(|said| said.split_once(" with "));
+                let (number, members) = numbers.with_context(|| format!("no generation in: {said}"))?;
+                found.insert(number.parse()?, members.parse()?);
+            }
+        }
+        Ok(found)
     }
 }
 

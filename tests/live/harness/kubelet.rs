@@ -7,6 +7,7 @@ use anyhow::{Context, ensure};
 
 use super::plane::Plane;
 use super::process::Process;
+use super::registry::get;
 
 /// A running kubelet. Dropping it ends it, and its pods with it.
 pub struct Kubelet {
@@ -58,6 +59,18 @@ impl Kubelet {
     /// Where a pod listens.
     pub fn url(&self, pod: &str) -> anyhow::Result<String> {
         Ok(format!("http://127.0.0.1:{}", self.file(pod, "port")?))
+    }
+
+    /// The sum of a metric's series over all pods that answer.
+    pub fn sum_of(&self, metric: &str) -> f64 {
+        let Ok(entries) = std::fs::read_dir(&self.state) else { return 0.0 };
+        let ports = entries.flatten().filter_map(|pod| std::fs::read_to_string(pod.path().join("port")).ok());
+        let pages = ports.filter_map(|port| get(&format!("http://127.0.0.1:{port}/metrics")).ok());
+        let of = |line: &str| {
+            let (series, value) = line.rsplit_once(' ')?;
+            (series.split('{').next() == Some(metric)).then(|| value.parse::<f64>().ok()).flatten()
+        };
+        pages.map(|(_, page)| page.lines().filter_map(of).sum::<f64>()).sum()
     }
 
     fn file(&self, pod: &str, name: &str) -> anyhow::Result<String> {

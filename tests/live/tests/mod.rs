@@ -68,6 +68,7 @@ pub const ALL: &[Test] = &[
         kubernetes::manifests::what_other_operators_read_is_accepted_to_the_last_field,
     ),
     ("kubernetes::an_hpa_follows_the_number_that_it_is_told", kubernetes::autoscaler::an_hpa_follows_the_number_that_it_is_told),
+    ("kubernetes::pods_that_were_asked_for_together_join_together", kubernetes::joins::pods_that_were_asked_for_together_join_together),
     ("kubernetes::a_fleet_sizes_itself", kubernetes::fleet::a_fleet_sizes_itself),
 ];
 

@@ -4,6 +4,7 @@ pub mod autoscaler;
 pub mod disturbances;
 pub mod fleet;
 pub mod in_cluster;
+pub mod joins;
 pub mod lease;
 pub mod manifests;
 pub mod objects;
