@@ -20,6 +20,9 @@ const EVEN_MOST_S: f64 = 900.0;
 const EVEN_LEAST_S: f64 = 240.0;
 /// A fleet that is further behind does not shrink, as a share of the freshness target.
 const LAG_TO_SHRINK: f64 = 0.35;
+/// A load that has risen in each of so many minutes, and by this much in all, goes on rising.
+const DRIFT_MINUTES: usize = 3;
+const DRIFT: f64 = 1.03;
 /// Workers that are less busy leave nothing waiting.
 const CALM_BUSY: f64 = 0.6;
 /// They take what comes: so much of it in one window, by chance.
@@ -150,22 +153,35 @@ impl Round<'_> {
         let carried: f64 = past.iter().zip(&worst.shares).map(|(loads, share)| loads.iter().sum::<f64>() * share).sum();
         let able = worst.speed * trust;
         carried / steps as f64 <= able * MEAN
+            && self.drift(models, &worst.shares).is_none_or(|later| later <= able * EVEN_MEAN)
             && self.even_mean(models, &worst.shares).is_none_or(|mean| mean <= able * EVEN_MEAN)
             && Queue { waits: 0.0 }.run(&past, &phase(0.0)).risk_s(0.0, f64::INFINITY) <= allowed_s
+    }
+
+    /// What a worker with these shares will carry a few minutes from now when the load has risen minute by minute and goes on; none when it has not.
+    fn drift(&self, models: &[GroupModel], shares: &[f64]) -> Option<f64> {
+        let minutes = self.minutes(models, shares, (DRIFT_MINUTES + 1) as f64 * 60.0);
+        let (first, last) = (*minutes.last()?, *minutes.first()?);
+        let rises = minutes.len() > DRIFT_MINUTES && minutes.windows(2).all(|w| w[0] > w[1]) && last > first * DRIFT;
+        rises.then_some(last * 2.0 - first)
+    }
+
+    /// What a worker with these shares would have carried in each of the last minutes, the newest first.
+    fn minutes(&self, models: &[GroupModel], shares: &[f64], over_s: f64) -> Vec<f64> {
+        let past = self.past(models, over_s);
+        let steps = past.first().map_or(0, Vec::len);
+        let carried: Vec<f64> = (0..steps).map(|i| past.iter().zip(shares).map(|(loads, share)| loads[i] * share).sum()).collect();
+        carried.rchunks_exact((60.0 / STEP_S) as usize).map(|minute| minute.iter().sum::<f64>() / minute.len() as f64).collect()
     }
 
     /// What a worker with these shares would have carried in the mean since the load became as it is; none when that is not long ago.
     ///
     /// The last minutes alone say too little where a load is noisy: by chance they are often low, and the fleet would shrink to what it grew from.
     fn even_mean(&self, models: &[GroupModel], shares: &[f64]) -> Option<f64> {
-        let past = self.past(models, EVEN_MOST_S);
-        let steps = past.first().map_or(0, Vec::len);
-        let carried: Vec<f64> = (0..steps).map(|i| past.iter().zip(shares).map(|(loads, share)| loads[i] * share).sum()).collect();
         let (whole, noise) = self.groups.iter().fold((0.0, 0.0), |(whole, noise), g| (whole + g.load, noise + g.load * g.outlook.noise));
         let even = EVEN.max(BY_CHANCE * noise / f64::max(whole, 1e-9));
         let (mut sum, mut count) = (0.0, 0.0);
-        for minute in carried.rchunks_exact((60.0 / STEP_S) as usize) {
-            let mean = minute.iter().sum::<f64>() / minute.len() as f64;
+        for mean in self.minutes(models, shares, EVEN_MOST_S) {
             if count > 0.0 && (mean - sum / count).abs() > even * sum / count {
                 break;
             }

@@ -25,3 +25,15 @@ fn an_even_load_with_noise_comes_to_rest() {
         assert!(resizes <= 4, "{partitions} partitions of {rate} records/s: {resizes} resizes in two hours");
     }
 }
+
+#[test]
+fn nobody_leaves_while_the_load_rises_slowly() {
+    let mut fleet = Fleet::of(6, &[100.0; 40]);
+    fleet.watch(1_200, |fleet, decision| {
+        // From 4 to 7 workers' load in 20 minutes. The first steps find out what will do.
+        fleet.rates.fill(100.0 + 75.0 * fleet.now_s as f64 / 1_200.0);
+        assert!(decision.replicas >= fleet.replicas || fleet.now_s < 400, "at {} s: {}", fleet.now_s, decision.reason);
+        (fleet.replicas, fleet.ready) = (decision.replicas, decision.replicas);
+    });
+    assert!(fleet.replicas >= 7, "{}", fleet.replicas);
+}
