@@ -88,8 +88,7 @@ pub fn a_thousand_partitions_in_one_look(servers: &Servers) -> anyhow::Result<()
         at(&high_times, 50),
         at(&high_times, 90)
     );
-    // By the quicker ones: what others on the machine take of its processors makes the rest slower.
-    ensure!(at(&times, 20) < Duration::from_millis(200), "{times:?}");
+    ensure!(at(&times, 50) < Duration::from_millis(200), "{times:?}");
     Ok(())
 }
 
