@@ -10,8 +10,8 @@ const BUSY_ENOUGH: f64 = 0.12;
 const HARDLY_BUSY: f64 = 0.004;
 /// How much of a rough cost is taken from one look.
 const ROUGH_STEP: f64 = 0.1;
-/// Records of a group whose workers say nothing wait when they are this old, seconds.
-const WAITING_S: f64 = 6.0;
+/// Records of a group whose workers say nothing wait for them, not for the next commit, from this share of the freshness target on.
+const SURELY_WAITING: f64 = 0.35;
 /// From here on the sink, not the worker, sets the pace.
 pub(super) const SINK_WAIT: f64 = 0.25;
 /// A worker that is busy for less than this share of what its records should cost says that they cost less.
@@ -93,9 +93,10 @@ fn rough<'a>(memory: &mut Memory, groups: impl Iterator<Item = &'a str>, cost_s:
 /// Without a word from any worker: what is committed while records wait longer and longer is all that they can do.
 fn by_commits(snapshot: &Snapshot, view: &View, memory: &mut Memory) {
     let workers = f64::from(snapshot.ready_workers.unwrap_or(snapshot.replicas).max(1));
+    let target_s = snapshot.limits.freshness_target_ms as f64 / 1000.0;
     let Some(consumed) = view.groups.iter().map(|g| g.consumed).sum::<Option<f64>>().filter(|sum| *sum > 0.0) else { return };
     let short = |g: &&GroupView| {
-        let waits = g.known_lag_s().is_some_and(|lag| lag > WAITING_S);
+        let waits = g.known_lag_s().is_some_and(|lag| lag > SURELY_WAITING * target_s);
         waits && g.settled && g.consumed.zip(g.total).is_some_and(|(consumed, produced)| consumed < produced)
     };
     rough(memory, view.groups.iter().filter(short).map(|g| g.name.as_str()), workers / consumed);

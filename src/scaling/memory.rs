@@ -10,6 +10,8 @@ use super::regret::Regret;
 const EVERY_S_MAX: f64 = 90.0;
 /// So many snapshots that are older than the last one, but in order, are no mistake: the clock was set back.
 const OLDER_IN_A_ROW: u32 = 3;
+/// By more than this: two machines' clocks may differ by less, and what one leader learnt is the next one's.
+const SET_BACK_MS: i64 = 60_000;
 /// Below it nothing is behind any more, seconds.
 const LAG_GONE_S: f64 = 3.0;
 /// The slope of a lag is taken over at least this long.
@@ -194,7 +196,9 @@ impl Memory {
             Some(older) if now_ms == older.0 => Some(older),
             _ => Some((now_ms, 1)),
         };
-        let set_back = self.older.is_some_and(|(_, count)| count >= OLDER_IN_A_ROW);
+        // A leader whose clock is a little behind its predecessor's only waits until it has passed.
+        let far = self.last_ms.is_some_and(|last| last.saturating_sub(now_ms) > SET_BACK_MS);
+        let set_back = far && self.older.is_some_and(|(_, count)| count >= OLDER_IN_A_ROW);
         if set_back {
             *self = Self::default();
         }
@@ -302,6 +306,7 @@ mod tests {
         let mut memory = Memory { last_ms: Some(1_000_000), ..Memory::default() };
         let told = [900_000, 990_000, 990_000, 1_005_000].map(|now_ms| memory.is_newer(now_ms));
         assert_eq!(told, [false, false, false, true]);
+        assert_eq!([960_000, 965_000, 970_000, 975_000].map(|now_ms| memory.is_newer(now_ms)), [false; 4], "another clock");
         assert_eq!([10, 5_000, 10_000].map(|now_ms| memory.is_newer(now_ms)), [false, false, true]);
         assert_eq!(memory, Memory::default());
     }

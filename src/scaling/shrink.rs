@@ -129,8 +129,12 @@ impl Round<'_> {
         let owns = |place: &usize| group.owners.contains(&Some(*place));
         let idle = |place: usize| self.view.workers[place].busy.is_some_and(|busy| busy < CALM_BUSY);
         let keeps_up = group.consumed.zip(group.total).is_some_and(|(consumed, produced)| consumed >= KEEPS_UP * produced);
-        let told = !self.view.workers.is_empty() && (0..self.view.workers.len()).filter(owns).all(idle);
-        told && keeps_up && group.settled && standing.lag_s.is_none_or(|lag| lag <= CALM_LAG * target_s)
+        let mut owners = (0..self.view.workers.len()).filter(owns).peekable();
+        owners.peek().is_some()
+            && owners.all(idle)
+            && keeps_up
+            && group.settled
+            && standing.lag_s.is_none_or(|lag| lag <= CALM_LAG * target_s)
     }
 
     /// Whether n workers would have done in the last `hold_s` seconds and will do in the next minutes.

@@ -69,3 +69,13 @@ fn what_idle_workers_show_will_do_until_they_are_busy() {
     let first = fleet.run(EVERY_S);
     assert!(first.replicas >= 4, "at the first look: {}", first.reason);
 }
+
+#[test]
+fn workers_that_say_nothing_and_commit_seldom_are_not_taken_for_full() {
+    // Half a worker's load on two, committed every nine seconds; the rate wobbles.
+    let mut fleet = Fleet { silent: true, commits_every_s: 9, ..Fleet::of(2, &[30.0; 16]) };
+    fleet.watch(1_800, |fleet, decision| {
+        assert!(decision.replicas <= 2, "at {} s: {}", fleet.now_s, decision.reason);
+        fleet.rates.fill(if fleet.now_s / 10 % 3 == 0 { 27.0 } else { 33.0 });
+    });
+}
